@@ -1,0 +1,6 @@
+//! Inlaid: a language-model engine that lives inside other people's programs.
+#![deny(unsafe_code)]
+
+pub mod error;
+
+pub use error::{Error, Result};
