@@ -1,0 +1,11 @@
+//! Floor 3: Mistral (Jiang et al. 2023): Llama's block with a sliding window.
+
+use super::llama::{NAMES, variant};
+use super::Arch;
+use crate::error::Result;
+use crate::format::config::Config;
+
+pub fn arch(c: &Config) -> Result<Arch> {
+    let window = c.window("sliding_window", Some(4096))?;
+    variant(c, "mistral", NAMES, window, 4096 * 32)
+}

@@ -1,0 +1,115 @@
+//! Floor 4: where every buffer of a program lies in memory. Buffers whose lives do not meet share words.
+
+use crate::arch::Arch;
+use crate::error::{Error, Result};
+use crate::verb::Buf;
+use crate::weights::{P, Weights};
+use kernels::attention::{self, AttendShape};
+use kernels::{Access, Cut, DType, Ops, Span, Task};
+use std::ops::Range;
+
+/// The memory that holds the buffers of a run.
+pub const BUFS: usize = 0;
+
+/// Two cache lines: neighbours never share one, and every buffer starts aligned.
+const UNIT: usize = 32;
+
+/// Where buffers lie, and the sizes that a verb's task needs.
+#[derive(Clone)]
+pub struct Layout {
+    bufs: Vec<Span>,
+    /// `k` and type of every parameter that is a matrix.
+    params: Vec<(usize, DType)>,
+    ops: &'static Ops,
+    shape: AttendShape,
+    /// Words of one head of one layer of a page.
+    pub head_words: usize,
+    /// Scratch words of attention.
+    pub attend_scratch: usize,
+    /// Words of all buffers.
+    pub len: usize,
+}
+
+impl Layout {
+    /// Every buffer apart from every other: what hazards and lifetimes are read from.
+    ///
+    /// # Errors
+    /// `Memory` where the sizes overflow.
+    pub fn apart(a: &Arch, m: &Weights, ops: &'static Ops, cache: DType, bufs: &[(usize, usize)]) -> Result<Layout> {
+        let (mut end, mut spans) = (0usize, Vec::with_capacity(bufs.len()));
+        for &(rows, cols) in bufs {
+            spans.push(Span { mem: BUFS, at: end, rows, cols });
+            let len = rows.checked_mul(cols).and_then(|len| len.checked_next_multiple_of(UNIT));
+            end = len.and_then(|len| end.checked_add(len.max(UNIT))).ok_or(Error::Memory {
+                what: "the buffers of one call",
+                bytes: u64::MAX,
+            })?;
+        }
+        let shape = AttendShape { heads: a.n_heads, kv_heads: a.n_kv_heads, dim: a.head_dim, cache };
+        Ok(Layout {
+            bufs: spans,
+            params: m.params.iter().map(|p| p.k_dtype()).collect(),
+            ops,
+            head_words: attention::head_words(a.head_dim, cache),
+            attend_scratch: attention::scratch_words(&shape),
+            shape,
+            len: end,
+        })
+    }
+
+    /// Buffers whose lives (in stages) do not meet share memory. `kept` ones live to the end.
+    #[must_use]
+    pub fn share(mut self, tasks: &[Task], stages: &[Range<usize>], kept: &[Buf]) -> Layout {
+        let lives = self.lives(tasks, stages, kept);
+        let mut order: Vec<usize> = (0..lives.len()).filter(|&b| lives[b].0 != usize::MAX).collect();
+        order.sort_by_key(|&b| lives[b].0);
+        let mut taken: Vec<(usize, usize, usize)> = Vec::new(); // (start, end, last stage), by start
+        let mut total = 0;
+        for b in order {
+            let (first, last) = lives[b];
+            taken.retain(|t| t.2 >= first);
+            let len = (self.bufs[b].rows * self.bufs[b].cols).next_multiple_of(UNIT);
+            let (mut at, mut slot) = (0, 0); // first gap that fits
+            while slot < taken.len() && taken[slot].0 < at + len {
+                (at, slot) = (taken[slot].1, slot + 1);
+            }
+            taken.insert(slot, (at, at + len, last));
+            self.bufs[b].at = at;
+            total = total.max(at + len);
+        }
+        self.len = total;
+        self
+    }
+
+    /// First and last stage that touches each buffer.
+    fn lives(&self, tasks: &[Task], stages: &[Range<usize>], kept: &[Buf]) -> Vec<(usize, usize)> {
+        let mut lives: Vec<(usize, usize)> = vec![(usize::MAX, 0); self.bufs.len()];
+        for (s, stage) in stages.iter().enumerate() {
+            for access in tasks[stage.clone()].iter().flatten() {
+                if let Access::Read(span) | Access::Write(span, _) = access {
+                    let b = self.bufs.partition_point(|x| x.at < span.at);
+                    lives[b] = (lives[b].0.min(s), lives[b].1.max(s));
+                }
+            }
+        }
+        kept.iter().for_each(|b| lives[b.0 as usize].1 = usize::MAX);
+        lives
+    }
+
+    /// Where a buffer lies.
+    pub fn buf(&self, b: Buf) -> Span {
+        self.bufs[b.0 as usize]
+    }
+
+    /// Scratch words of a linear.
+    pub fn linear_scratch(&self, w: P, out: Buf) -> usize {
+        let (k, dtype) = self.params[w.0 as usize];
+        self.ops.linear_scratch(k, dtype, self.buf(out).rows)
+    }
+
+    /// How attention is shared: few rows by heads, many in blocks of rows and key/value heads.
+    pub fn attend_cut(&self, out: Buf) -> Cut {
+        let (rows, cols) = attention::block(&self.shape, self.buf(out).rows);
+        Cut::Blocks { rows, cols }
+    }
+}

@@ -1,0 +1,294 @@
+//! Floor 5: an open model: its files, family, weights and tokenizer, immutable, and the one runner that its sessions
+//! share. Knows no conversation.
+
+use crate::arch::{Arch, Position};
+use crate::engine::{Charge, Engine, Level};
+use crate::error::{Error, Result};
+use crate::exec::Shape;
+use crate::format::config::{Config, GenerationConfig};
+use crate::format::files::{Files, Load};
+use crate::format::tensors::Tensors;
+use crate::runner::{Parts, Runner};
+use crate::state::pages_for;
+use crate::weights::Weights;
+use kernels::DType;
+use kernels::attention::PAGE;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+#[cfg(feature = "chat-template")]
+use crate::chat::ChatTemplate;
+#[cfg(feature = "tokenizer")]
+use crate::tokenizer::Tokenizer;
+
+/// Tokens of a prompt that run at once unless the host says otherwise: enough rows to be bound by arithmetic, few
+/// enough that a cancel is answered soon.
+pub const CHUNK: usize = 512;
+
+/// How a model is opened.
+#[derive(Default)]
+pub struct ModelConfig<'a> {
+    /// Type of cached keys and values: F32, F16 or BF16. `None`: F32 for a model with f32 weights, else F16.
+    pub cache: Option<DType>,
+    /// Read the weights into private memory instead of mapping the file: for files that may be truncated or replaced
+    /// while they are in use, which a mapping cannot survive.
+    pub copy: bool,
+    /// Leave the tokenizer out: for hosts that feed ids.
+    pub no_tokenizer: bool,
+    /// Called while loading with bytes done and bytes in all; `Break` cancels.
+    pub progress: Option<crate::format::source::Progress<'a>>,
+}
+
+/// What opening a model and talking to it takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Bytes of files that are mapped: shared with other processes, dropped by the system when memory is short.
+    pub mapped_bytes: u64,
+    /// Private bytes: parameters that are read, buffers of one prefill chunk, a copying load's weights.
+    pub private_bytes: u64,
+    /// Bytes of keys and values of one token.
+    pub kv_bytes_per_token: u64,
+    /// A session's context is a multiple of this many tokens.
+    pub kv_page_tokens: u64,
+}
+
+/// How long opening took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadTimes {
+    /// Files, config and weights.
+    pub weights: Duration,
+    /// The tokenizer and the chat template.
+    pub tokenizer: Duration,
+}
+
+/// An open model. Immutable; may be used from many threads at once, whose runs take turns.
+pub struct Model {
+    engine: Arc<Engine>,
+    arch: Arch,
+    tensors: Tensors,
+    weights: Weights,
+    inv_freq: Vec<f32>,
+    cache: DType,
+    generation: GenerationConfig,
+    plan: MemoryPlan,
+    times: LoadTimes,
+    runner: Mutex<Runner>,
+    _charge: Charge,
+    #[cfg(feature = "tokenizer")]
+    tokenizer: Option<Tokenizer>,
+    #[cfg(feature = "chat-template")]
+    template: Option<ChatTemplate>,
+}
+
+impl Model {
+    /// Opens the model in `files`. Dense weights are mapped, not copied, unless the config says so.
+    ///
+    /// # Errors
+    /// `Io`, `Format`, `Tensor`, `Unsupported` for files that cannot be run rightly; `Budget`; `Cancelled`.
+    pub fn open(engine: &Arc<Engine>, files: &Files, mut config: ModelConfig) -> Result<Arc<Model>> {
+        let start = Instant::now();
+        let load = if config.copy { Load::Copy } else { Load::Map };
+        let Bound { arch, tensors, weights, inv_freq, cache } =
+            Bound::new(files, load, config.cache, &mut config.progress)?;
+        let plan = memory_plan(engine, &arch, &weights, &tensors, cache, load)?;
+        let charge = engine.charge("the model", private_weights(&weights, &tensors, load))?;
+        let generation = files.generation_config()?;
+        let times = LoadTimes { weights: start.elapsed(), ..LoadTimes::default() };
+        let mut model = Model {
+            engine: engine.clone(),
+            runner: Mutex::new(Runner::new(&arch, cache)),
+            arch,
+            tensors,
+            weights,
+            inv_freq,
+            cache,
+            generation,
+            plan,
+            times,
+            _charge: charge,
+            #[cfg(feature = "tokenizer")]
+            tokenizer: None,
+            #[cfg(feature = "chat-template")]
+            template: None,
+        };
+        if !config.no_tokenizer {
+            model.open_text(files)?;
+        }
+        engine.log(Level::Info, || {
+            let family = model.arch.family;
+            format!("opened {} ({family}) in {:?}", model.tensors.file(), start.elapsed())
+        });
+        Ok(Arc::new(model))
+    }
+
+    /// What opening `files` with this config would take; nothing stays open.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn plan(engine: &Arc<Engine>, files: &Files, config: &ModelConfig) -> Result<MemoryPlan> {
+        let bound = Bound::new(files, Load::Map, config.cache, &mut None)?;
+        let load = if config.copy { Load::Copy } else { Load::Map };
+        memory_plan(engine, &bound.arch, &bound.weights, &bound.tensors, bound.cache, load)
+    }
+
+    #[cfg_attr(not(feature = "tokenizer"), expect(unused_variables, clippy::unused_self, clippy::unnecessary_wraps))]
+    fn open_text(&mut self, files: &Files) -> Result<()> {
+        let start = Instant::now();
+        #[cfg(feature = "tokenizer")]
+        {
+            self.tokenizer = Tokenizer::open(files)?;
+        }
+        #[cfg(feature = "chat-template")]
+        {
+            self.template = ChatTemplate::open(files)?;
+        }
+        self.times.tokenizer = start.elapsed();
+        Ok(())
+    }
+
+    /// The engine it belongs to.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// The family as data.
+    pub fn arch(&self) -> &Arch {
+        &self.arch
+    }
+
+    /// The tensors it was opened from.
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
+    }
+
+    /// Type of cached keys and values.
+    pub fn cache(&self) -> DType {
+        self.cache
+    }
+
+    /// `generation_config.json`, or what `config.json` says of stop tokens.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// What it takes.
+    pub fn memory_plan(&self) -> MemoryPlan {
+        self.plan
+    }
+
+    /// How long opening took.
+    pub fn load_times(&self) -> LoadTimes {
+        self.times
+    }
+
+    /// Parameters in all.
+    pub fn parameters(&self) -> u64 {
+        self.tensors.elements()
+    }
+
+    /// Its tokenizer.
+    ///
+    /// # Errors
+    /// `Tokenizer` where the model has none, or was opened without.
+    #[cfg(feature = "tokenizer")]
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        let none = || Error::Tokenizer(format!("{} was opened without a tokenizer", self.tensors.file()));
+        self.tokenizer.as_ref().ok_or_else(none)
+    }
+
+    /// Its chat template.
+    ///
+    /// # Errors
+    /// `Template` where the model has none, or was opened without a tokenizer.
+    #[cfg(feature = "chat-template")]
+    pub fn template(&self) -> Result<&ChatTemplate> {
+        let none = || Error::Template(format!("{} has no chat template", self.tensors.file()));
+        self.template.as_ref().ok_or_else(none)
+    }
+
+    /// Whether generation ends at this token.
+    pub fn is_end(&self, id: u32) -> bool {
+        self.generation.eos_token_ids.contains(&id)
+    }
+
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        Parts { engine: &self.engine, arch: &self.arch, weights: &self.weights, inv_freq: &self.inv_freq }
+    }
+
+    /// The runner, once the runs before have ended.
+    ///
+    /// # Errors
+    /// `Poisoned` after an internal error within a run.
+    pub(crate) fn runner(&self) -> Result<MutexGuard<'_, Runner>> {
+        self.runner.lock().map_err(|_| Error::Poisoned)
+    }
+
+    /// The runner for giving things back, which must work even after an internal error.
+    pub(crate) fn runner_anyhow(&self) -> MutexGuard<'_, Runner> {
+        self.runner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Bytes of keys and values that a session of so many tokens sets aside.
+    pub(crate) fn kv_bytes(&self, tokens: usize) -> u64 {
+        (pages_for(tokens) as u64 * PAGE as u64).saturating_mul(self.plan.kv_bytes_per_token)
+    }
+}
+
+/// A model's files, read and bound.
+struct Bound {
+    arch: Arch,
+    tensors: Tensors,
+    weights: Weights,
+    inv_freq: Vec<f32>,
+    cache: DType,
+}
+
+impl Bound {
+    fn new(
+        files: &Files,
+        load: Load,
+        cache: Option<DType>,
+        progress: &mut Option<crate::format::source::Progress>,
+    ) -> Result<Bound> {
+        let config: Config = files.config()?;
+        let arch = Arch::read(&config)?;
+        let tensors = files.tensors(load, progress)?;
+        let weights = Weights::bind(&arch, &tensors)?;
+        let dense = weights.layers.first().map_or(DType::F32, |layer| layer.q.dtype);
+        let cache = cache.unwrap_or(if dense == DType::F32 { DType::F32 } else { DType::F16 });
+        if !matches!(cache, DType::F32 | DType::F16 | DType::BF16) {
+            let what = format!("expected f32, f16 or bf16, found {}", cache.name());
+            return Err(Error::Argument { name: "cache", what });
+        }
+        let inv_freq = match &arch.position {
+            Position::Rope(rope) => rope.inv_freq(),
+            Position::Learned => Vec::new(),
+        };
+        Ok(Bound { arch, tensors, weights, inv_freq, cache })
+    }
+}
+
+fn private_weights(weights: &Weights, tensors: &Tensors, load: Load) -> u64 {
+    let copied = if load == Load::Copy { tensors.bytes() } else { 0 };
+    weights.private_bytes() + copied
+}
+
+fn memory_plan(
+    engine: &Arc<Engine>,
+    arch: &Arch,
+    weights: &Weights,
+    tensors: &Tensors,
+    cache: DType,
+    load: Load,
+) -> Result<MemoryPlan> {
+    let mut runner = Runner::new(arch, cache);
+    let rows = CHUNK.min(arch.max_positions);
+    let parts = Parts { engine, arch, weights, inv_freq: &[] };
+    let buffers = runner.run_bytes(parts, Shape { rows, picks: 1, score: false })?;
+    Ok(MemoryPlan {
+        mapped_bytes: if load == Load::Copy { 0 } else { tensors.bytes() },
+        private_bytes: buffers.saturating_add(private_weights(weights, tensors, load)),
+        kv_bytes_per_token: runner.pool.page_bytes() / PAGE as u64,
+        kv_page_tokens: PAGE as u64,
+    })
+}

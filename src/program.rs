@@ -1,0 +1,81 @@
+//! Floor 4: a program: the list of verbs for one shape, checked, laid out and ready to run.
+
+use crate::arch::Arch;
+use crate::block;
+use crate::error::{Error, Result};
+use crate::exec::{Exec, Shape};
+use crate::layout::Layout;
+use crate::run::{self, Ctx};
+use crate::verb::{Buf, Verb};
+use crate::weights::Weights;
+use kernels::{DType, Failed, Mems, Ops, Plan, Span, Task, Team};
+use std::sync::atomic::AtomicBool;
+
+/// A straight-line list of verbs for one shape.
+pub struct Program {
+    /// What it was written for.
+    pub shape: Shape,
+    verbs: Vec<Verb>,
+    layout: Layout,
+    plan: Plan,
+    logits: Buf,
+    logprob: Option<Buf>,
+}
+
+impl Program {
+    /// Writes, checks and lays out the program of a shape.
+    ///
+    /// # Errors
+    /// `Memory` where sizes overflow; `Internal` where the plan refuses the program (a bug).
+    pub fn new(a: &Arch, m: &Weights, ops: &'static Ops, cache: DType, shape: Shape) -> Result<Program> {
+        let mut e = Exec::new(a, ops, shape);
+        let logits = block::model(&mut e, a, m);
+        let logprob = shape.score.then(|| e.logprob(logits));
+        let (verbs, bufs) = (e.verbs, e.bufs);
+
+        let tasks = |l: &Layout| -> Vec<Task> { verbs.iter().map(|v| v.task(l)).collect() };
+        let apart = Layout::apart(a, m, ops, cache, &bufs)?;
+        let whole = Plan::new(tasks(&apart), vec![apart.len]).map_err(refused)?;
+        let kept: Vec<Buf> = [Some(logits), logprob].into_iter().flatten().collect();
+        let all = tasks(&apart);
+        let layout = apart.share(&all, whole.stages(), &kept);
+        let plan = Plan::new(tasks(&layout), vec![layout.len]).map_err(refused)?;
+        Ok(Program { shape, verbs, layout, plan, logits, logprob })
+    }
+
+    /// Words of its buffers.
+    pub fn words(&self) -> usize {
+        self.layout.len
+    }
+
+    /// Scratch words on `workers` workers.
+    pub fn scratch_words(&self, workers: usize) -> usize {
+        self.plan.scratch_words(workers)
+    }
+
+    /// Where the logits `[picks, vocab]` are after a run.
+    pub fn logits(&self) -> Span {
+        self.layout.buf(self.logits)
+    }
+
+    /// Where `[picks, (log-probability, log-sum-exp)]` is after a run of a program that scores.
+    pub fn logprob(&self) -> Option<Span> {
+        self.logprob.map(|b| self.layout.buf(b))
+    }
+
+    /// Runs all verbs in one parallel region.
+    ///
+    /// # Errors
+    /// `Cancelled`; `Internal` where a worker panicked.
+    pub fn run(&self, team: &Team, mems: Mems, cancel: &AtomicBool, c: Ctx) -> Result<()> {
+        let work = |i: usize, mut part: kernels::Part| run::verb(&self.verbs[i], &mut part, &c, &self.layout);
+        self.plan.run(team, mems, cancel, &work).map_err(|failed| match failed {
+            Failed::Cancelled => Error::Cancelled,
+            other => refused(other),
+        })
+    }
+}
+
+fn refused(failed: Failed) -> Error {
+    Error::Internal(format!("a program failed: {failed:?}"))
+}

@@ -1,0 +1,188 @@
+//! Floor 4: runs batches through a model: programs by shape, the buffers they share, and the page pool. Knows no text.
+
+use crate::arch::{Arch, Position};
+use crate::engine::{Charge, Engine};
+use crate::error::{Error, Result};
+use crate::exec::Shape;
+use crate::program::Program;
+use crate::run::Ctx;
+use crate::state::{Pool, Sequence, Tables};
+use crate::weights::Weights;
+use kernels::{DType, Mems, Words};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Programs kept: the few shapes of a host's prompts and its decode steps.
+const PROGRAMS: usize = 16;
+
+/// Rows whose logits are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pick {
+    /// None: the tokens only fill the cache.
+    None,
+    /// The last one.
+    Last,
+    /// All.
+    All,
+}
+
+/// New tokens of one sequence.
+pub struct Feed<'a> {
+    /// Whose they are.
+    pub seq: &'a mut Sequence,
+    /// At least one token, each below the vocabulary.
+    pub ids: &'a [u32],
+    /// Rows whose logits are wanted.
+    pub pick: Pick,
+    /// With `Pick::All`: the token after each of `ids`, whose log-probability is wanted; else empty.
+    pub targets: &'a [u32],
+}
+
+/// What a run needs of its model.
+#[derive(Clone, Copy)]
+pub struct Parts<'a> {
+    pub(crate) engine: &'a Arc<Engine>,
+    pub(crate) arch: &'a Arch,
+    pub(crate) weights: &'a Weights,
+    /// Of rope, empty without.
+    pub(crate) inv_freq: &'a [f32],
+}
+
+/// The memory of a model's runs; one run at a time.
+pub struct Runner {
+    /// Keys and values of all sequences.
+    pub pool: Pool,
+    cache: DType,
+    bufs: Words,
+    scratch: Words,
+    charge: Option<Charge>,
+    programs: Vec<Program>,
+    tables: Tables,
+}
+
+impl Runner {
+    /// Nothing is allocated yet; keys and values will be kept as `cache`.
+    pub fn new(a: &Arch, cache: DType) -> Runner {
+        Runner {
+            pool: Pool::new(a.n_layers, a.n_kv_heads, a.head_dim, cache),
+            cache,
+            bufs: Words::default(),
+            scratch: Words::default(),
+            charge: None,
+            programs: Vec::new(),
+            tables: Tables::default(),
+        }
+    }
+
+    /// Bytes that a run of `shape` takes beside weights and pages.
+    ///
+    /// # Errors
+    /// As [`Program::new`].
+    pub fn run_bytes(&mut self, parts: Parts, shape: Shape) -> Result<u64> {
+        let threads = parts.engine.threads();
+        let program = &self.programs[self.program(parts, shape)?];
+        Ok((program.words() + program.scratch_words(threads)) as u64 * 4)
+    }
+
+    /// Runs the feeds as one batch. Logits `[picks, vocab]` stay until the next run; see [`Runner::logits`]. On an error
+    /// the sequences are as long as before.
+    ///
+    /// # Errors
+    /// `ContextFull`, `Memory`, `Budget`, `Cancelled`; `Argument` for a token beyond the vocabulary.
+    pub fn run(&mut self, parts: Parts, feeds: &mut [Feed], cancel: &AtomicBool) -> Result<Shape> {
+        let shape = self.fill(parts, feeds)?;
+        let at = self.program(parts, shape)?;
+        self.reserve(parts, at)?;
+        let ctx = Ctx {
+            arch: parts.arch,
+            weights: parts.weights,
+            ops: parts.engine.ops(),
+            cache: self.cache,
+            tables: &self.tables,
+        };
+        let (mems, pages) = (&mut [&mut self.bufs[..]], self.pool.pages_mut());
+        let mems = Mems { mems, pages, scratch: &mut self.scratch };
+        self.programs[at].run(parts.engine.team(), mems, cancel, ctx)?;
+        for feed in feeds {
+            feed.seq.len += feed.ids.len();
+        }
+        Ok(shape)
+    }
+
+    /// Logits `[picks, vocab]` of the last run, which had `shape`.
+    pub fn logits(&self, shape: Shape) -> &[f32] {
+        self.programs.iter().find(|p| p.shape == shape).map_or(&[], |p| {
+            let span = p.logits();
+            &self.bufs[span.at..span.at + span.rows * span.cols]
+        })
+    }
+
+    /// `[picks, (log-probability of the target, log-sum-exp)]` of the last run, which had `shape`.
+    pub fn logprobs(&self, shape: Shape) -> &[f32] {
+        let span = self.programs.iter().find(|p| p.shape == shape).and_then(Program::logprob);
+        span.map_or(&[], |span| &self.bufs[span.at..span.at + span.rows * span.cols])
+    }
+
+    /// Grows the sequences' pages and writes the tables.
+    fn fill(&mut self, parts: Parts, feeds: &mut [Feed]) -> Result<Shape> {
+        let (vocab, t) = (parts.arch.vocab, &mut self.tables);
+        t.clear();
+        for feed in feeds.iter_mut() {
+            if let Some(id) = feed.ids.iter().chain(feed.targets).find(|id| **id as usize >= vocab) {
+                return Err(Error::Argument { name: "ids", what: format!("expected ids below {vocab}, found {id}") });
+            }
+            self.pool.grow(feed.seq, feed.ids.len())?;
+            let first = t.ids.len() as u32;
+            t.feed(feed.seq, feed.ids);
+            let end = t.ids.len() as u32;
+            match feed.pick {
+                Pick::None => {}
+                Pick::Last => t.picks.push(end - 1),
+                Pick::All => t.picks.extend(first..end),
+            }
+            t.targets.extend_from_slice(feed.targets);
+        }
+        if let Position::Rope(rope) = &parts.arch.position {
+            t.turns.resize(t.ids.len() * rope.rot_dim, 0.0);
+            for (out, pos) in t.turns.chunks_exact_mut(rope.rot_dim).zip(&t.positions) {
+                kernels::rope::turns(parts.inv_freq, *pos, out);
+            }
+        }
+        Ok(Shape { rows: t.ids.len(), picks: t.picks.len(), score: !t.targets.is_empty() })
+    }
+
+    /// Number of the program of a shape; the least recently used one makes room for a new one.
+    fn program(&mut self, parts: Parts, shape: Shape) -> Result<usize> {
+        if let Some(at) = self.programs.iter().position(|p| p.shape == shape) {
+            let last = self.programs.len() - 1;
+            self.programs[at..].rotate_left(1);
+            return Ok(last);
+        }
+        let program = Program::new(parts.arch, parts.weights, parts.engine.ops(), self.cache, shape)?;
+        if self.programs.len() == PROGRAMS {
+            self.programs.remove(0);
+        }
+        self.programs.push(program);
+        Ok(self.programs.len() - 1)
+    }
+
+    /// Memory for a program; it only grows, so that alternating shapes share it.
+    fn reserve(&mut self, parts: Parts, at: usize) -> Result<()> {
+        let (words, scratch) =
+            (self.programs[at].words(), self.programs[at].scratch_words(parts.engine.threads()));
+        if words <= self.bufs.len() && scratch <= self.scratch.len() {
+            return Ok(());
+        }
+        let (words, scratch) = (words.max(self.bufs.len()), scratch.max(self.scratch.len()));
+        let bytes = (words as u64 + scratch as u64) * 4;
+        let what = "the buffers of one call";
+        // The old memory goes first: nothing in it is needed, and the peak stays low.
+        (self.bufs, self.scratch, self.charge) = (Words::default(), Words::default(), None);
+        let charge = parts.engine.charge(what, bytes)?;
+        let refused = || Error::Memory { what, bytes };
+        self.bufs = Words::zeroed(words).ok_or_else(refused)?;
+        self.scratch = Words::zeroed(scratch).ok_or_else(refused)?;
+        self.charge = Some(charge);
+        Ok(())
+    }
+}

@@ -1,0 +1,248 @@
+//! Floor 4: refcounted pages of keys and values, who holds them, and the tables of one call. Knows no maths.
+
+use crate::error::{Error, Result};
+use kernels::attention::{PAGE, Row};
+use kernels::{DType, Pages};
+
+/// Pages of one model, counted. Every open [`Sequence`] has as many pages as its context takes set aside, so that
+/// nothing has to be allocated (or can be refused) in the middle of a conversation; untouched pages cost no memory.
+pub struct Pool {
+    pages: Pages,
+    refs: Vec<u32>,
+    free: Vec<u32>,
+}
+
+/// The pages of a conversation. Not `Clone`: [`Pool::fork`] counts.
+#[derive(Debug)]
+pub struct Sequence {
+    pages: Vec<u32>,
+    /// Positions held.
+    pub len: usize,
+    /// Positions it may hold.
+    pub limit: usize,
+}
+
+/// Pages that `tokens` positions take.
+pub fn pages_for(tokens: usize) -> usize {
+    tokens.div_ceil(PAGE)
+}
+
+impl Pool {
+    /// No pages yet; of `layers` layers and `kv_heads` heads of `head_dim` each, kept as `cache`.
+    pub fn new(layers: usize, kv_heads: usize, head_dim: usize, cache: DType) -> Pool {
+        let words = kv_heads * kernels::attention::head_words(head_dim, cache);
+        Pool { pages: Pages::new(layers, words), refs: Vec::new(), free: Vec::new() }
+    }
+
+    /// Bytes of one page, all layers.
+    pub fn page_bytes(&self) -> u64 {
+        self.pages.page_bytes() as u64
+    }
+
+    /// Pages that exist, held and set aside.
+    pub fn pages_len(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// The page memory, for a run.
+    pub fn pages_mut(&mut self) -> &mut Pages {
+        &mut self.pages
+    }
+
+    /// An empty sequence of up to `limit` positions.
+    ///
+    /// # Errors
+    /// `Memory` where the system has not enough; nothing changes then.
+    pub fn open(&mut self, limit: usize) -> Result<Sequence> {
+        let wanted = pages_for(limit);
+        let mut pages = Vec::new();
+        let refused = || Error::Memory { what: "a session's context", bytes: u64::MAX };
+        pages.try_reserve_exact(wanted).map_err(|_| refused())?;
+        self.free.try_reserve(self.pages.len() + wanted).map_err(|_| refused())?;
+        for done in 0..wanted {
+            let Some(id) = self.pages.alloc() else {
+                self.drop_free(done);
+                let bytes = self.page_bytes().saturating_mul(wanted as u64);
+                return Err(Error::Memory { what: "a session's context", bytes });
+            };
+            let slots = self.refs.len().max(id as usize + 1);
+            self.refs.resize(slots, 0);
+            self.free.push(id);
+        }
+        Ok(Sequence { pages, len: 0, limit })
+    }
+
+    /// Ends a sequence: its pages go back, and as many as were set aside for it leave memory.
+    pub fn close(&mut self, seq: &mut Sequence) {
+        self.rewind(seq, 0);
+        self.drop_free(pages_for(seq.limit));
+        seq.limit = 0;
+    }
+
+    fn drop_free(&mut self, n: usize) {
+        for _ in 0..n {
+            if let Some(id) = self.free.pop() {
+                self.pages.release(id);
+            }
+        }
+    }
+
+    /// A second sequence with the same past: no numbers are copied.
+    ///
+    /// # Errors
+    /// As [`Pool::open`].
+    pub fn fork(&mut self, seq: &Sequence) -> Result<Sequence> {
+        let mut twin = self.open(seq.limit)?;
+        for &page in &seq.pages {
+            self.refs[page as usize] += 1;
+            twin.pages.push(page);
+        }
+        twin.len = seq.len;
+        Ok(twin)
+    }
+
+    /// Forgets positions from `len` on.
+    pub fn rewind(&mut self, seq: &mut Sequence, len: usize) {
+        let keep = pages_for(len).min(seq.pages.len());
+        for page in seq.pages.drain(keep..) {
+            self.refs[page as usize] -= 1;
+            if self.refs[page as usize] == 0 {
+                self.free.push(page);
+            }
+        }
+        seq.len = seq.len.min(len);
+    }
+
+    /// Pages for `n` more positions; the page being written is made private first.
+    ///
+    /// # Errors
+    /// `ContextFull` beyond the sequence's limit; nothing changes then.
+    pub fn grow(&mut self, seq: &mut Sequence, n: usize) -> Result<()> {
+        if n > seq.limit - seq.len {
+            return Err(Error::ContextFull { used: seq.len, wanted: n, limit: seq.limit });
+        }
+        if n > 0 && !seq.len.is_multiple_of(PAGE) {
+            let last = seq.len / PAGE;
+            let old = seq.pages[last];
+            if self.refs[old as usize] > 1 {
+                let new = self.take()?;
+                self.pages.copy(old, new);
+                self.refs[old as usize] -= 1;
+                seq.pages[last] = new;
+            }
+        }
+        while seq.pages.len() * PAGE < seq.len + n {
+            let page = self.take()?;
+            seq.pages.push(page);
+        }
+        Ok(())
+    }
+
+    /// A free page. There is one: sequences hold at most what was set aside for each.
+    fn take(&mut self) -> Result<u32> {
+        let page = self.free.pop().ok_or_else(|| Error::Internal("the page pool ran dry".to_owned()))?;
+        self.refs[page as usize] = 1;
+        Ok(page)
+    }
+}
+
+/// What changes from call to call: the verbs read it, the program does not know it.
+#[derive(Default)]
+pub struct Tables {
+    /// Token of each row.
+    pub ids: Vec<u32>,
+    /// Position of each row.
+    pub positions: Vec<u32>,
+    /// Sequence and position of each row.
+    pub rows: Vec<Row>,
+    /// Page numbers of all sequences, one after the other.
+    pub pages: Vec<u32>,
+    /// Where each sequence begins in `pages`.
+    pub seqs: Vec<u32>,
+    /// `[rows, rot_dim / 2, (cos, sin)]`
+    pub turns: Vec<f32>,
+    /// Rows whose logits are wanted.
+    pub picks: Vec<u32>,
+    /// Per picked row, the token whose log-probability is wanted.
+    pub targets: Vec<u32>,
+}
+
+impl Tables {
+    /// Forgets the last call, keeps the memory.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.positions.clear();
+        self.rows.clear();
+        self.pages.clear();
+        self.seqs.clear();
+        self.turns.clear();
+        self.picks.clear();
+        self.targets.clear();
+    }
+
+    /// Adds `ids` as the next positions of `seq`, whose pages already reach that far.
+    pub fn feed(&mut self, seq: &Sequence, ids: &[u32]) {
+        let number = self.seqs.len() as u32;
+        self.seqs.push(self.pages.len() as u32);
+        self.pages.extend_from_slice(&seq.pages);
+        for (i, &id) in ids.iter().enumerate() {
+            let pos = (seq.len + i) as u32;
+            self.ids.push(id);
+            self.positions.push(pos);
+            self.rows.push(Row { seq: number, pos });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool() -> Pool {
+        Pool::new(2, 1, 4, DType::F32)
+    }
+
+    #[test]
+    fn a_fork_shares_pages_until_it_writes() {
+        let mut pool = pool();
+        let mut a = pool.open(4 * PAGE).unwrap();
+        pool.grow(&mut a, PAGE + 5).unwrap();
+        a.len = PAGE + 5;
+        pool.pages_mut().words_mut(a.pages[1]).unwrap().fill(7.0);
+        let mut b = pool.fork(&a).unwrap();
+        assert_eq!(a.pages, b.pages);
+        pool.grow(&mut b, 1).unwrap();
+        assert_eq!(a.pages[0], b.pages[0], "the full page stays shared");
+        assert_ne!(a.pages[1], b.pages[1], "the half-filled one is private now");
+        assert!(pool.pages_mut().words(b.pages[1]).unwrap().iter().all(|x| *x == 7.0));
+        pool.close(&mut a);
+        assert_eq!(pool.pages_len(), 4);
+        pool.close(&mut b);
+        assert_eq!(pool.pages_len(), 0);
+    }
+
+    #[test]
+    fn both_of_a_fork_can_fill_their_contexts() {
+        let mut pool = pool();
+        let mut a = pool.open(3 * PAGE).unwrap();
+        pool.grow(&mut a, 2 * PAGE).unwrap();
+        a.len = 2 * PAGE;
+        let mut b = pool.fork(&a).unwrap();
+        for seq in [&mut a, &mut b] {
+            pool.rewind(seq, PAGE / 2);
+            pool.grow(seq, 3 * PAGE - seq.len).unwrap();
+            seq.len = 3 * PAGE;
+        }
+        assert!(matches!(pool.grow(&mut a, 1), Err(Error::ContextFull { wanted: 1, .. })));
+        pool.close(&mut a);
+        pool.close(&mut b);
+        assert_eq!((pool.pages_len(), pool.free.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_absurd_context_is_refused_and_nothing_is_kept() {
+        let mut pool = Pool::new(1 << 12, 1 << 12, 256, DType::F32);
+        assert!(matches!(pool.open(1 << 40), Err(Error::Memory { .. })));
+        assert_eq!(pool.pages_len(), 0);
+    }
+}
