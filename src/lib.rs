@@ -2,5 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod error;
+pub mod format;
+pub mod tensor;
 
 pub use error::{Error, Result};

@@ -1,0 +1,279 @@
+//! Floor 3: a model's files by name: in a directory, beside a weight file, in the caller's memory or open descriptors.
+//! Knows which names a model has, and no format.
+
+use super::source::{Load, Memory, Source};
+use super::{bad, shown};
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Weights in one file.
+pub const SINGLE: &str = "model.safetensors";
+/// The list of shards, where weights are in several files.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// One named part of a model that does not come from a directory.
+pub enum Part {
+    /// The caller's memory.
+    Memory(Memory),
+    /// An open file's bytes from `offset` on: `len` of them, or all that follow.
+    File {
+        /// The open file; its position is neither used nor moved (on Unix and Windows).
+        file: File,
+        /// First byte.
+        offset: u64,
+        /// Bytes, or to the end.
+        len: Option<u64>,
+    },
+}
+
+/// Where a model's files are.
+pub struct Files {
+    place: Place,
+    /// The weight file, where the caller named one.
+    chosen: Option<String>,
+}
+
+enum Place {
+    Dir(PathBuf),
+    Named(BTreeMap<String, Part>),
+}
+
+/// How the weights are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// One safetensors file of this name.
+    Single(String),
+    /// Shards by `model.safetensors.index.json`.
+    Sharded,
+    /// A GGUF file of this name: weights, config and tokenizer in one.
+    Gguf(String),
+}
+
+impl Files {
+    /// A directory, a `.safetensors` file with its config beside it, an index of shards, or a `.gguf` file.
+    ///
+    /// # Errors
+    /// `Io` where `path` is not there or not readable, `Format` where it is neither a directory nor a file.
+    pub fn at(path: impl AsRef<Path>) -> Result<Files> {
+        let path = path.as_ref();
+        // Follows symbolic links: caches of model files are made of them.
+        let meta = std::fs::metadata(path).map_err(Error::io(path))?;
+        if meta.is_dir() {
+            return Ok(Files { place: Place::Dir(path.to_owned()), chosen: None });
+        }
+        let name = path.file_name().and_then(|name| name.to_str());
+        let (true, Some(name)) = (meta.is_file(), name) else {
+            return Err(bad(
+                &path.to_string_lossy(),
+                "expected a directory or a regular file with a UTF-8 name",
+            ));
+        };
+        let dir = path.parent().map(Path::to_owned).unwrap_or_default();
+        Ok(Files { place: Place::Dir(dir), chosen: Some(name.to_owned()) })
+    }
+
+    /// Named parts, under the names that a model directory has (`config.json`, `model.safetensors`, ...), or one GGUF
+    /// file under any name.
+    ///
+    /// # Errors
+    /// `Argument` for a name given twice, an empty list or a name with a path in it.
+    pub fn named(parts: impl IntoIterator<Item = (String, Part)>) -> Result<Files> {
+        let refuse = |what| Err(Error::Argument { name: "files", what });
+        let mut map = BTreeMap::new();
+        for (name, part) in parts {
+            if !is_plain(&name) {
+                return refuse(format!("expected a plain file name, found `{}`", shown(&name)));
+            }
+            if map.contains_key(&name) {
+                return refuse(format!("`{name}` is given twice"));
+            }
+            map.insert(name, part);
+        }
+        if map.is_empty() {
+            return refuse("expected at least one file, found none".into());
+        }
+        let chosen = if map.len() == 1 { map.keys().next().cloned() } else { None };
+        Ok(Files { place: Place::Named(map), chosen })
+    }
+
+    /// What the model is called in messages.
+    pub fn name(&self) -> String {
+        match (&self.place, &self.chosen) {
+            (Place::Dir(dir), Some(name)) => dir.join(name).to_string_lossy().into_owned(),
+            (Place::Dir(dir), None) => dir.to_string_lossy().into_owned(),
+            (Place::Named(_), Some(name)) => name.clone(),
+            (Place::Named(_), None) => "memory".into(),
+        }
+    }
+
+    /// How the weights are stored.
+    ///
+    /// # Errors
+    /// `Format` where there are none, or several GGUF files to choose from.
+    pub fn layout(&self) -> Result<Layout> {
+        if let Some(name) = &self.chosen {
+            return self.layout_of(name);
+        }
+        if self.has(SINGLE) {
+            return Ok(Layout::Single(SINGLE.into()));
+        }
+        if self.has(INDEX) {
+            return Ok(Layout::Sharded);
+        }
+        let mut ggufs = self.names()?.into_iter().filter(|name| is_gguf_name(name));
+        match (ggufs.next(), ggufs.next()) {
+            (Some(name), None) => Ok(Layout::Gguf(name)),
+            (Some(a), Some(b)) => {
+                Err(bad(&self.name(), format!("found `{a}` and `{b}`: name the one to open")))
+            }
+            _ => {
+                Err(bad(&self.name(), format!("expected `{SINGLE}`, `{INDEX}` or a .gguf file, found none")))
+            }
+        }
+    }
+
+    /// The layout that the chosen file `name` means, by its name or else by its first bytes.
+    fn layout_of(&self, name: &str) -> Result<Layout> {
+        if name == INDEX {
+            return Ok(Layout::Sharded);
+        }
+        if is_gguf_name(name) || self.head(name)? == *b"GGUF" {
+            return Ok(Layout::Gguf(name.to_owned()));
+        }
+        Ok(Layout::Single(name.to_owned()))
+    }
+
+    /// Whether there is a file called `name`.
+    pub fn has(&self, name: &str) -> bool {
+        match &self.place {
+            Place::Dir(dir) => dir.join(name).is_file(),
+            Place::Named(map) => map.contains_key(name),
+        }
+    }
+
+    /// A small file such as `config.json`: read into private memory, or borrowed from the caller's; `None` where there is
+    /// none.
+    ///
+    /// # Errors
+    /// `Format` where it is larger than `most` bytes, `Io`.
+    pub fn small(&self, name: &str, most: u64) -> Result<Option<Source>> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        let found = self.len(name)?;
+        if found > most {
+            return Err(bad(&self.label(name), format!("expected at most {most} bytes, found {found}")));
+        }
+        let borrowed = matches!(self.part(name)?, Found::Part(Part::Memory(_)));
+        let mut load = if borrowed { Load::mapped() } else { Load::copied() };
+        self.open(name, &mut load).map(Some)
+    }
+
+    /// The file `name`, mapped, borrowed or copied as `load` says.
+    ///
+    /// # Errors
+    /// `Format` where there is none or its name is a path, `Io`, `Memory`, `Cancelled`.
+    pub fn open(&self, name: &str, load: &mut Load) -> Result<Source> {
+        let label = self.label(name);
+        match self.part(name)? {
+            Found::File(file) => load.file(&label, &file, 0, None),
+            Found::Part(Part::File { file, offset, len }) => load.file(&label, file, *offset, *len),
+            Found::Part(Part::Memory(memory)) => load.memory(&label, memory),
+        }
+    }
+
+    /// Bytes of the file `name`.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn len(&self, name: &str) -> Result<u64> {
+        let size = |file: &File| file.metadata().map(|meta| meta.len()).map_err(Error::io(self.label(name)));
+        match self.part(name)? {
+            Found::File(file) => size(&file),
+            Found::Part(Part::File { len: Some(len), .. }) => Ok(*len),
+            Found::Part(Part::File { file, offset, len: None }) => Ok(size(file)?.saturating_sub(*offset)),
+            Found::Part(Part::Memory(memory)) => Ok((**memory).as_ref().len() as u64),
+        }
+    }
+
+    /// `name` with its directory, for messages.
+    pub fn label(&self, name: &str) -> String {
+        match &self.place {
+            Place::Dir(dir) => dir.join(name).to_string_lossy().into_owned(),
+            Place::Named(_) => name.to_owned(),
+        }
+    }
+
+    fn part(&self, name: &str) -> Result<Found<'_>> {
+        if !is_plain(name) {
+            return Err(bad(&self.name(), format!("expected a plain file name, found `{}`", shown(name))));
+        }
+        match &self.place {
+            Place::Named(map) => {
+                let part = map.get(name).ok_or_else(|| bad(&self.name(), format!("`{name}` is missing")))?;
+                Ok(Found::Part(part))
+            }
+            Place::Dir(dir) => {
+                let path = dir.join(name);
+                // Asked before opening: opening a named pipe would wait for its writer.
+                let meta = std::fs::metadata(&path).map_err(Error::io(&path))?;
+                if !meta.is_file() {
+                    return Err(bad(&path.to_string_lossy(), "expected a regular file"));
+                }
+                Ok(Found::File(File::open(&path).map_err(Error::io(&path))?))
+            }
+        }
+    }
+
+    /// The first four bytes of `name`, zeros past its end.
+    fn head(&self, name: &str) -> Result<[u8; 4]> {
+        let mut head = [0; 4];
+        match self.part(name)? {
+            Found::File(file) => {
+                let mut bytes = Vec::with_capacity(head.len());
+                file.take(4).read_to_end(&mut bytes).map_err(Error::io(self.label(name)))?;
+                head.iter_mut().zip(bytes).for_each(|(out, byte)| *out = byte);
+            }
+            Found::Part(Part::Memory(memory)) => {
+                head.iter_mut().zip((**memory).as_ref()).for_each(|(out, byte)| *out = *byte);
+            }
+            Found::Part(Part::File { file, offset, .. }) => {
+                let len = self.len(name)?.min(4);
+                let source = Source::read(name, file, *offset, Some(len), &mut Load::copied())?;
+                head.iter_mut().zip(source.bytes()).for_each(|(out, byte)| *out = *byte);
+            }
+        }
+        Ok(head)
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        match &self.place {
+            Place::Named(map) => Ok(map.keys().cloned().collect()),
+            Place::Dir(dir) => {
+                let list = std::fs::read_dir(dir).map_err(Error::io(dir))?;
+                let mut names: Vec<String> =
+                    list.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+                names.sort();
+                Ok(names)
+            }
+        }
+    }
+}
+
+enum Found<'a> {
+    File(File),
+    Part(&'a Part),
+}
+
+fn is_gguf_name(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ext| ext.eq_ignore_ascii_case("gguf"))
+}
+
+/// Whether `name` is a file's own name: no directory, drive or stream in it on any system.
+pub(crate) fn is_plain(name: &str) -> bool {
+    let odd = |c: char| matches!(c, '/' | '\\' | ':') || c.is_control();
+    !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.contains(odd)
+}

@@ -1,0 +1,259 @@
+//! Floor 3: bytes that stay valid: a mapped file, the caller's memory or a private copy. Knows no format.
+//!
+//! A mapped file that somebody truncates while it is mapped raises SIGBUS (Unix) or an access violation (Windows) at the
+//! next read, which no library can turn into an error. Who cannot exclude that asks for a copy ([`Load::copied`]), which is
+//! made with ordinary reads.
+
+use super::bad;
+use crate::error::{Error, Result};
+use memmap2::{Mmap, MmapOptions};
+use std::fs::File;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Memory that belongs to the caller and outlives every use.
+pub type Memory = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Told (bytes done, bytes in all); `Break` cancels the load.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
+
+/// Bytes between two calls of the progress callback: some milliseconds of reading.
+const PIECE: usize = 4 << 20;
+
+/// Bytes that stay valid and do not move while any clone of this lives.
+#[derive(Clone)]
+pub struct Source {
+    name: Arc<str>,
+    bytes: Bytes,
+}
+
+#[derive(Clone)]
+enum Bytes {
+    Mapped(Arc<Mmap>),
+    Shared(Memory),
+    Private(Arc<Vec<u8>>),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.bytes {
+            Bytes::Mapped(_) => "mapped",
+            Bytes::Shared(_) => "shared",
+            Bytes::Private(_) => "private",
+        };
+        write!(f, "Source({}, {kind}, {} bytes)", self.name, self.bytes().len())
+    }
+}
+
+impl Source {
+    /// The caller's memory, called `name` in messages.
+    pub fn memory(name: &str, memory: Memory) -> Source {
+        Source { name: name.into(), bytes: Bytes::Shared(memory) }
+    }
+
+    /// A private buffer, called `name` in messages.
+    pub fn private(name: &str, bytes: Vec<u8>) -> Source {
+        Source { name: name.into(), bytes: Bytes::Private(Arc::new(bytes)) }
+    }
+
+    /// The file's name for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::Shared(memory) => (**memory).as_ref(),
+            Bytes::Private(vec) => vec,
+        }
+    }
+
+    /// Bytes of memory that only this holds (a copy), as against the page cache's or the caller's.
+    pub fn private_bytes(&self) -> usize {
+        match &self.bytes {
+            Bytes::Private(vec) => vec.len(),
+            Bytes::Mapped(_) | Bytes::Shared(_) => 0,
+        }
+    }
+
+    /// Whether the bytes are a mapped file's.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.bytes, Bytes::Mapped(_))
+    }
+
+    /// Maps `len` bytes of `file` from `offset` on; to the end where `len` is `None`.
+    ///
+    /// # Errors
+    /// `Format` where the file is shorter, `Io` where it cannot be mapped (a pipe, some network file systems).
+    pub fn map(name: &str, file: &File, offset: u64, len: Option<u64>) -> Result<Source> {
+        let len = extent(name, file, offset, len)?;
+        if len == 0 {
+            return Ok(Source::private(name, Vec::new()));
+        }
+        let mut options = MmapOptions::new();
+        options.offset(offset).len(len);
+        // SAFETY: the map is private to this value, read-only and within the file's length as checked above. That nobody
+        // truncates or writes the file meanwhile is the caller's promise, stated in this file's head and in the C header.
+        #[allow(unsafe_code)]
+        let map = unsafe { options.map(file) }.map_err(Error::io(name))?;
+        Ok(Source { name: name.into(), bytes: Bytes::Mapped(Arc::new(map)) })
+    }
+
+    /// Reads `len` bytes of `file` from `offset` on into private memory, telling `load`.
+    ///
+    /// # Errors
+    /// `Format` where the file is shorter, `Memory` where there is not enough, `Cancelled`, `Io`.
+    pub fn read(name: &str, file: &File, offset: u64, len: Option<u64>, load: &mut Load) -> Result<Source> {
+        let len = extent(name, file, offset, len)?;
+        let mut bytes = reserve(len)?;
+        while bytes.len() < len {
+            let done = bytes.len();
+            bytes.resize(len.min(done + PIECE), 0);
+            let piece = &mut bytes[done..];
+            read_exact_at(file, piece, offset + done as u64).map_err(Error::io(name))?;
+            load.advance(piece.len() as u64)?;
+        }
+        Ok(Source::private(name, bytes))
+    }
+
+    /// A private copy of these bytes.
+    fn copy(&self, load: &mut Load) -> Result<Source> {
+        let bytes = self.bytes();
+        let mut copy = reserve(bytes.len())?;
+        for piece in bytes.chunks(PIECE) {
+            copy.extend_from_slice(piece);
+            load.advance(piece.len() as u64)?;
+        }
+        Ok(Source::private(&self.name, copy))
+    }
+}
+
+/// An empty vector with room for `len` bytes.
+fn reserve(len: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let short = |_| Error::Memory { what: "a copy of a model file", bytes: len as u64 };
+    bytes.try_reserve_exact(len).map_err(short)?;
+    Ok(bytes)
+}
+
+/// The checked length of the part of `file` that starts at `offset`.
+fn extent(name: &str, file: &File, offset: u64, len: Option<u64>) -> Result<usize> {
+    let meta = file.metadata().map_err(Error::io(name))?;
+    if !meta.is_file() {
+        return Err(bad(name, "expected a regular file"));
+    }
+    let held = meta.len();
+    let len = len.unwrap_or_else(|| held.saturating_sub(offset));
+    if offset.checked_add(len).is_none_or(|end| end > held) {
+        return Err(bad(name, format!("expected {len} bytes from byte {offset} on, the file has {held}")));
+    }
+    usize::try_from(len)
+        .map_err(|_| bad(name, format!("{len} bytes do not fit in this machine's address space")))
+}
+
+/// Fills `out` from `offset` on without moving a position that others share.
+fn read_exact_at(file: &File, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !out.is_empty() {
+        match read_at(file, out, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                out = out.get_mut(n..).unwrap_or_default();
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, out, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, out, offset)
+}
+
+#[cfg(not(any(unix, windows)))]
+fn read_at(mut file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+    use std::io::{Read, Seek, SeekFrom};
+    file.seek(SeekFrom::Start(offset))?;
+    file.read(out)
+}
+
+/// How weights come into memory, and who is told about it.
+#[derive(Default)]
+pub struct Load<'a> {
+    copy: bool,
+    tell: Option<Progress<'a>>,
+    done: u64,
+    total: u64,
+}
+
+impl<'a> Load<'a> {
+    /// Map files and borrow memory: nothing is copied.
+    pub fn mapped() -> Load<'a> {
+        Load::default()
+    }
+
+    /// Copy everything into private memory: files may then change or vanish.
+    pub fn copied() -> Load<'a> {
+        Load { copy: true, ..Load::default() }
+    }
+
+    /// The same, telling `tell`.
+    #[must_use]
+    pub fn progress(self, tell: Progress<'a>) -> Load<'a> {
+        Load { tell: Some(tell), ..self }
+    }
+
+    /// Whether this load copies.
+    pub fn copies(&self) -> bool {
+        self.copy
+    }
+
+    /// Says how many bytes the whole load has.
+    pub(crate) fn expect(&mut self, total: u64) -> Result<()> {
+        (self.done, self.total) = (0, total);
+        self.advance(0)
+    }
+
+    /// Counts `bytes` as done.
+    ///
+    /// # Errors
+    /// `Cancelled` where the callback says so.
+    pub(crate) fn advance(&mut self, bytes: u64) -> Result<()> {
+        self.done += bytes;
+        let (done, total) = (self.done, self.total.max(self.done));
+        match self.tell.as_mut().map(|tell| tell(done, total)) {
+            Some(ControlFlow::Break(())) => Err(Error::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
+    /// A file's part, mapped or read as this load says.
+    pub(crate) fn file(&mut self, name: &str, file: &File, offset: u64, len: Option<u64>) -> Result<Source> {
+        if self.copy {
+            return Source::read(name, file, offset, len, self);
+        }
+        let source = Source::map(name, file, offset, len)?;
+        self.advance(source.bytes().len() as u64)?;
+        Ok(source)
+    }
+
+    /// The caller's memory, borrowed or copied as this load says.
+    pub(crate) fn memory(&mut self, name: &str, memory: &Memory) -> Result<Source> {
+        let source = Source::memory(name, memory.clone());
+        if self.copy {
+            return source.copy(self);
+        }
+        self.advance(source.bytes().len() as u64)?;
+        Ok(source)
+    }
+}
