@@ -3,6 +3,5 @@
 
 pub mod error;
 pub mod format;
-pub mod tensor;
 
 pub use error::{Error, Result};

@@ -161,7 +161,7 @@ impl<'a> Binder<'a> {
     fn find(&mut self, name: &str) -> Result<&'a TensorRef> {
         let long = format!("{}{name}", self.arch.names.prefix);
         for name in [long.as_str(), name] {
-            if let Some(tensor) = self.tensors.get(name) {
+            if let Some(tensor) = self.tensors.get(name)? {
                 self.used.insert(name.to_owned());
                 return Ok(tensor);
             }

@@ -2,10 +2,9 @@
 
 use inlaid::Error;
 use inlaid::format::config::{Config, GenerationConfig};
+use inlaid::format::files::Load;
 use inlaid::format::files::{Files, INDEX, Layout, Part, SINGLE};
-use inlaid::format::safetensors;
-use inlaid::format::source::Load;
-use inlaid::tensor::Tensors;
+use inlaid::format::tensors::Tensors;
 use safetensors_reference::tensor::{Dtype, TensorView};
 use std::fs;
 use std::ops::ControlFlow;
@@ -34,10 +33,14 @@ fn file(tensors: &[Stored]) -> Vec<u8> {
 }
 
 fn check(found: &Tensors, expected: &[Stored]) {
-    assert_eq!(found.len(), expected.len());
+    assert_eq!(found.names().count(), expected.len());
     for (name, dtype, shape, bytes) in expected {
-        let tensor = found.get(name).unwrap_or_else(|| panic!("{name} is missing"));
-        assert_eq!(tensor.type_name(), dtype.to_string());
+        if *dtype == Dtype::BOOL {
+            assert!(found.get(name).unwrap_err().to_string().contains("found BOOL"));
+            continue;
+        }
+        let tensor = found.get(name).unwrap().unwrap_or_else(|| panic!("{name} is missing"));
+        assert_eq!(tensor.dtype().name(), dtype.to_string());
         assert_eq!(tensor.shape(), shape);
         assert_eq!(tensor.bytes(), bytes);
     }
@@ -57,34 +60,31 @@ fn reads_what_the_reference_library_writes_from_every_place() {
     let padded = [b"ahead".as_slice(), &bytes, b"behind"].concat();
     write(dir.path(), &[("padded", &padded)]);
 
-    let open = |files: &Files, load: &mut Load| safetensors::open(files, load).unwrap();
+    let open = |files: &Files, load| files.tensors(load, &mut None).unwrap();
     for path in [dir.path().to_owned(), dir.path().join("other.safetensors")] {
         let files = Files::at(path).unwrap();
-        let mapped = open(&files, &mut Load::mapped());
+        let mapped = open(&files, Load::Map);
         assert!(mapped.sources().iter().all(|source| source.is_mapped()));
         check(&mapped, &list);
-        let copied = open(&files, &mut Load::copied());
+        let copied = open(&files, Load::Copy);
         assert_eq!(copied.sources().iter().map(|s| s.private_bytes()).sum::<usize>(), bytes.len());
         check(&copied, &list);
     }
 
     let memory = || Part::Memory(Arc::new(bytes.clone()));
     let files = Files::named([(SINGLE.to_owned(), memory())]).unwrap();
-    check(&open(&files, &mut Load::mapped()), &list);
-    check(&open(&files, &mut Load::copied()), &list);
+    check(&open(&files, Load::Map), &list);
+    check(&open(&files, Load::Copy), &list);
 
     let descriptor = |len| {
         let part = Part::File { file: fs::File::open(dir.path().join("padded")).unwrap(), offset: 5, len };
         Files::named([(SINGLE.to_owned(), part)]).unwrap()
     };
     let exact = descriptor(Some(bytes.len() as u64));
-    check(&open(&exact, &mut Load::mapped()), &list);
-    check(&open(&exact, &mut Load::copied()), &list);
-    assert!(
-        safetensors::open(&descriptor(None), &mut Load::mapped()).is_err(),
-        "what is behind must not be ignored"
-    );
-    assert!(safetensors::open(&descriptor(Some(1 << 20)), &mut Load::mapped()).is_err());
+    check(&open(&exact, Load::Map), &list);
+    check(&open(&exact, Load::Copy), &list);
+    assert!(descriptor(None).tensors(Load::Map, &mut None).is_err(), "what is behind must not be ignored");
+    assert!(descriptor(Some(1 << 20)).tensors(Load::Map, &mut None).is_err());
 }
 
 #[test]
@@ -103,15 +103,12 @@ fn shards_hold_exactly_what_the_index_says() {
     write(dir.path(), &[("a.safetensors", &a), ("b.safetensors", &b), (INDEX, index("", &names).as_bytes())]);
     let files = Files::at(dir.path()).unwrap();
     assert_eq!(files.layout().unwrap(), Layout::Sharded);
-    check(&safetensors::open(&files, &mut Load::mapped()).unwrap(), &list);
-    check(
-        &safetensors::open(&Files::at(dir.path().join(INDEX)).unwrap(), &mut Load::copied()).unwrap(),
-        &list,
-    );
+    check(&files.tensors(Load::Map, &mut None).unwrap(), &list);
+    check(&Files::at(dir.path().join(INDEX)).unwrap().tensors(Load::Copy, &mut None).unwrap(), &list);
 
     let refused = |names: &[(&str, &str)]| {
         write(dir.path(), &[(INDEX, index("", names).as_bytes())]);
-        safetensors::open(&files, &mut Load::mapped()).unwrap_err().to_string()
+        files.tensors(Load::Map, &mut None).unwrap_err().to_string()
     };
     let with = |at: usize, shard: &'static str| {
         let mut names = names.clone();
@@ -140,11 +137,8 @@ fn symbolic_links_are_followed() {
     fs::create_dir(&snapshot).unwrap();
     write(&blobs, &[("3a7bd", &file(&list))]);
     std::os::unix::fs::symlink("../blobs/3a7bd", snapshot.join(SINGLE)).unwrap();
-    check(&safetensors::open(&Files::at(&snapshot).unwrap(), &mut Load::mapped()).unwrap(), &list);
-    check(
-        &safetensors::open(&Files::at(snapshot.join(SINGLE)).unwrap(), &mut Load::mapped()).unwrap(),
-        &list,
-    );
+    check(&Files::at(&snapshot).unwrap().tensors(Load::Map, &mut None).unwrap(), &list);
+    check(&Files::at(snapshot.join(SINGLE)).unwrap().tensors(Load::Map, &mut None).unwrap(), &list);
 }
 
 #[test]
@@ -158,7 +152,7 @@ fn a_load_tells_how_far_it_is_and_can_be_cancelled() {
         seen.push((done, total));
         ControlFlow::Continue(())
     };
-    safetensors::open(&files, &mut Load::copied().progress(&mut tell)).unwrap();
+    files.tensors(Load::Copy, &mut Some(&mut tell)).unwrap();
     let all = bytes.len() as u64;
     assert_eq!((seen.first(), seen.last()), (Some(&(0, all)), Some(&(all, all))));
     assert!(seen.len() > 3 && seen.is_sorted());
@@ -168,7 +162,7 @@ fn a_load_tells_how_far_it_is_and_can_be_cancelled() {
         calls += 1;
         if calls == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let cancelled = safetensors::open(&files, &mut Load::copied().progress(&mut stop));
+    let cancelled = files.tensors(Load::Copy, &mut Some(&mut stop));
     assert!(matches!(cancelled, Err(Error::Cancelled)));
     assert_eq!(calls, 2);
 }
@@ -241,9 +235,12 @@ fn json_is_refused_where_it_is_ambiguous_or_too_large() {
 fn generation_config_falls_back_to_the_model_s_ids() {
     let c = config(r#"{"bos_token_id": 1, "eos_token_id": [2, 5], "pad_token_id": null}"#);
     let none = GenerationConfig::read(None, &c).unwrap();
-    assert_eq!((none.bos, none.eos, none.pad), (Some(1), vec![2, 5], None));
+    assert_eq!((none.bos_token_id, none.eos_token_ids, none.pad_token_id), (Some(1), vec![2, 5], None));
     let own = config(r#"{"eos_token_id": 7, "temperature": 0.5, "top_k": 40, "do_sample": true}"#);
     let both = GenerationConfig::read(Some(&own), &c).unwrap();
-    assert_eq!((both.bos, both.eos, both.temperature, both.top_k), (Some(1), vec![7], Some(0.5), Some(40)));
+    assert_eq!(
+        (both.bos_token_id, both.eos_token_ids, both.temperature, both.top_k),
+        (Some(1), vec![7], Some(0.5), Some(40))
+    );
     assert!(GenerationConfig::read(Some(&config(r#"{"eos_token_id": "x"}"#)), &c).is_err());
 }

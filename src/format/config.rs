@@ -293,11 +293,11 @@ fn brief(value: &Value) -> String {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
     /// Tokens that end an answer.
-    pub eos: Vec<u32>,
+    pub eos_token_ids: Vec<u32>,
     /// The token that starts a text.
-    pub bos: Option<u32>,
+    pub bos_token_id: Option<u32>,
     /// The token that fills batches.
-    pub pad: Option<u32>,
+    pub pad_token_id: Option<u32>,
     /// Whether to sample at all.
     pub do_sample: Option<bool>,
     /// Softmax temperature.
@@ -340,9 +340,9 @@ impl GenerationConfig {
         };
         let id = |key: &str| ids(key).map(|ids| ids.first().copied());
         let out = GenerationConfig {
-            eos: ids("eos_token_id")?,
-            bos: id("bos_token_id")?,
-            pad: id("pad_token_id")?,
+            eos_token_ids: ids("eos_token_id")?,
+            bos_token_id: id("bos_token_id")?,
+            pad_token_id: id("pad_token_id")?,
             ..Default::default()
         };
         let Some(own) = own else { return Ok(out) };

@@ -1,7 +1,11 @@
 //! Floor 3: a model's files by name: in a directory, beside a weight file, in the caller's memory or open descriptors.
 //! Knows which names a model has, and no format.
 
-use super::source::{Load, Memory, Source};
+use super::config::{Config, GenerationConfig};
+use super::safetensors;
+pub use super::source::Load;
+use super::source::{Memory, Progress, Reading, Source};
+use super::tensors::Tensors;
 use super::{bad, shown};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
@@ -146,6 +150,31 @@ impl Files {
         Ok(Layout::Single(name.to_owned()))
     }
 
+    /// The model's `config.json`.
+    ///
+    /// # Errors
+    /// `Format` where it is missing or not an object of distinct keys.
+    pub fn config(&self) -> Result<Config> {
+        Config::open(self)
+    }
+
+    /// What the model's authors suggest for generation; where they wrote nothing, the special tokens of its config.
+    ///
+    /// # Errors
+    /// `Format` for values of the wrong type.
+    pub fn generation_config(&self) -> Result<GenerationConfig> {
+        GenerationConfig::open(self, &self.config()?)
+    }
+
+    /// The weights, mapped or copied as `load` says; `progress` is told, and may cancel.
+    ///
+    /// # Errors
+    /// `Format` and `Tensor` for files that contradict their format, themselves or their index, `Unsupported` for
+    /// unknown element types, `Io`, `Memory`, `Cancelled`.
+    pub fn tensors(&self, load: Load, progress: &mut Option<Progress>) -> Result<Tensors> {
+        safetensors::open(self, &mut Reading::new(load, progress))
+    }
+
     /// Whether there is a file called `name`.
     pub fn has(&self, name: &str) -> bool {
         match &self.place {
@@ -168,20 +197,20 @@ impl Files {
             return Err(bad(&self.label(name), format!("expected at most {most} bytes, found {found}")));
         }
         let borrowed = matches!(self.part(name)?, Found::Part(Part::Memory(_)));
-        let mut load = if borrowed { Load::mapped() } else { Load::copied() };
-        self.open(name, &mut load).map(Some)
+        let load = if borrowed { Load::Map } else { Load::Copy };
+        self.open(name, &mut Reading::quiet(load)).map(Some)
     }
 
-    /// The file `name`, mapped, borrowed or copied as `load` says.
+    /// The file `name`, mapped, borrowed or copied as `reading` says.
     ///
     /// # Errors
     /// `Format` where there is none or its name is a path, `Io`, `Memory`, `Cancelled`.
-    pub fn open(&self, name: &str, load: &mut Load) -> Result<Source> {
+    pub fn open(&self, name: &str, reading: &mut Reading) -> Result<Source> {
         let label = self.label(name);
         match self.part(name)? {
-            Found::File(file) => load.file(&label, &file, 0, None),
-            Found::Part(Part::File { file, offset, len }) => load.file(&label, file, *offset, *len),
-            Found::Part(Part::Memory(memory)) => load.memory(&label, memory),
+            Found::File(file) => reading.file(&label, &file, 0, None),
+            Found::Part(Part::File { file, offset, len }) => reading.file(&label, file, *offset, *len),
+            Found::Part(Part::Memory(memory)) => reading.memory(&label, memory),
         }
     }
 
@@ -242,7 +271,7 @@ impl Files {
             }
             Found::Part(Part::File { file, offset, .. }) => {
                 let len = self.len(name)?.min(4);
-                let source = Source::read(name, file, *offset, Some(len), &mut Load::copied())?;
+                let source = Source::read(name, file, *offset, Some(len), &mut Reading::quiet(Load::Copy))?;
                 head.iter_mut().zip(source.bytes()).for_each(|(out, byte)| *out = *byte);
             }
         }

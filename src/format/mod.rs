@@ -7,6 +7,7 @@ pub mod files;
 pub mod json;
 pub mod safetensors;
 pub mod source;
+pub mod tensors;
 
 use crate::error::Error;
 

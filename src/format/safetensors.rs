@@ -5,10 +5,10 @@
 //! equal keys, where this refuses both, and because its memory is bounded here by what the header may hold.
 
 use super::files::{Files, INDEX, Layout, is_plain};
-use super::source::{Load, Source};
+use super::source::{Reading, Source};
+use super::tensors::{Stored, Tensors};
 use super::{MAX_TENSORS, bad, shown};
 use crate::error::{Error, Result};
-use crate::tensor::{Stored, TensorRef, Tensors};
 use header::Info;
 use kernels::DType;
 
@@ -23,13 +23,13 @@ const MAX_HEADER: u64 = 100_000_000;
 /// # Errors
 /// `Format` and `Tensor` for files that contradict the format, themselves or their index, `Unsupported` for unknown
 /// element types, `Io`, `Memory`, `Cancelled`.
-pub fn open(files: &Files, load: &mut Load) -> Result<Tensors> {
+pub fn open(files: &Files, reading: &mut Reading) -> Result<Tensors> {
     match files.layout()? {
         Layout::Single(name) => {
-            load.expect(files.len(&name)?)?;
-            parse(&files.open(&name, load)?)
+            reading.expect(files.len(&name)?)?;
+            parse(&files.open(&name, reading)?)
         }
-        Layout::Sharded => sharded(files, load),
+        Layout::Sharded => sharded(files, reading),
         Layout::Gguf(name) => Err(bad(&files.label(&name), "expected a safetensors file, found GGUF")),
     }
 }
@@ -61,9 +61,8 @@ pub fn parse(source: &Source) -> Result<Tensors> {
         let found = |what| Error::Tensor { file: file.to_owned(), tensor: shown(&name), what };
         check(&info, at, data.len()).map_err(found)?;
         at = info.end;
-        let tensor =
-            TensorRef::new(info.stored, info.shape, source.clone(), first + info.begin..first + info.end);
-        if !tensors.insert(name.clone(), tensor) {
+        let range = first + info.begin..first + info.end;
+        if !tensors.insert(name.clone(), info.stored, info.shape, range) {
             return Err(found("is listed twice".into()));
         }
     }
@@ -122,7 +121,7 @@ fn element(name: &str) -> Option<(&'static str, Stored, usize)> {
     })
 }
 
-fn sharded(files: &Files, load: &mut Load) -> Result<Tensors> {
+fn sharded(files: &Files, reading: &mut Reading) -> Result<Tensors> {
     let label = files.label(INDEX);
     let text = files.small(INDEX, index::MAX_BYTES)?.ok_or_else(|| bad(&label, "is missing"))?;
     let index = index::parse(&label, text.bytes())?;
@@ -136,18 +135,18 @@ fn sharded(files: &Files, load: &mut Load) -> Result<Tensors> {
         }
         total = total.saturating_add(files.len(shard)?);
     }
-    load.expect(total)?;
+    reading.expect(total)?;
     let mut all = Tensors::default();
     for (i, shard) in index.shards.iter().enumerate() {
-        let tensors = parse(&files.open(shard, load)?)?;
-        for (name, tensor) in tensors.iter() {
+        let tensors = parse(&files.open(shard, reading)?)?;
+        for name in tensors.names() {
             let listed = index.map.get(name).map(|&s| index.shards.get(s).map_or("", String::as_str));
             if listed != Some(shard) {
                 let what = format!("expected in {}, found here", listed.map_or("no shard", |s| s));
-                return Err(Error::Tensor { file: tensor.file().to_owned(), tensor: shown(name), what });
+                return Err(Error::Tensor { file: files.label(shard), tensor: shown(name), what });
             }
         }
-        if let Some((name, _)) = index.map.iter().find(|(name, s)| **s == i && tensors.get(name).is_none()) {
+        if let Some((name, _)) = index.map.iter().find(|(name, s)| **s == i && !tensors.has(name)) {
             let what = format!("is not in the shard that `{INDEX}` names");
             return Err(Error::Tensor { file: files.label(shard), tensor: shown(name), what });
         }

@@ -1,7 +1,7 @@
 //! Floor 3: bytes that stay valid: a mapped file, the caller's memory or a private copy. Knows no format.
 //!
 //! A mapped file that somebody truncates while it is mapped raises SIGBUS (Unix) or an access violation (Windows) at the
-//! next read, which no library can turn into an error. Who cannot exclude that asks for a copy ([`Load::copied`]), which is
+//! next read, which no library can turn into an error. Who cannot exclude that asks for a copy ([`Load::Copy`]), which is
 //! made with ordinary reads.
 
 use super::bad;
@@ -102,11 +102,17 @@ impl Source {
         Ok(Source { name: name.into(), bytes: Bytes::Mapped(Arc::new(map)) })
     }
 
-    /// Reads `len` bytes of `file` from `offset` on into private memory, telling `load`.
+    /// Reads `len` bytes of `file` from `offset` on into private memory, telling `reading`.
     ///
     /// # Errors
     /// `Format` where the file is shorter, `Memory` where there is not enough, `Cancelled`, `Io`.
-    pub fn read(name: &str, file: &File, offset: u64, len: Option<u64>, load: &mut Load) -> Result<Source> {
+    pub fn read(
+        name: &str,
+        file: &File,
+        offset: u64,
+        len: Option<u64>,
+        reading: &mut Reading,
+    ) -> Result<Source> {
         let len = extent(name, file, offset, len)?;
         let mut bytes = reserve(len)?;
         while bytes.len() < len {
@@ -114,18 +120,18 @@ impl Source {
             bytes.resize(len.min(done + PIECE), 0);
             let piece = &mut bytes[done..];
             read_exact_at(file, piece, offset + done as u64).map_err(Error::io(name))?;
-            load.advance(piece.len() as u64)?;
+            reading.advance(piece.len() as u64)?;
         }
         Ok(Source::private(name, bytes))
     }
 
     /// A private copy of these bytes.
-    fn copy(&self, load: &mut Load) -> Result<Source> {
+    fn copy(&self, reading: &mut Reading) -> Result<Source> {
         let bytes = self.bytes();
         let mut copy = reserve(bytes.len())?;
         for piece in bytes.chunks(PIECE) {
             copy.extend_from_slice(piece);
-            load.advance(piece.len() as u64)?;
+            reading.advance(piece.len() as u64)?;
         }
         Ok(Source::private(&self.name, copy))
     }
@@ -187,48 +193,48 @@ fn read_at(mut file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
     file.read(out)
 }
 
-/// How weights come into memory, and who is told about it.
+/// How weights come into memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Load {
+    /// Files are mapped and the caller's memory is borrowed: nothing is copied.
+    #[default]
+    Map,
+    /// Everything is copied into private memory: files may then change or vanish.
+    Copy,
+}
+
+/// A load on its way: how, and who is told about it.
 #[derive(Default)]
-pub struct Load<'a> {
-    copy: bool,
+pub struct Reading<'a> {
+    load: Load,
     tell: Option<Progress<'a>>,
     done: u64,
     total: u64,
 }
 
-impl<'a> Load<'a> {
-    /// Map files and borrow memory: nothing is copied.
-    pub fn mapped() -> Load<'a> {
-        Load::default()
+impl<'a> Reading<'a> {
+    /// Reads as `load` says and tells `progress`, if there is one.
+    pub fn new(load: Load, progress: &'a mut Option<Progress>) -> Reading<'a> {
+        let tell = progress.as_mut().map(|tell| &mut **tell as Progress<'a>);
+        Reading { load, tell, done: 0, total: 0 }
     }
 
-    /// Copy everything into private memory: files may then change or vanish.
-    pub fn copied() -> Load<'a> {
-        Load { copy: true, ..Load::default() }
-    }
-
-    /// The same, telling `tell`.
-    #[must_use]
-    pub fn progress(self, tell: Progress<'a>) -> Load<'a> {
-        Load { tell: Some(tell), ..self }
-    }
-
-    /// Whether this load copies.
-    pub fn copies(&self) -> bool {
-        self.copy
+    /// Reads as `load` says and tells nobody.
+    pub fn quiet(load: Load) -> Reading<'static> {
+        Reading { load, ..Reading::default() }
     }
 
     /// Says how many bytes the whole load has.
-    pub(crate) fn expect(&mut self, total: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Cancelled` where the callback says so.
+    pub fn expect(&mut self, total: u64) -> Result<()> {
         (self.done, self.total) = (0, total);
         self.advance(0)
     }
 
     /// Counts `bytes` as done.
-    ///
-    /// # Errors
-    /// `Cancelled` where the callback says so.
-    pub(crate) fn advance(&mut self, bytes: u64) -> Result<()> {
+    fn advance(&mut self, bytes: u64) -> Result<()> {
         self.done += bytes;
         let (done, total) = (self.done, self.total.max(self.done));
         match self.tell.as_mut().map(|tell| tell(done, total)) {
@@ -237,9 +243,9 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// A file's part, mapped or read as this load says.
+    /// A file's part, mapped or read.
     pub(crate) fn file(&mut self, name: &str, file: &File, offset: u64, len: Option<u64>) -> Result<Source> {
-        if self.copy {
+        if self.load == Load::Copy {
             return Source::read(name, file, offset, len, self);
         }
         let source = Source::map(name, file, offset, len)?;
@@ -247,10 +253,10 @@ impl<'a> Load<'a> {
         Ok(source)
     }
 
-    /// The caller's memory, borrowed or copied as this load says.
+    /// The caller's memory, borrowed or copied.
     pub(crate) fn memory(&mut self, name: &str, memory: &Memory) -> Result<Source> {
         let source = Source::memory(name, memory.clone());
-        if self.copy {
+        if self.load == Load::Copy {
             return source.copy(self);
         }
         self.advance(source.bytes().len() as u64)?;

@@ -2,8 +2,8 @@
 
 use super::{MAX_TENSORS, element};
 use crate::error::{Error, Result};
+use crate::format::tensors::Stored;
 use crate::format::{bad, shown};
-use crate::tensor::Stored;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::collections::HashSet;

@@ -1,0 +1,169 @@
+//! Floor 3: the tensors of a model's files: where their bytes are, their types and shapes. Knows no format and copies
+//! nothing.
+
+use super::source::Source;
+use crate::error::{Error, Result};
+use kernels::DType;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// How the elements of a tensor are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// A type that kernels read.
+    As(DType),
+    /// Any other type that the format knows, by its name there.
+    Other(&'static str),
+}
+
+/// A tensor's place in a file. The bytes are the file's own, little-endian, row after row, possibly unaligned.
+#[derive(Clone, Debug)]
+pub struct TensorRef {
+    dtype: DType,
+    shape: Vec<usize>,
+    source: Source,
+    range: Range<usize>,
+}
+
+impl TensorRef {
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Sizes, slowest dimension first. A scalar has none.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The bytes, in file layout.
+    pub fn bytes(&self) -> &[u8] {
+        self.source.bytes().get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// What holds the bytes.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The file's name for messages.
+    pub fn file(&self) -> &str {
+        self.source.name()
+    }
+}
+
+/// A tensor's entry: where it can be read, or the name of a type that no kernel reads.
+#[derive(Clone, Debug)]
+enum Entry {
+    Readable(TensorRef),
+    Other(&'static str),
+}
+
+/// The tensors of a model by name, over one or several files.
+#[derive(Clone, Debug, Default)]
+pub struct Tensors {
+    map: BTreeMap<String, Entry>,
+    sources: Vec<Source>,
+    gguf: bool,
+}
+
+impl Tensors {
+    /// No tensors yet of `source`.
+    pub(crate) fn of(source: Source) -> Tensors {
+        Tensors { map: BTreeMap::new(), sources: vec![source], gguf: false }
+    }
+
+    /// Adds a tensor at `range` of the one source, its sizes checked to be those bytes; `false` where the name is taken.
+    pub(crate) fn insert(
+        &mut self,
+        name: String,
+        stored: Stored,
+        shape: Vec<usize>,
+        range: Range<usize>,
+    ) -> bool {
+        let Some(source) = self.sources.first().filter(|_| !self.map.contains_key(&name)) else {
+            return false;
+        };
+        let entry = match stored {
+            Stored::As(dtype) => Entry::Readable(TensorRef { dtype, shape, source: source.clone(), range }),
+            Stored::Other(kind) => Entry::Other(kind),
+        };
+        self.map.insert(name, entry);
+        true
+    }
+
+    /// Adds all of another file's tensors, or gives back the first name that is in both.
+    pub(crate) fn join(&mut self, other: Tensors) -> Result<(), String> {
+        self.sources.extend(other.sources);
+        for (name, tensor) in other.map {
+            if self.map.contains_key(&name) {
+                return Err(name);
+            }
+            self.map.insert(name, tensor);
+        }
+        Ok(())
+    }
+
+    /// The tensor called `name`, if there is one.
+    ///
+    /// # Errors
+    /// `Tensor` where it is of a type that kernels do not read.
+    pub fn get(&self, name: &str) -> Result<Option<&TensorRef>> {
+        match self.map.get(name) {
+            None => Ok(None),
+            Some(Entry::Readable(tensor)) => Ok(Some(tensor)),
+            Some(Entry::Other(kind)) => {
+                let what = format!("expected a float or quantised type, found {kind}");
+                Err(Error::Tensor { file: self.file().to_owned(), tensor: name.to_owned(), what })
+            }
+        }
+    }
+
+    /// Whether there is a tensor called `name`, of whatever type.
+    pub fn has(&self, name: &str) -> bool {
+        self.map.contains_key(name)
+    }
+
+    /// All names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.map.keys().map(String::as_str)
+    }
+
+    /// All tensors that kernels read, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &TensorRef)> {
+        self.map.iter().filter_map(|(name, entry)| match entry {
+            Entry::Readable(tensor) => Some((name.as_str(), tensor)),
+            Entry::Other(_) => None,
+        })
+    }
+
+    /// Elements of all tensors that kernels read.
+    pub fn elements(&self) -> u64 {
+        self.iter().map(|(_, tensor)| tensor.elements() as u64).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.sources.iter().map(|source| source.bytes().len() as u64).sum()
+    }
+
+    /// Whether they come from a GGUF file, which stores every matrix with a row per output.
+    pub fn is_gguf(&self) -> bool {
+        self.gguf
+    }
+
+    /// The files' name for messages: the first one's.
+    pub fn file(&self) -> &str {
+        self.sources.first().map_or("memory", Source::name)
+    }
+
+    /// The files.
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+}
