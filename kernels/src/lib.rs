@@ -6,6 +6,7 @@
 pub mod dtype;
 pub mod pages;
 pub mod plan;
+pub mod quant;
 pub mod team;
 mod tile;
 mod words;
