@@ -1,0 +1,167 @@
+//! Small models with strong random weights, written as a host would find them, and helpers to run them.
+#![allow(dead_code)] // every test binary uses its own part
+
+use inlaid::arch::{Arch, Linear, Part, Position};
+use inlaid::engine::{Engine, EngineConfig};
+use inlaid::format::config::Config;
+use inlaid::format::files::Files;
+use inlaid::kernels::{DType, Isa, Order};
+use inlaid::model::{Model, ModelConfig};
+use inlaid::sample::SamplerConfig;
+use inlaid::session::{Session, SessionConfig};
+use safetensors::tensor::{Dtype, TensorView};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// Configs of one small model per family; sizes are awkward on purpose.
+pub fn configs() -> Vec<(&'static str, String)> {
+    let llama = |family: &str, more: &str| {
+        format!(
+            r#"{{"model_type": "{family}", "num_hidden_layers": 3, "hidden_size": 60, "num_attention_heads": 6,
+            "num_key_value_heads": 2, "head_dim": 10, "intermediate_size": 93, "vocab_size": 101,
+            "max_position_embeddings": 512, "rms_norm_eps": 1e-5 {more}}}"#
+        )
+    };
+    let gpt2 = r#"{"model_type": "gpt2", "n_layer": 2, "n_embd": 36, "n_head": 4, "n_positions": 300, "vocab_size": 77}"#;
+    vec![
+        ("llama", llama("llama", r#", "tie_word_embeddings": true"#)),
+        ("mistral", llama("mistral", r#", "sliding_window": 50"#)),
+        ("qwen2", llama("qwen2", r#", "tie_word_embeddings": true"#)),
+        ("gpt2", gpt2.to_owned()),
+    ]
+}
+
+/// A counter-based generator, so that a model does not depend on the order its tensors are made in.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+    /// Uniform in (-1, 1).
+    pub fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+    pub fn ids(&mut self, n: usize, vocab: usize) -> Vec<u32> {
+        (0..n).map(|_| (self.bits() % vocab as u64) as u32).collect()
+    }
+}
+
+/// Writes `config` and random weights of `dtype` (F32, F16 or BF16) into a fresh directory.
+pub fn write_model(config: &str, dtype: DType) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(dir.path().join("config.json"), config).expect("config.json");
+    let arch = Arch::read(&Config::parse("config.json", config.as_bytes()).expect("config")).expect("arch");
+    let tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = shapes(&arch)
+        .into_iter()
+        .map(|(name, shape)| {
+            let seed = name.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
+            let (mut random, n) = (Random(seed), shape.iter().product::<usize>());
+            let (near, spread) = match shape[..] {
+                [_] if name.ends_with("norm.weight") || name.contains("ln_") => (1.0, 0.5),
+                [_] => (0.0, 0.3),
+                _ => (0.0, 3.0 / (arch.d_model as f32).sqrt()),
+            };
+            let bytes = (0..n).flat_map(|_| stored(near + spread * random.unit(), dtype)).collect();
+            (name, (shape, bytes))
+        })
+        .collect();
+    let kind = match dtype {
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        _ => Dtype::F32,
+    };
+    let views = tensors.iter().map(|(name, (shape, bytes))| {
+        (name, TensorView::new(kind, shape.clone(), bytes).expect("a tensor"))
+    });
+    safetensors::serialize_to_file(views, None, &dir.path().join("model.safetensors")).expect("model.safetensors");
+    dir
+}
+
+fn stored(x: f32, dtype: DType) -> Vec<u8> {
+    match dtype {
+        DType::F16 => half::f16::from_f32(x).to_le_bytes().to_vec(),
+        DType::BF16 => half::bf16::from_f32(x).to_le_bytes().to_vec(),
+        _ => x.to_le_bytes().to_vec(),
+    }
+}
+
+/// Names and shapes of all tensors of a family.
+fn shapes(a: &Arch) -> Vec<(String, Vec<usize>)> {
+    let (n, d, q, kv) = (&a.names, a.d_model, a.q_cols(), a.kv_cols());
+    let mut out: Vec<(String, Vec<usize>)> = Vec::new();
+    let norm = |out: &mut Vec<(String, Vec<usize>)>, name: String| {
+        out.push((format!("{name}.weight"), vec![d]));
+        if a.norm == inlaid::kernels::norm::Norm::Layer {
+            out.push((format!("{name}.bias"), vec![d]));
+        }
+    };
+    let linear = |out: &mut Vec<(String, Vec<usize>)>, at: &str, l: &Linear, rows: usize, cols: usize| {
+        let rows = if l.part == Part::Whole { rows } else { q + 2 * kv };
+        let shape = if l.order == Order::Nk { vec![rows, cols] } else { vec![cols, rows] };
+        out.push((format!("{at}{}.weight", l.name), shape));
+        if l.bias {
+            out.push((format!("{at}{}.bias", l.name), vec![rows]));
+        }
+    };
+    let p = n.prefix;
+    out.push((format!("{p}{}.weight", n.tokens), vec![a.vocab, d]));
+    if a.position == Position::Learned {
+        out.push((format!("{p}{}.weight", n.positions), vec![a.max_positions, d]));
+    }
+    for i in 0..a.n_layers {
+        let at = format!("{p}{}", n.block.replace("{}", &i.to_string()));
+        norm(&mut out, format!("{at}{}", n.attn_norm));
+        norm(&mut out, format!("{at}{}", n.mlp_norm));
+        for (l, rows, cols) in [(&n.q, q, d), (&n.k, kv, d), (&n.v, kv, d), (&n.o, d, q)] {
+            linear(&mut out, &at, l, rows, cols);
+        }
+        for (l, rows, cols) in [(&n.up, a.d_ff, d), (&n.down, d, a.d_ff)] {
+            linear(&mut out, &at, l, rows, cols);
+        }
+        if let Some(gate) = &n.gate {
+            linear(&mut out, &at, gate, a.d_ff, d);
+        }
+    }
+    norm(&mut out, format!("{p}{}", n.norm));
+    if !a.tied {
+        linear(&mut out, "", &n.head, a.vocab, d);
+    }
+    out
+}
+
+pub fn engine(threads: usize, isa: Option<Isa>) -> Arc<Engine> {
+    Engine::new(EngineConfig { threads, isa, ..EngineConfig::default() }).expect("an engine")
+}
+
+pub fn open(engine: &Arc<Engine>, dir: &Path, cache: Option<DType>) -> Arc<Model> {
+    let files = Files::at(dir).expect("files");
+    Model::open(engine, &files, ModelConfig { cache, no_tokenizer: true, ..ModelConfig::default() })
+        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
+}
+
+pub fn greedy() -> SamplerConfig {
+    SamplerConfig { temperature: 0.0, ..SamplerConfig::default() }
+}
+
+pub fn session(model: &Arc<Model>) -> Session {
+    Session::new(model, SessionConfig { sampler: greedy(), ..SessionConfig::default() }).expect("a session")
+}
+
+/// Bits of finite numbers.
+pub fn bits(x: &[f32]) -> Vec<u32> {
+    assert!(x.iter().all(|x| x.is_finite()), "a number that is not finite");
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Logits after every token, as bits.
+pub fn all_logits(session: &mut Session, ids: &[u32]) -> Vec<u32> {
+    let mut out = Vec::new();
+    session.prefill_all(ids, |row| out.extend(bits(row))).expect("logits");
+    out
+}

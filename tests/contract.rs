@@ -1,0 +1,103 @@
+//! The promise: the same bits for any thread count, split of the prompt, fork, rewind, and instruction set.
+
+mod common;
+
+use common::{Random, all_logits, bits, configs, engine, open, session, write_model};
+use inlaid::kernels::{DType, Ops};
+use inlaid::session::{Session, SessionConfig};
+
+/// Weights and caches that a run can have.
+const TYPES: [(DType, DType); 5] = [
+    (DType::F32, DType::F32),
+    (DType::F32, DType::BF16),
+    (DType::F16, DType::F16),
+    (DType::BF16, DType::F16),
+    (DType::BF16, DType::F32),
+];
+
+#[test]
+fn threads_splits_and_steps_do_not_matter() {
+    for (family, config) in configs() {
+        for (dtype, cache) in TYPES {
+            let dir = write_model(&config, dtype);
+            let ids = Random(3).ids(150, 77); // three pages, the last one partly filled
+            let mut want = None;
+            for threads in [1, 2, 3, 7] {
+                let model = open(&engine(threads, None), dir.path(), Some(cache));
+                let got = all_logits(&mut session(&model), &ids);
+                assert!(got.windows(2).any(|w| w[0] != w[1]), "{family}: flat logits");
+                let want = want.get_or_insert(got.clone());
+                assert_eq!(got, *want, "{family} {dtype:?}/{cache:?}: {threads} threads");
+                for chunk in [1, 7, 64, 90] {
+                    let config = SessionConfig { chunk, ..SessionConfig::default() };
+                    let mut s = Session::new(&model, config).expect("a session");
+                    s.prefill(&ids).expect("prefill");
+                    let last = bits(s.logits().expect("logits"));
+                    let at = want.len() - last.len();
+                    assert_eq!(last, want[at..], "{family} {dtype:?}/{cache:?}: {threads} threads, chunks of {chunk}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_position_has_the_bits_of_stepping_there() {
+    for (family, config) in configs() {
+        let dir = write_model(&config, DType::BF16);
+        let model = open(&engine(2, None), dir.path(), None);
+        let ids = Random(5).ids(70, 77);
+        let want = all_logits(&mut session(&model), &ids);
+        let mut s = session(&model);
+        for (id, want) in ids.iter().zip(want.chunks(model.arch().vocab)) {
+            s.accept(*id).expect("accept");
+            assert_eq!(bits(s.logits().expect("logits")), want, "{family}");
+        }
+    }
+}
+
+#[test]
+fn instruction_sets_agree() {
+    for (family, config) in configs() {
+        for (dtype, cache) in TYPES {
+            let dir = write_model(&config, dtype);
+            let ids = Random(4).ids(75, 77);
+            let mut want = None;
+            for ops in Ops::all() {
+                let model = open(&engine(2, Some(ops.isa())), dir.path(), Some(cache));
+                let got = all_logits(&mut session(&model), &ids);
+                let want = want.get_or_insert(got.clone());
+                assert!(got == *want, "{family} {dtype:?}/{cache:?}: {} differs", ops.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn forks_rewinds_and_resumes_keep_their_past() {
+    for (family, config) in configs() {
+        let dir = write_model(&config, DType::F32);
+        let model = open(&engine(2, None), dir.path(), None);
+        let (ids, other) = (Random(9).ids(100, 77), Random(10).ids(30, 77));
+        let logits_of = |ids: &[u32]| {
+            let mut s = session(&model);
+            s.prefill(ids).expect("prefill");
+            bits(s.logits().expect("logits"))
+        };
+        let want = logits_of(&ids);
+        let mut a = session(&model);
+        a.prefill(&ids[..80]).expect("prefill");
+        let mut b = a.fork().expect("fork");
+        a.prefill(&other).expect("prefill");
+        b.prefill(&ids[80..]).expect("prefill");
+        assert_eq!(bits(b.logits().expect("logits")), want, "{family}: the fork's twin wrote into shared pages");
+        a.rewind(80);
+        a.prefill(&ids[80..]).expect("prefill");
+        assert_eq!(bits(a.logits().expect("logits")), want, "{family}: rewind");
+        a.rewind(100);
+        assert_eq!(bits(a.logits().expect("logits")), want, "{family}: rewind to where it stands");
+        let joined = [&ids[..90], &other].concat();
+        assert_eq!(a.resume(&joined).expect("resume"), 90);
+        assert_eq!(bits(a.logits().expect("logits")), logits_of(&joined), "{family}: resume");
+    }
+}
