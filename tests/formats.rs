@@ -172,14 +172,14 @@ fn a_missing_model_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let text = |result: Result<Layout, Error>| result.unwrap_err().to_string();
     assert!(text(Files::at(dir.path()).unwrap().layout()).contains("expected `model.safetensors`"));
-    write(dir.path(), &[("a.gguf", b"GGUF"), ("b.GGUF", b"GGUF")]);
+    write(dir.path(), &[("w.safetensors", b""), ("a.gguf", b"GGUF"), ("b.GGUF", b"GGUF")]);
     assert!(text(Files::at(dir.path()).unwrap().layout()).contains("name the one to open"));
     let chosen = Files::at(dir.path().join("b.GGUF")).unwrap().layout().unwrap();
     assert_eq!(chosen, Layout::Gguf("b.GGUF".into()));
     assert!(matches!(Files::at(dir.path().join("absent")), Err(Error::Io { .. })));
     let twice = || ("a".to_owned(), Part::Memory(Arc::new(Vec::new())));
     assert!(matches!(Files::named([twice(), twice()]), Err(Error::Argument { .. })));
-    let missing = Config::open(&Files::at(dir.path()).unwrap()).unwrap_err().to_string();
+    let missing = Files::at(dir.path().join("w.safetensors")).unwrap().config().unwrap_err().to_string();
     assert!(missing.contains("config.json"), "{missing}");
 }
 

@@ -3,7 +3,6 @@
 //! A config remembers which of its keys were asked for, so that a family can refuse what it did not understand instead of
 //! running a model wrongly.
 
-use super::files::Files;
 use super::{bad, json, shown};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
@@ -62,17 +61,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// The model's `config.json`.
-    ///
-    /// # Errors
-    /// `Format` where it is missing or not an object; a key given twice is refused.
-    pub fn open(files: &Files) -> Result<Config> {
-        let text = files.small("config.json", json::MAX_BYTES)?;
-        let text = text
-            .ok_or_else(|| bad(&files.name(), "expected a `config.json` beside the weights, found none"))?;
-        Config::parse(text.name(), text.bytes())
-    }
-
     /// The object written in `text`, called `file` in messages.
     ///
     /// # Errors
@@ -317,22 +305,11 @@ pub struct GenerationConfig {
 }
 
 impl GenerationConfig {
-    /// From `generation_config.json` where there is one; token ids that it lacks come from `config`.
+    /// From the object of `generation_config.json`; token ids that it lacks come from `config`, whose other keys are not
+    /// looked at.
     ///
     /// # Errors
     /// `Format` for values of the wrong type.
-    pub fn open(files: &Files, config: &Config) -> Result<GenerationConfig> {
-        const NAME: &str = "generation_config.json";
-        match files.small(NAME, json::MAX_BYTES)? {
-            None => GenerationConfig::read(None, config),
-            Some(text) => GenerationConfig::read(Some(&Config::parse(text.name(), text.bytes())?), config),
-        }
-    }
-
-    /// From an object; token ids that it lacks come from `config`, whose other keys are not looked at.
-    ///
-    /// # Errors
-    /// As `open`.
     pub fn read(own: Option<&Config>, config: &Config) -> Result<GenerationConfig> {
         let ids = |key: &str| match own.map(|own| own.ids(key)).transpose()? {
             Some(ids) if !ids.is_empty() => Ok(ids),

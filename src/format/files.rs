@@ -2,16 +2,18 @@
 //! Knows which names a model has, and no format.
 
 use super::config::{Config, GenerationConfig};
+use super::gguf::{self, Gguf};
 use super::safetensors;
 pub use super::source::Load;
 use super::source::{Memory, Progress, Reading, Source};
 use super::tensors::Tensors;
-use super::{bad, shown};
+use super::{bad, json, shown};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Weights in one file.
 pub const SINGLE: &str = "model.safetensors";
@@ -38,6 +40,8 @@ pub struct Files {
     place: Place,
     /// The weight file, where the caller named one.
     chosen: Option<String>,
+    /// The metadata of a GGUF file, once somebody asked.
+    gguf: OnceLock<Gguf>,
 }
 
 enum Place {
@@ -66,7 +70,7 @@ impl Files {
         // Follows symbolic links: caches of model files are made of them.
         let meta = std::fs::metadata(path).map_err(Error::io(path))?;
         if meta.is_dir() {
-            return Ok(Files { place: Place::Dir(path.to_owned()), chosen: None });
+            return Ok(Files { place: Place::Dir(path.to_owned()), chosen: None, gguf: OnceLock::new() });
         }
         let name = path.file_name().and_then(|name| name.to_str());
         let (true, Some(name)) = (meta.is_file(), name) else {
@@ -76,7 +80,7 @@ impl Files {
             ));
         };
         let dir = path.parent().map(Path::to_owned).unwrap_or_default();
-        Ok(Files { place: Place::Dir(dir), chosen: Some(name.to_owned()) })
+        Ok(Files { place: Place::Dir(dir), chosen: Some(name.to_owned()), gguf: OnceLock::new() })
     }
 
     /// Named parts, under the names that a model directory has (`config.json`, `model.safetensors`, ...), or one GGUF
@@ -100,7 +104,7 @@ impl Files {
             return refuse("expected at least one file, found none".into());
         }
         let chosen = if map.len() == 1 { map.keys().next().cloned() } else { None };
-        Ok(Files { place: Place::Named(map), chosen })
+        Ok(Files { place: Place::Named(map), chosen, gguf: OnceLock::new() })
     }
 
     /// What the model is called in messages.
@@ -150,12 +154,31 @@ impl Files {
         Ok(Layout::Single(name.to_owned()))
     }
 
-    /// The model's `config.json`.
+    /// The GGUF file's metadata, or `None` where the model is no GGUF file.
+    ///
+    /// # Errors
+    /// As [`gguf::parse`].
+    pub fn gguf(&self) -> Result<Option<&Gguf>> {
+        let Layout::Gguf(name) = self.layout()? else { return Ok(None) };
+        if let Some(gguf) = self.gguf.get() {
+            return Ok(Some(gguf));
+        }
+        let gguf = gguf::parse(self.open(&name, &mut Reading::quiet(Load::Map))?)?;
+        Ok(Some(self.gguf.get_or_init(|| gguf)))
+    }
+
+    /// The model's `config.json`, or what a GGUF file has in its place.
     ///
     /// # Errors
     /// `Format` where it is missing or not an object of distinct keys.
     pub fn config(&self) -> Result<Config> {
-        Config::open(self)
+        if let Some(gguf) = self.gguf()? {
+            return Config::new(gguf.file(), gguf::to_config(gguf)?);
+        }
+        let text = self.small("config.json", json::MAX_BYTES)?;
+        let text =
+            text.ok_or_else(|| bad(&self.name(), "expected a `config.json` beside the weights, found none"))?;
+        Config::parse(text.name(), text.bytes())
     }
 
     /// What the model's authors suggest for generation; where they wrote nothing, the special tokens of its config.
@@ -163,16 +186,31 @@ impl Files {
     /// # Errors
     /// `Format` for values of the wrong type.
     pub fn generation_config(&self) -> Result<GenerationConfig> {
-        GenerationConfig::open(self, &self.config()?)
+        let (config, own) = (self.config()?, self.small("generation_config.json", json::MAX_BYTES)?);
+        // What lies beside a GGUF file may belong to another one.
+        let own = own.filter(|_| self.gguf.get().is_none());
+        let own = own.map(|text| Config::parse(text.name(), text.bytes())).transpose()?;
+        GenerationConfig::read(own.as_ref(), &config)
     }
 
-    /// The weights, mapped or copied as `load` says; `progress` is told, and may cancel.
+    /// The weights, mapped or copied as `load` says, under their Hugging Face names; `progress` is told, and may cancel.
     ///
     /// # Errors
     /// `Format` and `Tensor` for files that contradict their format, themselves or their index, `Unsupported` for
     /// unknown element types, `Io`, `Memory`, `Cancelled`.
     pub fn tensors(&self, load: Load, progress: &mut Option<Progress>) -> Result<Tensors> {
-        safetensors::open(self, &mut Reading::new(load, progress))
+        let mut reading = Reading::new(load, progress);
+        match self.layout()? {
+            Layout::Gguf(name) => {
+                reading.expect(self.len(&name)?)?;
+                gguf::tensors(&gguf::parse(self.open(&name, &mut reading)?)?)
+            }
+            Layout::Single(name) => {
+                reading.expect(self.len(&name)?)?;
+                safetensors::parse(&self.open(&name, &mut reading)?)
+            }
+            Layout::Sharded => safetensors::sharded(self, &mut reading),
+        }
     }
 
     /// Whether there is a file called `name`.

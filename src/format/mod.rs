@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod files;
+pub mod gguf;
 pub mod json;
 pub mod safetensors;
 pub mod source;

@@ -4,7 +4,7 @@
 //! without gaps. The header is parsed here rather than by that project's crate because the crate keeps the last of two
 //! equal keys, where this refuses both, and because its memory is bounded here by what the header may hold.
 
-use super::files::{Files, INDEX, Layout, is_plain};
+use super::files::{Files, INDEX, is_plain};
 use super::source::{Reading, Source};
 use super::tensors::{Stored, Tensors};
 use super::{MAX_TENSORS, bad, shown};
@@ -18,26 +18,10 @@ mod index;
 /// Largest header, as the format defines it.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// Opens the weights of a model directory: one file, or the shards that its index lists.
-///
-/// # Errors
-/// `Format` and `Tensor` for files that contradict the format, themselves or their index, `Unsupported` for unknown
-/// element types, `Io`, `Memory`, `Cancelled`.
-pub fn open(files: &Files, reading: &mut Reading) -> Result<Tensors> {
-    match files.layout()? {
-        Layout::Single(name) => {
-            reading.expect(files.len(&name)?)?;
-            parse(&files.open(&name, reading)?)
-        }
-        Layout::Sharded => sharded(files, reading),
-        Layout::Gguf(name) => Err(bad(&files.label(&name), "expected a safetensors file, found GGUF")),
-    }
-}
-
 /// The tensors of one safetensors file.
 ///
 /// # Errors
-/// As `open`.
+/// `Format` and `Tensor` for a file that contradicts the format or itself, `Unsupported` for unknown element types.
 pub fn parse(source: &Source) -> Result<Tensors> {
     let (file, bytes) = (source.name(), source.bytes());
     let Some((len, rest)) = bytes.split_first_chunk::<8>() else {
@@ -121,7 +105,11 @@ fn element(name: &str) -> Option<(&'static str, Stored, usize)> {
     })
 }
 
-fn sharded(files: &Files, reading: &mut Reading) -> Result<Tensors> {
+/// The tensors of the shards that a model's index lists.
+///
+/// # Errors
+/// As [`parse`], and for shards that are not what the index says; `Io`, `Memory`, `Cancelled`.
+pub fn sharded(files: &Files, reading: &mut Reading) -> Result<Tensors> {
     let label = files.label(INDEX);
     let text = files.small(INDEX, index::MAX_BYTES)?.ok_or_else(|| bad(&label, "is missing"))?;
     let index = index::parse(&label, text.bytes())?;

@@ -78,6 +78,11 @@ impl Tensors {
         Tensors { map: BTreeMap::new(), sources: vec![source], gguf: false }
     }
 
+    /// The same, as a GGUF file's.
+    pub(crate) fn from_gguf(self) -> Tensors {
+        Tensors { gguf: true, ..self }
+    }
+
     /// Adds a tensor at `range` of the one source, its sizes checked to be those bytes; `false` where the name is taken.
     pub(crate) fn insert(
         &mut self,
