@@ -87,6 +87,11 @@ impl Config {
         &self.file
     }
 
+    /// The whole object; nothing of it counts as read.
+    pub fn object_itself(&self) -> &Map<String, Value> {
+        &self.map
+    }
+
     /// A `Format` error about this file.
     pub fn bad(&self, what: &str) -> Error {
         bad(&self.file, what)

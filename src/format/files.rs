@@ -181,16 +181,24 @@ impl Files {
         Config::parse(text.name(), text.bytes())
     }
 
+    /// `generation_config.json`, if there is one. What lies beside a GGUF file may belong to another model.
+    ///
+    /// # Errors
+    /// `Format` where it is not an object of distinct keys.
+    pub fn generation(&self) -> Result<Option<Config>> {
+        if self.gguf()?.is_some() {
+            return Ok(None);
+        }
+        let own = self.small("generation_config.json", json::MAX_BYTES)?;
+        own.map(|text| Config::parse(text.name(), text.bytes())).transpose()
+    }
+
     /// What the model's authors suggest for generation; where they wrote nothing, the special tokens of its config.
     ///
     /// # Errors
     /// `Format` for values of the wrong type.
     pub fn generation_config(&self) -> Result<GenerationConfig> {
-        let (config, own) = (self.config()?, self.small("generation_config.json", json::MAX_BYTES)?);
-        // What lies beside a GGUF file may belong to another one.
-        let own = own.filter(|_| self.gguf.get().is_none());
-        let own = own.map(|text| Config::parse(text.name(), text.bytes())).transpose()?;
-        GenerationConfig::read(own.as_ref(), &config)
+        GenerationConfig::read(self.generation()?.as_ref(), &self.config()?)
     }
 
     /// The weights, mapped or copied as `load` says, under their Hugging Face names; `progress` is told, and may cancel.

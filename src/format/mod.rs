@@ -3,12 +3,14 @@
 //! work and memory.
 
 pub mod config;
+pub mod convert;
 pub mod files;
 pub mod gguf;
 pub mod json;
 pub mod safetensors;
 pub mod source;
 pub mod tensors;
+pub mod write;
 
 use crate::error::Error;
 

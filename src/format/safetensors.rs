@@ -39,7 +39,7 @@ pub fn parse(source: &Source) -> Result<Tensors> {
     };
     let mut infos = header::parse(file, head)?;
     infos.sort_by_key(|(_, info)| (info.begin, info.end));
-    let mut tensors = Tensors::of(source.clone());
+    let mut tensors = Tensors::of(source.clone(), false);
     let (first, mut at) = (8 + head.len(), 0);
     for (name, info) in infos {
         let found = |what| Error::Tensor { file: file.to_owned(), tensor: shown(&name), what };

@@ -73,14 +73,9 @@ pub struct Tensors {
 }
 
 impl Tensors {
-    /// No tensors yet of `source`.
-    pub(crate) fn of(source: Source) -> Tensors {
-        Tensors { map: BTreeMap::new(), sources: vec![source], gguf: false }
-    }
-
-    /// The same, as a GGUF file's.
-    pub(crate) fn from_gguf(self) -> Tensors {
-        Tensors { gguf: true, ..self }
+    /// No tensors yet of `source`, which is a GGUF file or not.
+    pub(crate) fn of(source: Source, gguf: bool) -> Tensors {
+        Tensors { map: BTreeMap::new(), sources: vec![source], gguf }
     }
 
     /// Adds a tensor at `range` of the one source, its sizes checked to be those bytes; `false` where the name is taken.

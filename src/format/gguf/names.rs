@@ -69,7 +69,7 @@ pub fn rows(architecture: &str, name: &str, head: usize) -> Rows {
 /// `Format` where the file does not say its family.
 pub fn tensors(gguf: &Gguf) -> Result<Tensors> {
     let gpt2 = gguf.architecture()? == "gpt2";
-    let mut tensors = Tensors::of(gguf.source.clone()).from_gguf();
+    let mut tensors = Tensors::of(gguf.source.clone(), true);
     for info in gguf.infos.iter().filter(|info| info.name != "rope_freqs.weight") {
         let name = rename(&info.name, gpt2).unwrap_or_else(|| info.name.clone());
         if !tensors.insert(name, info.stored, info.shape.clone(), info.range.clone()) {

@@ -1,0 +1,161 @@
+//! Floor 3: files written whole or not at all, and safetensors files among them. Knows no model.
+
+use super::bad;
+use crate::error::{Error, Result};
+use kernels::DType;
+use serde_json::{Map, Value, json};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// A tensor to be written.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// Its name.
+    pub name: String,
+    /// Element type: dense, since the format has no others.
+    pub dtype: DType,
+    /// Sizes, slowest dimension first.
+    pub shape: Vec<usize>,
+}
+
+/// Writes `path` through a file beside it that takes its name once all is on the disk. Where anything fails, nothing is
+/// left and what was at `path` before still is.
+///
+/// # Errors
+/// `Io` (a full disk is one), and whatever `fill` returns.
+pub fn whole_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let draft = Draft::new(path)?;
+    let mut out = BufWriter::with_capacity(1 << 20, &draft.file);
+    fill(&mut out)?;
+    out.flush().and_then(|()| draft.file.sync_all()).map_err(Error::io(path))?;
+    drop(out);
+    draft.publish(path)
+}
+
+/// A file without its final name; removed unless published.
+struct Draft {
+    path: PathBuf,
+    file: File,
+    published: bool,
+}
+
+impl Draft {
+    fn new(target: &Path) -> Result<Draft> {
+        let Some(name) = target.file_name() else {
+            return Err(bad(&target.to_string_lossy(), "expected the name of a file to write"));
+        };
+        // Two writers of one target, in one process or several, must not share a draft.
+        for attempt in 0..100 {
+            let mut draft = name.to_owned();
+            draft.push(format!(".{}.{attempt}.part", std::process::id()));
+            let path = target.with_file_name(draft);
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok(Draft { path, file, published: false }),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(Error::io(target)(e)),
+            }
+        }
+        Err(bad(
+            &target.to_string_lossy(),
+            "a hundred unfinished writes lie beside it: remove the .part files",
+        ))
+    }
+
+    fn publish(mut self, target: &Path) -> Result<()> {
+        fs::rename(&self.path, target).map_err(Error::io(target))?;
+        self.published = true;
+        // The new name ought to reach the disk too. The file is whole either way, and not every system can do it.
+        #[cfg(unix)]
+        if let Some(dir) = target.parent() {
+            let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+            let _ = File::open(dir).and_then(|dir| dir.sync_all());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.published {
+            // Nothing can be done about a draft that will not go away.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Writes a safetensors file of `tensors` in their order. `fill` is called once for each, with its number, and writes
+/// exactly its bytes, little-endian, row after row.
+///
+/// # Errors
+/// As [`whole_file`]; `Argument` for types, sizes or names that the format cannot hold; `Internal` where `fill` wrote
+/// another number of bytes than the shape takes.
+pub fn safetensors(
+    path: &Path,
+    tensors: &[Planned],
+    mut fill: impl FnMut(usize, &mut dyn Write) -> Result<()>,
+) -> Result<()> {
+    let (header, ends) = header(tensors)?;
+    whole_file(path, |out| {
+        let mut out = Counted { out, bytes: 0 };
+        let mut put = |bytes: &[u8]| out.write_all(bytes).map_err(Error::io(path));
+        put(&(header.len() as u64).to_le_bytes())?;
+        put(&header)?;
+        out.bytes = 0;
+        for (i, (end, tensor)) in ends.iter().zip(tensors).enumerate() {
+            fill(i, &mut out)?;
+            if out.bytes != *end {
+                let what = format!("tensor `{}` ends at byte {}, not {end}", tensor.name, out.bytes);
+                return Err(Error::Internal(what));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The JSON header, and where each tensor ends.
+fn header(tensors: &[Planned]) -> Result<(Vec<u8>, Vec<u64>)> {
+    // "pt" is what readers that ask want to see: a row of the file per output, as PyTorch has it.
+    let mut map = Map::from_iter([("__metadata__".to_owned(), json!({"format": "pt"}))]);
+    let (mut ends, mut begin) = (Vec::new(), 0_u64);
+    for tensor in tensors {
+        let refuse =
+            |what: &str| Error::Argument { name: "tensors", what: format!("`{}` {what}", tensor.name) };
+        if tensor.dtype.block() != 1 {
+            return Err(refuse("has a block-quantised type, which safetensors files cannot hold"));
+        }
+        let size = tensor.dtype.block_bytes() as u64;
+        let bytes = tensor.shape.iter().try_fold(size, |bytes, n| bytes.checked_mul(*n as u64));
+        let end = bytes.and_then(|bytes| begin.checked_add(bytes)).ok_or_else(|| refuse("is too large"))?;
+        let (dtype, shape) = (tensor.dtype.name(), &tensor.shape);
+        let info = json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, end]});
+        if map.insert(tensor.name.clone(), info).is_some() {
+            return Err(refuse("is given twice, or a reserved name"));
+        }
+        ends.push(end);
+        begin = end;
+    }
+    let mut text = Value::Object(map).to_string().into_bytes();
+    // Spaces up to a cache line, so that the first row starts on one.
+    let padded = (8 + text.len()).next_multiple_of(64) - 8;
+    text.resize(padded, b' ');
+    Ok((text, ends))
+}
+
+/// Counts what is written.
+struct Counted<'a> {
+    out: &'a mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
