@@ -83,7 +83,7 @@ pub fn generate(
         if config.stop_ids.contains(&id) || (!config.ignore_end && model.is_end(id)) {
             return Ok(end(out, Finish::End, &mut held, &mut decoder, &mut each));
         }
-        let stopped = held.push(decoder.push(id)?);
+        let stopped = held.push(decoder.push(id));
         let text = held.take(stopped);
         out.text.push_str(text);
         let flow = each(id, text);

@@ -3,5 +3,10 @@
 
 pub mod error;
 pub mod format;
+pub mod rng;
+pub mod sample;
+#[cfg(feature = "tokenizer")]
+pub mod tokenizer;
+pub mod utf8;
 
 pub use error::{Error, Result};
