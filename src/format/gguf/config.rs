@@ -45,7 +45,7 @@ pub fn to_config(gguf: &Gguf) -> Result<Value> {
         "llama" | "qwen2" => reader.llama()?,
         "gpt2" => reader.gpt2()?,
         other => {
-            let what = format!("architecture `{other}` (known: gpt2, llama, qwen2)");
+            let what = format!("architecture `{}` (known: gpt2, llama, qwen2)", super::shown(other));
             return Err(Error::Unsupported { file: gguf.file().to_owned(), what });
         }
     };

@@ -1,0 +1,131 @@
+//! Files that lie: each is an error, within bounded work and memory, and never a panic. Then every truncation and many
+//! single-byte changes of valid files, and what fuzzing found (`regressions/`).
+
+mod alloc;
+mod config;
+mod gguf;
+mod index;
+mod safetensors;
+
+use inlaid::Error;
+use std::fs;
+use std::panic::catch_unwind;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A malformed input: what is wrong with it, and its bytes.
+struct Case {
+    what: String,
+    bytes: Vec<u8>,
+}
+
+fn case(what: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Case {
+    Case { what: what.into(), bytes: bytes.into() }
+}
+
+/// One format: how it is opened, a small valid file, malformed ones.
+struct Format {
+    name: &'static str,
+    open: fn(&[u8]) -> Result<(), Error>,
+    valid: Vec<u8>,
+    cases: Vec<Case>,
+}
+
+fn formats() -> [Format; 4] {
+    [
+        Format {
+            name: "safetensors",
+            open: safetensors::open,
+            valid: safetensors::valid(),
+            cases: safetensors::cases(),
+        },
+        Format { name: "index", open: index::open, valid: index::valid(), cases: index::cases() },
+        Format { name: "gguf", open: gguf::open, valid: gguf::valid(), cases: gguf::cases() },
+        Format { name: "config", open: config::open, valid: config::valid(), cases: config::cases() },
+    ]
+}
+
+/// Allocations are counted for the whole process, so one test runs at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+const MOST_MEMORY: usize = 64 << 20;
+
+/// Opens `bytes` and checks what that took: no panic, memory below the bound, and work in proportion to the file.
+fn open(format: &Format, what: &str, bytes: &[u8]) -> Result<(), Error> {
+    let start = Instant::now();
+    let (result, cost) = alloc::measure(|| catch_unwind(|| (format.open)(bytes)));
+    let (took, name) = (start.elapsed(), format.name);
+    let result = result.unwrap_or_else(|_| panic!("{name}: {what}: panicked"));
+    assert!(cost.peak < MOST_MEMORY, "{name}: {what}: held {} bytes", cost.peak);
+    // A value takes at least two bytes of a file and is copied into a few allocations at most; an error takes some more.
+    let most = 500 + 2 * bytes.len();
+    assert!(cost.calls < most, "{name}: {what}: {} allocations for {} bytes", cost.calls, bytes.len());
+    // Far above what any case needs unoptimised: only a runaway loop gets there.
+    assert!(took < Duration::from_secs(20), "{name}: {what}: took {took:?}");
+    result
+}
+
+#[test]
+fn malformed_files_are_errors() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut refused, mut accepted) = (0, Vec::new());
+    for format in formats() {
+        open(&format, "valid", &format.valid).unwrap();
+        for Case { what, bytes } in &format.cases {
+            let Err(error) = open(&format, what, bytes) else {
+                accepted.push(format!("{}: {what}", format.name));
+                continue;
+            };
+            let length = error.to_string().len();
+            assert!(length < 600, "{}: {what}: an unreadable message of {length} bytes", format.name);
+            refused += 1;
+        }
+    }
+    println!("{refused} malformed files were refused");
+    assert!(accepted.is_empty(), "accepted: {accepted:#?}");
+    assert!(refused >= 200, "only {refused} cases");
+}
+
+#[test]
+fn truncated_anywhere() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for format in formats() {
+        for len in 0..format.valid.len() {
+            let bytes = format.valid.get(..len).unwrap_or_default();
+            assert!(open(&format, &format!("cut at {len}"), bytes).is_err(), "{}: cut at {len}", format.name);
+        }
+    }
+}
+
+/// Whatever a changed byte makes of the file, opening it ends well.
+#[test]
+fn changed_anywhere() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for format in formats() {
+        let mut bytes = format.valid.clone();
+        for at in 0..bytes.len() {
+            let original = bytes[at];
+            for new in
+                [0, 1, 0x7f, 0x80, 0xff, b'"', b'\\', b'{', b'9', original ^ 1, original.wrapping_add(1)]
+            {
+                bytes[at] = new;
+                let _ = open(&format, &format!("byte {at} = {new}"), &bytes);
+            }
+            bytes[at] = original;
+        }
+    }
+}
+
+#[test]
+fn regressions() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/regressions");
+    for format in formats() {
+        let Ok(list) = fs::read_dir(root.join(format.name)) else { continue };
+        for file in list {
+            let path = file.unwrap().path();
+            let _ = open(&format, &path.to_string_lossy(), &fs::read(&path).unwrap());
+        }
+    }
+}
