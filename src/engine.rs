@@ -56,7 +56,8 @@ impl Engine {
             0 => std::thread::available_parallelism().map_or(1, usize::from).min(MOST),
             n => n,
         };
-        let ops = Ops::from_env_or(config.isa).map_err(|what| Error::Argument { name: "isa", what: what.to_string() })?;
+        let ops = Ops::from_env_or(config.isa)
+            .map_err(|what| Error::Argument { name: "isa", what: what.to_string() })?;
         let team = Team::new(threads).map_err(|e| Error::Internal(format!("{threads} threads: {e}")))?;
         let engine = Engine { team, ops, budget: config.budget, used: AtomicU64::new(0), log: config.log };
         engine.log(Level::Info, || format!("{threads} threads, {} kernels", engine.isa()));
@@ -104,7 +105,9 @@ impl Engine {
         let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= budget);
         match self.used.fetch_update(Relaxed, Relaxed, add) {
             Ok(_) => Ok(Charge { engine: self.clone(), bytes }),
-            Err(used) => Err(Error::Budget { what, needed: bytes, left: budget.saturating_sub(used), budget }),
+            Err(used) => {
+                Err(Error::Budget { what, needed: bytes, left: budget.saturating_sub(used), budget })
+            }
         }
     }
 }

@@ -64,7 +64,10 @@ pub fn generate(
     mut each: impl FnMut(u32, &str) -> ControlFlow<()>,
 ) -> Result<Generated> {
     if config.stop.iter().any(String::is_empty) {
-        return Err(Error::Argument { name: "stop", what: "expected text, found an empty string".to_owned() });
+        return Err(Error::Argument {
+            name: "stop",
+            what: "expected text, found an empty string".to_owned(),
+        });
     }
     let model = session.model().clone();
     let mut decoder = Decoder::new(model.tokenizer()?, true);
@@ -73,7 +76,9 @@ pub fn generate(
     while out.ids.len() < config.max_tokens {
         let id = match session.step() {
             Ok(id) => id,
-            Err(Error::Cancelled) => return Ok(end(out, Finish::Cancelled, &mut held, &mut decoder, &mut each)),
+            Err(Error::Cancelled) => {
+                return Ok(end(out, Finish::Cancelled, &mut held, &mut decoder, &mut each));
+            }
             Err(Error::ContextFull { .. }) => {
                 return Ok(end(out, Finish::Context, &mut held, &mut decoder, &mut each));
             }

@@ -35,15 +35,20 @@ impl Layout {
     ///
     /// # Errors
     /// `Memory` where the sizes overflow.
-    pub fn apart(a: &Arch, m: &Weights, ops: &'static Ops, cache: DType, bufs: &[(usize, usize)]) -> Result<Layout> {
+    pub fn apart(
+        a: &Arch,
+        m: &Weights,
+        ops: &'static Ops,
+        cache: DType,
+        bufs: &[(usize, usize)],
+    ) -> Result<Layout> {
         let (mut end, mut spans) = (0usize, Vec::with_capacity(bufs.len()));
         for &(rows, cols) in bufs {
             spans.push(Span { mem: BUFS, at: end, rows, cols });
             let len = rows.checked_mul(cols).and_then(|len| len.checked_next_multiple_of(UNIT));
-            end = len.and_then(|len| end.checked_add(len.max(UNIT))).ok_or(Error::Memory {
-                what: "the buffers of one call",
-                bytes: u64::MAX,
-            })?;
+            end = len
+                .and_then(|len| end.checked_add(len.max(UNIT)))
+                .ok_or(Error::Memory { what: "the buffers of one call", bytes: u64::MAX })?;
         }
         let shape = AttendShape { heads: a.n_heads, kv_heads: a.n_kv_heads, dim: a.head_dim, cache };
         Ok(Layout {

@@ -1,12 +1,32 @@
 //! Inlaid: a language-model engine that lives inside other people's programs.
+//!
+//! The way in is an [`Engine`](engine::Engine) (threads, budget, log), a [`Model`](model::Model) opened in it, and a
+//! [`Session`](session::Session) with that model. C programs use `include/inlaid.h`, which says the same in C.
 #![deny(unsafe_code)]
 
+pub mod arch;
+mod block;
+pub mod engine;
 pub mod error;
+mod exec;
 pub mod format;
+#[cfg(feature = "tokenizer")]
+pub mod generate;
+mod layout;
+pub mod model;
+mod program;
 pub mod rng;
+mod run;
+mod runner;
 pub mod sample;
+pub mod session;
+mod state;
 #[cfg(feature = "tokenizer")]
 pub mod tokenizer;
 pub mod utf8;
+mod verb;
+mod weights;
 
 pub use error::{Error, Result};
+/// The floor below: kernels, and the types that name them.
+pub use kernels;

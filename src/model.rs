@@ -16,7 +16,7 @@ use kernels::attention::PAGE;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "chat-template")]
+#[cfg(any())]
 use crate::chat::ChatTemplate;
 #[cfg(feature = "tokenizer")]
 use crate::tokenizer::Tokenizer;
@@ -76,7 +76,7 @@ pub struct Model {
     _charge: Charge,
     #[cfg(feature = "tokenizer")]
     tokenizer: Option<Tokenizer>,
-    #[cfg(feature = "chat-template")]
+    #[cfg(any())]
     template: Option<ChatTemplate>,
 }
 
@@ -108,7 +108,7 @@ impl Model {
             _charge: charge,
             #[cfg(feature = "tokenizer")]
             tokenizer: None,
-            #[cfg(feature = "chat-template")]
+            #[cfg(any())]
             template: None,
         };
         if !config.no_tokenizer {
@@ -131,14 +131,17 @@ impl Model {
         memory_plan(engine, &bound.arch, &bound.weights, &bound.tensors, bound.cache, load)
     }
 
-    #[cfg_attr(not(feature = "tokenizer"), expect(unused_variables, clippy::unused_self, clippy::unnecessary_wraps))]
+    #[cfg_attr(
+        not(feature = "tokenizer"),
+        expect(unused_variables, clippy::unused_self, clippy::unnecessary_wraps)
+    )]
     fn open_text(&mut self, files: &Files) -> Result<()> {
         let start = Instant::now();
         #[cfg(feature = "tokenizer")]
         {
             self.tokenizer = Tokenizer::open(files)?;
         }
-        #[cfg(feature = "chat-template")]
+        #[cfg(any())]
         {
             self.template = ChatTemplate::open(files)?;
         }
@@ -200,7 +203,7 @@ impl Model {
     ///
     /// # Errors
     /// `Template` where the model has none, or was opened without a tokenizer.
-    #[cfg(feature = "chat-template")]
+    #[cfg(any())]
     pub fn template(&self) -> Result<&ChatTemplate> {
         let none = || Error::Template(format!("{} has no chat template", self.tensors.file()));
         self.template.as_ref().ok_or_else(none)

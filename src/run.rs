@@ -36,7 +36,12 @@ impl<'a> Ctx<'a> {
         let (a, t) = (self.arch, self.tables);
         let Mixer::Attention { scale, window } = a.mixer;
         AttendArgs {
-            shape: AttendShape { heads: a.n_heads, kv_heads: a.n_kv_heads, dim: a.head_dim, cache: self.cache },
+            shape: AttendShape {
+                heads: a.n_heads,
+                kv_heads: a.n_kv_heads,
+                dim: a.head_dim,
+                cache: self.cache,
+            },
             scale,
             window,
             causal: true,
@@ -53,7 +58,8 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
     let cols = |b: Buf| l.buf(b).cols;
     match *v {
         Verb::Embed { out, tokens, positions } => {
-            let positions = positions.map(|table| (c.matrix(table), &t.positions[..]));
+            let positions = positions.map(|table| c.matrix(table));
+            let positions = positions.as_ref().map(|table| (table, &t.positions[..]));
             (ops.embed)(&mut p.write(l.buf(out)), &c.matrix(tokens), &t.ids, positions);
         }
         Verb::Norm { out, x, gain, bias } => {
@@ -73,7 +79,15 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
         Verb::Rope { out, x } => {
             let Position::Rope(rope) = &a.position else { return };
             let x_all = p.read(l.buf(x));
-            (ops.rope)(&mut p.write(l.buf(out)), x_all, cols(x), a.head_dim, rope.rot_dim, rope.interleaved, &t.turns);
+            (ops.rope)(
+                &mut p.write(l.buf(out)),
+                x_all,
+                cols(x),
+                a.head_dim,
+                rope.rot_dim,
+                rope.interleaved,
+                &t.turns,
+            );
         }
         Verb::Append { layer, k, v } => {
             let (k, v) = (p.read(l.buf(k)), p.read(l.buf(v)));

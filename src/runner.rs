@@ -80,7 +80,8 @@ impl Runner {
     /// As [`Program::new`].
     pub fn run_bytes(&mut self, parts: Parts, shape: Shape) -> Result<u64> {
         let threads = parts.engine.threads();
-        let program = &self.programs[self.program(parts, shape)?];
+        let at = self.program(parts, shape)?;
+        let program = &self.programs[at];
         Ok((program.words() + program.scratch_words(threads)) as u64 * 4)
     }
 
@@ -129,7 +130,10 @@ impl Runner {
         t.clear();
         for feed in feeds.iter_mut() {
             if let Some(id) = feed.ids.iter().chain(feed.targets).find(|id| **id as usize >= vocab) {
-                return Err(Error::Argument { name: "ids", what: format!("expected ids below {vocab}, found {id}") });
+                return Err(Error::Argument {
+                    name: "ids",
+                    what: format!("expected ids below {vocab}, found {id}"),
+                });
             }
             self.pool.grow(feed.seq, feed.ids.len())?;
             let first = t.ids.len() as u32;

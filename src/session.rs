@@ -103,7 +103,8 @@ impl Session {
         if let Overflow::DropOldest { keep } = config.overflow
             && keep + 2 > config.context
         {
-            let what = format!("expected at most {} kept tokens, found {keep}", config.context.saturating_sub(2));
+            let what =
+                format!("expected at most {} kept tokens, found {keep}", config.context.saturating_sub(2));
             return Err(Error::Argument { name: "keep", what });
         }
         let charge = model.engine().charge("a session's context", model.kv_bytes(config.context))?;
@@ -230,8 +231,9 @@ impl Session {
     /// As [`Session::prefill`].
     pub fn prefill_all(&mut self, ids: &[u32], mut each: impl FnMut(&[f32])) -> Result<()> {
         self.whole(ids, &mut |session, ids| {
+            let vocab = session.model.arch().vocab;
             let (runner, shape) = session.run(ids, Pick::All, &[])?;
-            runner.logits(shape).chunks_exact(session.model.arch().vocab).for_each(&mut each);
+            runner.logits(shape).chunks_exact(vocab).for_each(&mut each);
             Ok(())
         })
     }
@@ -302,7 +304,9 @@ impl Session {
     fn check(&self, ids: &[u32]) -> Result<()> {
         let vocab = self.model.arch().vocab;
         match ids.iter().find(|id| **id as usize >= vocab) {
-            Some(id) => Err(Error::Argument { name: "ids", what: format!("expected ids below {vocab}, found {id}") }),
+            Some(id) => {
+                Err(Error::Argument { name: "ids", what: format!("expected ids below {vocab}, found {id}") })
+            }
             None => Ok(()),
         }
     }
@@ -352,7 +356,8 @@ impl Session {
     fn run_into_logits(&mut self, ids: &[u32], pick: Pick) -> Result<()> {
         let mut logits = std::mem::take(&mut self.logits);
         logits.clear();
-        let ran = self.run(ids, pick, &[]).map(|(runner, shape)| logits.extend_from_slice(runner.logits(shape)));
+        let ran =
+            self.run(ids, pick, &[]).map(|(runner, shape)| logits.extend_from_slice(runner.logits(shape)));
         self.logits = logits;
         ran
     }

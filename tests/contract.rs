@@ -34,7 +34,11 @@ fn threads_splits_and_steps_do_not_matter() {
                     s.prefill(&ids).expect("prefill");
                     let last = bits(s.logits().expect("logits"));
                     let at = want.len() - last.len();
-                    assert_eq!(last, want[at..], "{family} {dtype:?}/{cache:?}: {threads} threads, chunks of {chunk}");
+                    assert_eq!(
+                        last,
+                        want[at..],
+                        "{family} {dtype:?}/{cache:?}: {threads} threads, chunks of {chunk}"
+                    );
                 }
             }
         }
@@ -90,7 +94,11 @@ fn forks_rewinds_and_resumes_keep_their_past() {
         let mut b = a.fork().expect("fork");
         a.prefill(&other).expect("prefill");
         b.prefill(&ids[80..]).expect("prefill");
-        assert_eq!(bits(b.logits().expect("logits")), want, "{family}: the fork's twin wrote into shared pages");
+        assert_eq!(
+            bits(b.logits().expect("logits")),
+            want,
+            "{family}: the fork's twin wrote into shared pages"
+        );
         a.rewind(80);
         a.prefill(&ids[80..]).expect("prefill");
         assert_eq!(bits(a.logits().expect("logits")), want, "{family}: rewind");

@@ -35,7 +35,9 @@ pub fn arch(c: &Config) -> Result<Arch> {
     for key in ["attn_pdrop", "embd_pdrop", "resid_pdrop", "summary_first_dropout", "summary_activation"] {
         only(c, key, |_| true)?;
     }
-    for key in ["summary_proj_to_labels", "summary_type", "summary_use_proj", "reorder_and_upcast_attn", "n_ctx"] {
+    for key in
+        ["summary_proj_to_labels", "summary_type", "summary_use_proj", "reorder_and_upcast_attn", "n_ctx"]
+    {
         only(c, key, |_| true)?;
     }
     only(c, "scale_attn_by_inverse_layer_idx", |v| v == false)?;

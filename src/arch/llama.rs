@@ -91,7 +91,9 @@ fn rope(c: &Config, head_dim: usize) -> Result<Rope> {
     // Written by us for GGUF files alone, whose Llama queries and keys are stored for this form.
     let interleaved = c.bool_or("rope_interleaved", false)?;
     if !rot_dim.is_multiple_of(2) || rot_dim > head_dim || rot_dim == 0 {
-        return Err(c.bad(&format!("rotated dimensions: expected an even number up to {head_dim}, found {rot_dim}")));
+        return Err(
+            c.bad(&format!("rotated dimensions: expected an even number up to {head_dim}, found {rot_dim}"))
+        );
     }
     if !(theta.is_finite() && theta > 0.0) {
         return Err(c.bad(&format!("rope_theta: expected a positive number, found {theta}")));

@@ -1,7 +1,7 @@
 //! Floor 3: Mistral (Jiang et al. 2023): Llama's block with a sliding window.
 
-use super::llama::{NAMES, variant};
 use super::Arch;
+use super::llama::{NAMES, variant};
 use crate::error::Result;
 use crate::format::config::Config;
 

@@ -159,7 +159,9 @@ impl Arch {
             return Err(config.bad(&format!("{q} attention heads cannot share {kv} key/value heads evenly")));
         }
         if !(self.eps.is_finite() && self.eps >= 0.0) {
-            return Err(config.bad(&format!("norm epsilon: expected a small positive number, found {}", self.eps)));
+            return Err(
+                config.bad(&format!("norm epsilon: expected a small positive number, found {}", self.eps))
+            );
         }
         Ok(())
     }
@@ -182,9 +184,7 @@ fn act(config: &Config, key: &str, default: &str) -> Result<Act> {
         "gelu" => Ok(Act::GeluErf),
         "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Act::GeluTanh),
         "relu" => Ok(Act::Relu),
-        other => {
-            Err(Error::Unsupported { file: config.file().to_owned(), what: format!("{key} `{other}`") })
-        }
+        other => Err(Error::Unsupported { file: config.file().to_owned(), what: format!("{key} `{other}`") }),
     }
 }
 

@@ -76,10 +76,11 @@ pub fn write_model(config: &str, dtype: DType) -> TempDir {
         DType::BF16 => Dtype::BF16,
         _ => Dtype::F32,
     };
-    let views = tensors.iter().map(|(name, (shape, bytes))| {
-        (name, TensorView::new(kind, shape.clone(), bytes).expect("a tensor"))
-    });
-    safetensors::serialize_to_file(views, None, &dir.path().join("model.safetensors")).expect("model.safetensors");
+    let views = tensors
+        .iter()
+        .map(|(name, (shape, bytes))| (name, TensorView::new(kind, shape.clone(), bytes).expect("a tensor")));
+    safetensors::serialize_to_file(views, None, &dir.path().join("model.safetensors"))
+        .expect("model.safetensors");
     dir
 }
 

@@ -1,0 +1,83 @@
+//! Floor 0: activations, alone or as the gate of another product. Knows nothing of the matrices around them.
+
+use crate::math::{erf, exp, tanh};
+use crate::norm::filled;
+use crate::ops::per_isa;
+use crate::plan::TileMut;
+use crate::simd::{LANES, Simd};
+
+/// Which activation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// `x / (1 + exp(-x))` (Elfwing et al. 2017).
+    Silu,
+    /// `x / 2 * (1 + erf(x / sqrt(2)))` (Hendrycks and Gimpel 2016).
+    GeluErf,
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`, the same paper's approximation.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+per_isa! {
+    /// out `[rows, n]`, cut by columns: `act(x) * up`, or `act(x)`; x, up `[rows, n]`.
+    pub fn act(out: &mut TileMut, x: &[f32], up: Option<&[f32]>, n: usize, kind: Act) = act_with as act_isa;
+}
+
+#[inline(always)]
+fn act_with<S: Simd>(s: S, out: &mut TileMut, x: &[f32], up: Option<&[f32]>, n: usize, kind: Act) {
+    for r in out.rows() {
+        let cols = r * n + out.cols().start..r * n + out.cols().end;
+        let (x, out) = (&x[cols.clone()], out.row(r));
+        match kind {
+            Act::Silu => each(s, out, x, silu),
+            Act::GeluErf => each(s, out, x, gelu_erf),
+            Act::GeluTanh => each(s, out, x, gelu_tanh),
+            Act::Relu => each(s, out, x, relu),
+        }
+        if let Some(up) = up {
+            for (out, up) in out.iter_mut().zip(&up[cols]) {
+                *out *= up;
+            }
+        }
+    }
+}
+
+/// `f` of every element.
+#[inline(always)]
+fn each<S: Simd>(s: S, out: &mut [f32], x: &[f32], f: impl Fn(S, S::V) -> S::V) {
+    let ((out, last), (x, tail)) = (out.as_chunks_mut::<LANES>(), x.as_chunks::<LANES>());
+    for (out, x) in out.iter_mut().zip(x) {
+        s.store(f(s, s.load(x)), out);
+    }
+    if !tail.is_empty() {
+        let mut all = filled(tail, 0.0);
+        let y = f(s, s.load(&all));
+        s.store(y, &mut all);
+        last.copy_from_slice(&all[..last.len()]);
+    }
+}
+
+#[inline(always)]
+fn silu<S: Simd>(s: S, x: S::V) -> S::V {
+    s.div(x, s.add(s.splat(1.0), exp(s, s.sub(s.zero(), x))))
+}
+
+#[inline(always)]
+fn gelu_erf<S: Simd>(s: S, x: S::V) -> S::V {
+    let y = erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)));
+    s.mul(s.mul(x, s.splat(0.5)), s.add(s.splat(1.0), y))
+}
+
+#[inline(always)]
+fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
+    const ROOT_2_OVER_PI: f32 = 0.797_884_56;
+    let cube = s.mul(s.mul(x, x), x);
+    let inner = s.mul(s.fma(s.splat(0.044_715), cube, x), s.splat(ROOT_2_OVER_PI));
+    s.mul(s.mul(x, s.splat(0.5)), s.add(s.splat(1.0), tanh(s, inner)))
+}
+
+#[inline(always)]
+fn relu<S: Simd>(s: S, x: S::V) -> S::V {
+    s.max(x, s.zero())
+}

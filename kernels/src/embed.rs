@@ -1,0 +1,43 @@
+//! Floor 0: rows of tables by number. Knows nothing of tokens.
+
+use crate::linear::Matrix;
+use crate::plan::TileMut;
+use crate::quant::dequantize_row;
+
+/// Elements expanded at once: a whole number of blocks of every type.
+const PIECE: usize = 256;
+
+/// out `[rows, n]`, cut in rows: row `ids[r]` of `table [_, n]`, plus row `of[r]` of `positions = (table [_, n], of)`.
+///
+/// Panics where an id or a position is beyond its table.
+pub fn embed(out: &mut TileMut, table: &Matrix, ids: &[u32], positions: Option<(&Matrix, &[u32])>) {
+    for r in out.rows() {
+        let out = out.row(r);
+        dequantize_row(table.dtype(), table.row(ids[r] as usize), out);
+        if let Some((table, of)) = positions {
+            add_row(out, table, of[r] as usize);
+        }
+    }
+}
+
+fn add_row(out: &mut [f32], table: &Matrix, row: usize) {
+    let (mut bytes, mut piece) = (table.row(row), [0.0; PIECE]);
+    for out in out.chunks_mut(PIECE) {
+        let piece = &mut piece[..out.len()];
+        let (now, rest) = bytes.split_at(out.len() / table.dtype().block() * table.dtype().block_bytes());
+        bytes = rest;
+        dequantize_row(table.dtype(), now, piece);
+        for (out, x) in out.iter_mut().zip(piece) {
+            *out += *x;
+        }
+    }
+}
+
+/// out `[picks, n]`, cut in rows: the rows of `x [_, n]` that `picks` names.
+///
+/// Panics where one does not exist.
+pub fn rows(out: &mut TileMut, x: &[f32], n: usize, picks: &[u32]) {
+    for r in out.rows() {
+        out.row(r).copy_from_slice(&x[picks[r] as usize * n..][..n]);
+    }
+}

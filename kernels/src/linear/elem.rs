@@ -1,0 +1,113 @@
+//! Floor 0: what a linear multiplies: sixteen words of weights, and one word of a row. Knows no matrices.
+
+use crate::simd::{LANES, Simd};
+
+/// A dense element type, as one word a lane: an f32, or a pair of bf16 that follow each other in k.
+pub trait Elem {
+    /// Elements of k in a word.
+    const K: usize;
+    /// Bytes of an element in a file.
+    const BYTES: usize;
+
+    /// Sixteen words of one row, from their bytes in the file.
+    fn words<S: Simd>(s: S, bytes: &[u8]) -> S::V;
+    /// Sixteen elements of one row, widened.
+    fn widen<S: Simd>(s: S, bytes: &[u8]) -> S::V;
+    /// acc + weights * x: the step of the chain.
+    fn step<S: Simd>(s: S, acc: S::V, w: S::V, x: S::V) -> S::V;
+    /// A word of elements that are not sixteen in a row: one, or two of which the second may be missing.
+    fn word(low: [u8; 4], high: [u8; 4]) -> f32;
+}
+
+/// f32 weights and activations.
+pub struct F32;
+/// f16 weights, f32 activations.
+pub struct F16;
+/// bf16 weights, activations rounded to bf16.
+pub struct Bf16;
+
+impl Elem for F32 {
+    const K: usize = 1;
+    const BYTES: usize = 4;
+    #[inline(always)]
+    fn words<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+        s.load_words(bytes.first_chunk().expect("sixteen words"))
+    }
+    #[inline(always)]
+    fn widen<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+        Self::words(s, bytes)
+    }
+    #[inline(always)]
+    fn step<S: Simd>(s: S, acc: S::V, w: S::V, x: S::V) -> S::V {
+        s.fma(w, x, acc)
+    }
+    #[inline(always)]
+    fn word(low: [u8; 4], _: [u8; 4]) -> f32 {
+        f32::from_le_bytes(low)
+    }
+}
+
+impl Elem for F16 {
+    const K: usize = 1;
+    const BYTES: usize = 2;
+    #[inline(always)]
+    fn words<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+        s.load_f16(bytes.first_chunk().expect("sixteen halves"))
+    }
+    #[inline(always)]
+    fn widen<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+        Self::words(s, bytes)
+    }
+    #[inline(always)]
+    fn step<S: Simd>(s: S, acc: S::V, w: S::V, x: S::V) -> S::V {
+        s.fma(w, x, acc)
+    }
+    #[inline(always)]
+    fn word(low: [u8; 4], _: [u8; 4]) -> f32 {
+        half::f16::from_le_bytes([low[0], low[1]]).to_f32()
+    }
+}
+
+impl Elem for Bf16 {
+    const K: usize = 2;
+    const BYTES: usize = 2;
+    #[inline(always)]
+    fn words<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+        s.flush(s.load_words(bytes.first_chunk().expect("sixteen pairs")))
+    }
+    #[inline(always)]
+    fn widen<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+        s.load_bf16(bytes.first_chunk().expect("sixteen bf16"))
+    }
+    #[inline(always)]
+    fn step<S: Simd>(s: S, acc: S::V, w: S::V, x: S::V) -> S::V {
+        s.dot(acc, w, x)
+    }
+    #[inline(always)]
+    fn word(low: [u8; 4], high: [u8; 4]) -> f32 {
+        let flushed = |x: [u8; 4]| {
+            let bits = u16::from_le_bytes([x[0], x[1]]);
+            u32::from(if bits & 0x7F80 == 0 { bits & 0x8000 } else { bits })
+        };
+        f32::from_bits(flushed(low) | (flushed(high) << 16))
+    }
+}
+
+/// Word `word` of a row whose last word may be cut off: what is missing counts as zero.
+#[inline(always)]
+pub fn last_word<E: Elem>(row: &[u8], word: usize) -> f32 {
+    let at = |k: usize| {
+        let mut bytes = [0; 4];
+        if let Some(found) = row.get(k * E::BYTES..(k + 1) * E::BYTES) {
+            bytes[..E::BYTES].copy_from_slice(found);
+        }
+        bytes
+    };
+    E::word(at(word * E::K), if E::K == 2 { at(word * E::K + 1) } else { [0; 4] })
+}
+
+/// Sixteen of these are what `words` reads.
+#[inline(always)]
+pub fn chunk_bytes<E: Elem>() -> usize {
+    LANES * E::K * E::BYTES
+}

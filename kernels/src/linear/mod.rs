@@ -1,0 +1,240 @@
+//! Floor 0: `y = x W^T + bias + add` with W where it lies in its file. Each output is one chain of fused multiply-adds
+//! over k in order (pairs of k for bf16, the odd one first), for one row or many: lanes hold different outputs, never
+//! parts of one sum, so tiles and threads change no bit. Knows no models.
+
+mod elem;
+mod matrix;
+mod panel;
+mod row;
+mod tile;
+
+pub use matrix::{Matrix, MatrixError, Order};
+
+use crate::dtype::DType;
+use crate::ops::{Ops, per_isa};
+use crate::plan::TileMut;
+use crate::simd::{LANES, Simd, to_bf16};
+use elem::{Bf16, Elem, F16, F32};
+
+/// Outputs that lie side by side: two vectors, so that a tile of 14 rows fills the registers of AVX-512.
+pub const PANEL: usize = 32;
+
+/// How rows are laid out (and rounded) for a linear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pack {
+    /// f32, for f32, f16 and quantised weights.
+    F32,
+    /// Rounded to bf16, in pairs, for bf16 weights.
+    Bf16,
+}
+
+impl Pack {
+    /// What weights of a type take.
+    #[must_use]
+    pub fn of(dtype: DType) -> Pack {
+        if dtype == DType::BF16 { Pack::Bf16 } else { Pack::F32 }
+    }
+
+    /// Words of a row of k.
+    fn words(self, k: usize) -> usize {
+        if self == Pack::Bf16 { k.div_ceil(2) } else { k }
+    }
+}
+
+impl Ops {
+    /// Words of `rows` packed rows: pieces of `pack_piece` words, each of which holds as many rows as a tile takes.
+    #[must_use]
+    pub fn packed_words(&self, rows: usize, k: usize, pack: Pack) -> usize {
+        if rows <= 1 {
+            rows * pack.words(k)
+        } else {
+            rows.div_ceil(self.tile_rows) * self.pack_piece(rows, k, pack)
+        }
+    }
+
+    /// Words of a piece.
+    #[must_use]
+    pub fn pack_piece(&self, rows: usize, k: usize, pack: Pack) -> usize {
+        if rows <= 1 { pack.words(k).max(1) } else { (self.tile_rows * pack.words(k)).max(1) }
+    }
+
+    /// Scratch words of a linear.
+    #[must_use]
+    pub fn linear_scratch(&self, k: usize, dtype: DType, _rows: usize) -> usize {
+        panel::words(k, dtype)
+    }
+}
+
+per_isa! {
+    /// out: packed rows, cut in pieces of [`Ops::pack_piece`]: `[words of k][tile rows]` each, or one plain row. x `[rows, k]`.
+    pub fn pack(out: &mut TileMut, x: &[f32], rows: usize, k: usize, pack: Pack) = pack_with as pack_isa;
+}
+
+#[inline(always)]
+fn pack_with<S: Simd>(_: S, out: &mut TileMut, x: &[f32], rows: usize, k: usize, pack: Pack) {
+    let stride = if rows <= 1 { 1 } else { tile::rows::<S>() };
+    for piece in out.rows() {
+        let (first, out) = (piece * stride, out.row(piece));
+        for i in 0..stride.min(rows - first) {
+            let x = &x[(first + i) * k..][..k];
+            match pack {
+                Pack::F32 => {
+                    for (out, x) in out[i..].iter_mut().step_by(stride).zip(x) {
+                        *out = *x;
+                    }
+                }
+                Pack::Bf16 => {
+                    let (pairs, rest) = x.as_chunks::<2>();
+                    for (out, x) in out[i..].iter_mut().step_by(stride).zip(pairs) {
+                        *out = f32::from_bits(to_bf16(x[0]) | (to_bf16(x[1]) << 16));
+                    }
+                    if let [x] = rest {
+                        out[i + pairs.len() * stride] = f32::from_bits(to_bf16(*x));
+                    }
+                }
+            }
+        }
+    }
+}
+
+per_isa! {
+    /// out `[rows, n]`, cut by columns in groups of [`PANEL`]: `x W^T + bias + add`. x packed for w's type; bias `[n]`;
+    /// add `[rows, n]`; scratch [`Ops::linear_scratch`] words.
+    ///
+    /// Panics where the sizes do not fit.
+    pub fn linear(
+        out: &mut TileMut,
+        x: &[f32],
+        rows: usize,
+        w: &Matrix,
+        bias: Option<&[f32]>,
+        add: Option<&[f32]>,
+        scratch: &mut [f32],
+    ) = linear_with as linear_isa;
+}
+
+#[inline(always)]
+fn linear_with<S: Simd>(
+    s: S,
+    out: &mut TileMut,
+    x: &[f32],
+    rows: usize,
+    w: &Matrix,
+    bias: Option<&[f32]>,
+    add: Option<&[f32]>,
+    scratch: &mut [f32],
+) {
+    let after = After { n: w.n(), bias, add };
+    match w.dtype() {
+        DType::BF16 => panels::<S, Bf16>(s, out, x, rows, w, &after, scratch),
+        DType::F16 => panels::<S, F16>(s, out, x, rows, w, &after, scratch),
+        _ => panels::<S, F32>(s, out, x, rows, w, &after, scratch),
+    }
+}
+
+/// What happens to a finished sum.
+struct After<'a> {
+    n: usize,
+    bias: Option<&'a [f32]>,
+    add: Option<&'a [f32]>,
+}
+
+impl After<'_> {
+    /// Writes the sums of outputs `first..` of row `r`.
+    #[inline(always)]
+    fn store(&self, out: &mut TileMut, r: usize, first: usize, sums: &[f32]) {
+        let at = first - out.cols().start;
+        let out = &mut out.row(r)[at..];
+        let out = &mut out[..sums.len()];
+        out.copy_from_slice(sums);
+        if let Some(bias) = self.bias {
+            for (out, bias) in out.iter_mut().zip(&bias[first..first + sums.len()]) {
+                *out += bias;
+            }
+        }
+        if let Some(add) = self.add {
+            for (out, add) in out.iter_mut().zip(&add[r * self.n + first..][..sums.len()]) {
+                *out += add;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn panels<S: Simd, E: Elem>(
+    s: S,
+    out: &mut TileMut,
+    x: &[f32],
+    rows: usize,
+    w: &Matrix,
+    after: &After,
+    scratch: &mut [f32],
+) {
+    let cols = out.cols();
+    if rows == 0 || cols.is_empty() {
+        return;
+    }
+    assert!(cols.end <= w.n(), "{} outputs of {}", cols.end, w.n());
+    let words = w.k().div_ceil(E::K);
+    let (panel, spare) = scratch.split_at_mut(words * PANEL);
+    let panel = panel.as_chunks_mut::<PANEL>().0;
+    let direct = rows == 1 && w.order() == Order::Nk && w.dtype().block() == 1;
+    for first in cols.clone().step_by(PANEL) {
+        if out.stop() {
+            return;
+        }
+        let lanes = PANEL.min(cols.end - first);
+        if direct && lanes == PANEL {
+            for half in [0, LANES] {
+                let mut sums = [0.0; LANES];
+                s.store(row::sixteen::<S, E>(s, w, first + half, x), &mut sums);
+                after.store(out, 0, first + half, &sums);
+            }
+            continue;
+        }
+        panel::fill(s, panel, spare, w, first);
+        let (stride, mut r) = (if rows == 1 { 1 } else { tile::rows::<S>() }, 0);
+        while r < rows {
+            let m = stride.min(rows - r);
+            some_rows::<S, E>(
+                s,
+                out,
+                panel,
+                &x[r * words..][..words * stride],
+                [r, m, stride],
+                first,
+                lanes,
+                after,
+            );
+            r += m;
+        }
+    }
+}
+
+/// A tile of `m` rows from row `r`, packed with `stride`.
+#[inline(always)]
+fn some_rows<S: Simd, E: Elem>(
+    s: S,
+    out: &mut TileMut,
+    panel: &[[f32; PANEL]],
+    x: &[f32],
+    [r, m, stride]: [usize; 3],
+    first: usize,
+    lanes: usize,
+    after: &After,
+) {
+    macro_rules! tiles {
+        ($($m:literal)*) => {
+            match m {
+                $($m => {
+                    let sums = tile::tile::<S, E, $m>(s, panel, x, stride);
+                    for i in 0..$m {
+                        after.store(out, r + i, first, &sums[i][..lanes]);
+                    }
+                })*
+                _ => unreachable!("a tile of {m} rows"),
+            }
+        };
+    }
+    tiles!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+}

@@ -1,0 +1,244 @@
+//! Floor 0: one table of kernels per instruction set, and the choice between them at run time.
+
+use crate::act::Act;
+use crate::attention::AttendArgs;
+use crate::linear::{Matrix, Pack};
+use crate::norm::Norm;
+use crate::pages::{StateMut, StateRef};
+use crate::plan::TileMut;
+use std::fmt;
+use std::str::FromStr;
+
+/// A choice of kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// Plain Rust.
+    Scalar,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL; with BF16 where the machine has it.
+    Avx512,
+}
+
+impl Isa {
+    /// As `INLAID_ISA` and the configuration spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+}
+
+/// A name or an instruction set that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IsaError {
+    /// Not a name of an instruction set.
+    Unknown(String),
+    /// This machine lacks it.
+    Missing(Isa),
+}
+
+impl fmt::Display for IsaError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            IsaError::Unknown(name) => write!(f, "expected scalar, avx2 or avx512, found `{name}`"),
+            IsaError::Missing(isa) => write!(f, "this machine has no {}", isa.name()),
+        }
+    }
+}
+
+impl FromStr for Isa {
+    type Err = IsaError;
+    fn from_str(name: &str) -> Result<Isa, IsaError> {
+        let known = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+        known.into_iter().find(|isa| isa.name() == name).ok_or_else(|| IsaError::Unknown(name.to_owned()))
+    }
+}
+
+/// The kernels of one instruction set. The functions are documented where they are defined.
+pub struct Ops {
+    isa: Isa,
+    name: &'static str,
+    pub(crate) tile_rows: usize,
+    /// [`crate::linear::pack_isa`]
+    pub pack: fn(&mut TileMut, &[f32], usize, usize, Pack),
+    /// [`crate::linear::linear_isa`]
+    pub linear: fn(&mut TileMut, &[f32], usize, &Matrix, Option<&[f32]>, Option<&[f32]>, &mut [f32]),
+    /// [`crate::norm::norm_isa`]
+    pub norm: fn(&mut TileMut, &[f32], &[f32], Option<&[f32]>, f32, Norm),
+    /// [`crate::rope::rope_isa`]
+    pub rope: fn(&mut TileMut, &[f32], usize, usize, usize, bool, &[f32]),
+    /// [`crate::act::act_isa`]
+    pub act: fn(&mut TileMut, &[f32], Option<&[f32]>, usize, Act),
+    /// [`crate::softmax::softmax_isa`]
+    pub softmax: fn(&mut [f32]),
+    /// [`crate::logprob::logprob_isa`]
+    pub logprob: fn(&mut TileMut, &[f32], usize, &[u32]),
+    /// [`crate::attention::append`]
+    pub append: fn(&mut StateMut, &[f32], &[f32], &AttendArgs),
+    /// [`crate::attention::attend_isa`]
+    pub attend: fn(&mut TileMut, &[f32], &StateRef, &AttendArgs, &mut [f32]),
+    /// [`crate::embed::embed`]
+    pub embed: fn(&mut TileMut, &Matrix, &[u32], Option<(&Matrix, &[u32])>),
+}
+
+macro_rules! table {
+    ($isa:expr, $name:literal, $tile_rows:literal, $instance:ident) => {
+        Ops {
+            isa: $isa,
+            name: $name,
+            tile_rows: $tile_rows,
+            pack: crate::linear::pack_isa::$instance,
+            linear: crate::linear::linear_isa::$instance,
+            norm: crate::norm::norm_isa::$instance,
+            rope: crate::rope::rope_isa::$instance,
+            act: crate::act::act_isa::$instance,
+            softmax: crate::softmax::softmax_isa::$instance,
+            logprob: crate::logprob::logprob_isa::$instance,
+            append: crate::attention::append,
+            attend: crate::attention::attend_isa::$instance,
+            embed: crate::embed::embed,
+        }
+    };
+}
+
+static SCALAR: Ops = table!(Isa::Scalar, "scalar", 6, scalar);
+#[cfg(target_arch = "x86_64")]
+static AVX2: Ops = table!(Isa::Avx2, "avx2", 6, avx2);
+#[cfg(target_arch = "x86_64")]
+static AVX512: Ops = table!(Isa::Avx512, "avx512", 14, avx512);
+#[cfg(target_arch = "x86_64")]
+static AVX512_BF16: Ops = table!(Isa::Avx512, "avx512 with bf16", 14, avx512_bf16);
+
+impl Ops {
+    /// Which instruction set.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Every table that this machine can run, the best one last.
+    #[must_use]
+    pub fn all() -> Vec<&'static Ops> {
+        let mut all = vec![&SCALAR];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use crate::simd::{Avx2, Avx512, Avx512Bf16};
+            all.extend(Avx2::new().map(|_| &AVX2));
+            all.extend(Avx512::new().map(|_| &AVX512));
+            all.extend(Avx512Bf16::new().filter(|s| chains_as_two_fmas(*s)).map(|_| &AVX512_BF16));
+        }
+        all
+    }
+
+    /// The best table of this machine.
+    #[must_use]
+    pub fn best() -> &'static Ops {
+        Ops::all().pop().unwrap_or(&SCALAR)
+    }
+
+    /// The best table of an instruction set.
+    ///
+    /// # Errors
+    /// `Missing` where this machine lacks it.
+    pub fn of(isa: Isa) -> Result<&'static Ops, IsaError> {
+        Ops::all().into_iter().rev().find(|ops| ops.isa == isa).ok_or(IsaError::Missing(isa))
+    }
+
+    /// What `isa` asks for, or else the environment's `INLAID_ISA`, or else the best. The bits are the same.
+    ///
+    /// # Errors
+    /// `Unknown` or `Missing`.
+    pub fn from_env_or(isa: Option<Isa>) -> Result<&'static Ops, IsaError> {
+        let named = || std::env::var("INLAID_ISA").ok().filter(|name| !name.is_empty());
+        match isa.map_or_else(|| named().map(|name| name.parse()).transpose(), |isa| Ok(Some(isa)))? {
+            Some(isa) => Ops::of(isa),
+            None => Ok(Ops::best()),
+        }
+    }
+}
+
+/// Whether the machine's instruction for pairs of bf16 computes what two fused multiply-adds do, odd element first: the
+/// manuals leave room.
+#[cfg(target_arch = "x86_64")]
+fn chains_as_two_fmas(s: crate::simd::Avx512Bf16) -> bool {
+    use crate::simd::{LANES, Scalar, Simd};
+    use std::sync::OnceLock;
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+    fn check(s: crate::simd::Avx512Bf16) -> bool {
+        let mut state = 7u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state & 0x807F_807F) | ((118 + (state >> 8) % 19) << 23) | ((118 + (state >> 16) % 19) << 7)
+        };
+        (0..256).all(|_| {
+            let [a, b, acc] = [(); 3].map(|()| [(); LANES].map(|()| f32::from_bits(next())));
+            let mut got = [0.0; LANES];
+            s.store(s.dot(s.load(&acc), s.load(&a), s.load(&b)), &mut got);
+            got.map(f32::to_bits) == Scalar.dot(acc, a, b).map(f32::to_bits)
+        })
+    }
+    static SAME: OnceLock<bool> = OnceLock::new();
+    // SAFETY: the token proves the features.
+    *SAME.get_or_init(|| unsafe { check(s) })
+}
+
+/// Makes a module of safe functions, one per instruction set, from one generic `#[inline(always)]` function that takes a
+/// token first.
+macro_rules! per_isa {
+    ($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $with:ident as $instances:ident;) => {
+        $(#[$doc])*
+        ///
+        /// One function per instruction set, to be reached through [`Ops`](crate::ops::Ops).
+        pub mod $instances {
+            use super::*;
+
+            pub(crate) fn scalar($($arg: $ty),*) {
+                $with(crate::simd::Scalar, $($arg),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            pub(crate) fn avx2($($arg: $ty),*) {
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn enabled($($arg: $ty),*) {
+                    // SAFETY: this function has the features.
+                    $with(unsafe { crate::simd::Avx2::proven() }, $($arg),*)
+                }
+                // SAFETY: the table that names this function is handed out only where the features were detected.
+                unsafe { enabled($($arg),*) }
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            pub(crate) fn avx512($($arg: $ty),*) {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+                fn enabled($($arg: $ty),*) {
+                    // SAFETY: this function has the features.
+                    $with(unsafe { crate::simd::Avx512::proven() }, $($arg),*)
+                }
+                // SAFETY: the table that names this function is handed out only where the features were detected.
+                unsafe { enabled($($arg),*) }
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            pub(crate) fn avx512_bf16($($arg: $ty),*) {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+                fn enabled($($arg: $ty),*) {
+                    // SAFETY: this function has the features.
+                    $with(unsafe { crate::simd::Avx512Bf16::proven() }, $($arg),*)
+                }
+                // SAFETY: the table that names this function is handed out only where the features were detected.
+                unsafe { enabled($($arg),*) }
+            }
+        }
+    };
+}
+pub(crate) use per_isa;

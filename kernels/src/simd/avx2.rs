@@ -1,0 +1,235 @@
+//! Floor 0: the lanes as two 256-bit registers.
+
+use super::{LANES, Simd};
+use std::arch::x86_64::*;
+
+/// AVX2 with FMA and F16C.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// The token, where the processor has the instructions.
+    #[must_use]
+    pub fn new() -> Option<Avx2> {
+        let have = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        have.then_some(Avx2(()))
+    }
+
+    /// # Safety
+    /// The processor has the instructions.
+    #[inline(always)]
+    pub(crate) unsafe fn proven() -> Avx2 {
+        Avx2(())
+    }
+}
+
+/// Lanes 0 to 7, and 8 to 15.
+type V = [__m256; 2];
+
+macro_rules! both {
+    ($f:ident $(::<$n:tt>)?, $($x:expr),+) => {
+        // SAFETY: the token proves the instructions.
+        unsafe { [$f$(::<$n>)?($($x[0]),+), $f$(::<$n>)?($($x[1]),+)] }
+    };
+}
+
+// SAFETY (all blocks): the token proves the instructions; memory is in slices of sufficient length.
+#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
+impl Simd for Avx2 {
+    type V = V;
+    type M = V;
+    const REGISTERS: usize = 16;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> V {
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> V {
+        let x: &[f32; LANES] = x.first_chunk().expect("sixteen elements");
+        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
+    }
+    #[inline(always)]
+    fn store(self, x: V, out: &mut [f32]) {
+        let out: &mut [f32; LANES] = out.first_chunk_mut().expect("sixteen elements");
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), x[0]);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), x[1]);
+        }
+    }
+    #[inline(always)]
+    fn load_words(self, x: &[u8; 64]) -> V {
+        let at = x.as_ptr().cast::<f32>();
+        unsafe { [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))] }
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[u8; 32]) -> V {
+        let at = x.as_ptr().cast::<__m128i>();
+        unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))] }
+    }
+    #[inline(always)]
+    fn load_bf16(self, x: &[u8; 32]) -> V {
+        let at = x.as_ptr().cast::<__m128i>();
+        unsafe {
+            let wide = [
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(at)),
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(1))),
+            ];
+            [low_as_high(_mm256_castsi256_ps(wide[0])), low_as_high(_mm256_castsi256_ps(wide[1]))]
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: V, b: V) -> V {
+        both!(_mm256_add_ps, a, b)
+    }
+    #[inline(always)]
+    fn sub(self, a: V, b: V) -> V {
+        both!(_mm256_sub_ps, a, b)
+    }
+    #[inline(always)]
+    fn mul(self, a: V, b: V) -> V {
+        both!(_mm256_mul_ps, a, b)
+    }
+    #[inline(always)]
+    fn div(self, a: V, b: V) -> V {
+        both!(_mm256_div_ps, a, b)
+    }
+    #[inline(always)]
+    fn fma(self, a: V, b: V, c: V) -> V {
+        both!(_mm256_fmadd_ps, a, b, c)
+    }
+    #[inline(always)]
+    fn max(self, a: V, b: V) -> V {
+        both!(_mm256_max_ps, a, b)
+    }
+    #[inline(always)]
+    fn lt(self, a: V, b: V) -> V {
+        both!(_mm256_cmp_ps::<_CMP_LT_OQ>, a, b)
+    }
+    #[inline(always)]
+    fn select(self, m: V, a: V, b: V) -> V {
+        both!(_mm256_blendv_ps, b, a, m)
+    }
+    #[inline(always)]
+    fn copysign(self, a: V, b: V) -> V {
+        let sign = self.splat(-0.0);
+        let (b, a) = (both!(_mm256_and_ps, sign, b), both!(_mm256_andnot_ps, sign, a));
+        both!(_mm256_or_ps, a, b)
+    }
+    #[inline(always)]
+    fn pow2(self, shifted: V) -> V {
+        both!(pow2, shifted)
+    }
+    #[inline(always)]
+    fn pair(self, low: V, high: V) -> V {
+        both!(pair, low, high)
+    }
+    #[inline(always)]
+    fn transpose(self, x: [V; LANES]) -> [V; LANES] {
+        let mut out = [self.zero(); LANES];
+        for (half, lanes) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            // Vectors `8 half..` and lanes `8 lanes..` of x become lanes `8 half..` of vectors `8 lanes..`.
+            let mut block = [x[0][0]; 8];
+            for i in 0..8 {
+                block[i] = x[8 * half + i][lanes];
+            }
+            let block = unsafe { transpose(block) };
+            for i in 0..8 {
+                out[8 * lanes + i][half] = block[i];
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    fn flush(self, pairs: V) -> V {
+        both!(flush, pairs)
+    }
+    #[inline(always)]
+    fn dot(self, acc: V, a: V, b: V) -> V {
+        let high = unsafe { [_mm256_castsi256_ps(_mm256_set1_epi32(0xFFFF_0000_u32 as i32)); 2] };
+        let (a1, b1) = (both!(_mm256_and_ps, a, high), both!(_mm256_and_ps, b, high));
+        let (a0, b0) = (both!(low_as_high, a), both!(low_as_high, b));
+        self.fma(a0, b0, self.fma(a1, b1, acc))
+    }
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+}
+
+// Functions and not closures: a closure that is not inlined would lose the instruction set.
+
+/// The low halves of the words as f32.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn low_as_high(x: __m256) -> __m256 {
+    // SAFETY: as the function's.
+    unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(x))) }
+}
+
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn pow2(shifted: __m256) -> __m256 {
+    // SAFETY: as the function's.
+    unsafe {
+        let n = _mm256_add_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(127));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(n))
+    }
+}
+
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn pair(low: __m256, high: __m256) -> __m256 {
+    // SAFETY: as the function's.
+    unsafe {
+        let low = _mm256_srli_epi32::<16>(_mm256_castps_si256(low));
+        _mm256_castsi256_ps(_mm256_blend_epi16::<0xAA>(low, _mm256_castps_si256(high)))
+    }
+}
+
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn flush(pairs: __m256) -> __m256 {
+    // SAFETY: as the function's.
+    unsafe {
+        let words = _mm256_castps_si256(pairs);
+        let exponent = _mm256_and_si256(words, _mm256_set1_epi16(0x7F80));
+        let subnormal = _mm256_cmpeq_epi16(exponent, _mm256_setzero_si256());
+        let magnitude = _mm256_and_si256(subnormal, _mm256_set1_epi16(0x7FFF));
+        _mm256_castsi256_ps(_mm256_andnot_si256(magnitude, words))
+    }
+}
+
+/// # Safety
+/// The processor has AVX.
+#[inline(always)]
+unsafe fn transpose(x: [__m256; 8]) -> [__m256; 8] {
+    // SAFETY: as the function's.
+    unsafe {
+        let mut t = x;
+        for i in (0..8).step_by(2) {
+            t[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
+            t[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+        }
+        let mut r = x;
+        for i in (0..8).step_by(4) {
+            r[i] = _mm256_shuffle_ps::<0x44>(t[i], t[i + 2]);
+            r[i + 1] = _mm256_shuffle_ps::<0xEE>(t[i], t[i + 2]);
+            r[i + 2] = _mm256_shuffle_ps::<0x44>(t[i + 1], t[i + 3]);
+            r[i + 3] = _mm256_shuffle_ps::<0xEE>(t[i + 1], t[i + 3]);
+        }
+        let mut out = x;
+        for i in 0..4 {
+            out[i] = _mm256_permute2f128_ps::<0x20>(r[i], r[i + 4]);
+            out[i + 4] = _mm256_permute2f128_ps::<0x31>(r[i], r[i + 4]);
+        }
+        out
+    }
+}

@@ -1,0 +1,224 @@
+//! Floor 0: the lanes as one 512-bit register. `Avx512Bf16` has the instruction for pairs of bf16, `Avx512` does with
+//! two fused multiply-adds what it does.
+
+use super::{LANES, Simd};
+use std::arch::x86_64::*;
+
+/// AVX-512 F, BW, DQ, VL with FMA and F16C.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+/// The same with BF16.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512Bf16(Avx512);
+
+impl Avx512 {
+    /// The token, where the processor has the instructions.
+    #[must_use]
+    pub fn new() -> Option<Avx512> {
+        let have = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        have.then_some(Avx512(()))
+    }
+
+    /// # Safety
+    /// The processor has the instructions.
+    #[inline(always)]
+    pub(crate) unsafe fn proven() -> Avx512 {
+        Avx512(())
+    }
+}
+
+impl Avx512Bf16 {
+    /// The token, where the processor has the instructions.
+    #[must_use]
+    pub fn new() -> Option<Avx512Bf16> {
+        Avx512::new().filter(|_| is_x86_feature_detected!("avx512bf16")).map(Avx512Bf16)
+    }
+
+    /// # Safety
+    /// The processor has the instructions.
+    #[inline(always)]
+    pub(crate) unsafe fn proven() -> Avx512Bf16 {
+        Avx512Bf16(Avx512(()))
+    }
+}
+
+/// What both sets share; `$dot` and `$flush` are their own.
+macro_rules! avx512 {
+    ($token:ty, |$acc:ident, $a:ident, $b:ident| $dot:expr, |$pairs:ident| $flush:expr) => {
+        // SAFETY (all blocks): the token proves the instructions; memory is in slices of sufficient length.
+        #[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
+        impl Simd for $token {
+            type V = __m512;
+            type M = __mmask16;
+            const REGISTERS: usize = 32;
+
+            #[inline(always)]
+            fn splat(self, x: f32) -> __m512 {
+                unsafe { _mm512_set1_ps(x) }
+            }
+            #[inline(always)]
+            fn load(self, x: &[f32]) -> __m512 {
+                let x: &[f32; LANES] = x.first_chunk().expect("sixteen elements");
+                unsafe { _mm512_loadu_ps(x.as_ptr()) }
+            }
+            #[inline(always)]
+            fn store(self, x: __m512, out: &mut [f32]) {
+                let out: &mut [f32; LANES] = out.first_chunk_mut().expect("sixteen elements");
+                unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) }
+            }
+            #[inline(always)]
+            fn load_words(self, x: &[u8; 64]) -> __m512 {
+                unsafe { _mm512_loadu_ps(x.as_ptr().cast()) }
+            }
+            #[inline(always)]
+            fn load_f16(self, x: &[u8; 32]) -> __m512 {
+                unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+            }
+            #[inline(always)]
+            fn load_bf16(self, x: &[u8; 32]) -> __m512 {
+                unsafe {
+                    let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+                }
+            }
+            #[inline(always)]
+            fn add(self, a: __m512, b: __m512) -> __m512 {
+                unsafe { _mm512_add_ps(a, b) }
+            }
+            #[inline(always)]
+            fn sub(self, a: __m512, b: __m512) -> __m512 {
+                unsafe { _mm512_sub_ps(a, b) }
+            }
+            #[inline(always)]
+            fn mul(self, a: __m512, b: __m512) -> __m512 {
+                unsafe { _mm512_mul_ps(a, b) }
+            }
+            #[inline(always)]
+            fn div(self, a: __m512, b: __m512) -> __m512 {
+                unsafe { _mm512_div_ps(a, b) }
+            }
+            #[inline(always)]
+            fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+                unsafe { _mm512_fmadd_ps(a, b, c) }
+            }
+            #[inline(always)]
+            fn max(self, a: __m512, b: __m512) -> __m512 {
+                unsafe { _mm512_max_ps(a, b) }
+            }
+            #[inline(always)]
+            fn lt(self, a: __m512, b: __m512) -> __mmask16 {
+                unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
+            }
+            #[inline(always)]
+            fn select(self, m: __mmask16, a: __m512, b: __m512) -> __m512 {
+                unsafe { _mm512_mask_blend_ps(m, b, a) }
+            }
+            #[inline(always)]
+            fn copysign(self, a: __m512, b: __m512) -> __m512 {
+                unsafe {
+                    let sign = _mm512_set1_ps(-0.0);
+                    _mm512_or_ps(_mm512_and_ps(sign, b), _mm512_andnot_ps(sign, a))
+                }
+            }
+            #[inline(always)]
+            fn pow2(self, shifted: __m512) -> __m512 {
+                unsafe {
+                    let n = _mm512_add_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(127));
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<23>(n))
+                }
+            }
+            #[inline(always)]
+            fn pair(self, low: __m512, high: __m512) -> __m512 {
+                unsafe {
+                    let low = _mm512_srli_epi32::<16>(_mm512_castps_si512(low));
+                    let low = _mm512_mask_blend_epi16(0xAAAA_AAAA, low, _mm512_castps_si512(high));
+                    _mm512_castsi512_ps(low)
+                }
+            }
+            #[inline(always)]
+            fn transpose(self, x: [__m512; LANES]) -> [__m512; LANES] {
+                unsafe { transpose(x) }
+            }
+            #[inline(always)]
+            fn flush(self, $pairs: __m512) -> __m512 {
+                $flush
+            }
+            #[inline(always)]
+            fn dot(self, $acc: __m512, $a: __m512, $b: __m512) -> __m512 {
+                unsafe { $dot }
+            }
+            #[inline(always)]
+            fn prefetch(self, at: *const u8) {
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+            }
+        }
+    };
+}
+
+avx512!(
+    Avx512,
+    |acc, a, b| {
+        let high = _mm512_castsi512_ps(_mm512_set1_epi32(0xFFFF_0000_u32 as i32));
+        let odd = _mm512_fmadd_ps(_mm512_and_ps(a, high), _mm512_and_ps(b, high), acc);
+        let a = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(a)));
+        let b = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(b)));
+        _mm512_fmadd_ps(a, b, odd)
+    },
+    |pairs| unsafe {
+        let words = _mm512_castps_si512(pairs);
+        let normal = _mm512_test_epi16_mask(words, _mm512_set1_epi16(0x7F80));
+        let sign = _mm512_and_si512(words, _mm512_set1_epi16(i16::MIN));
+        _mm512_castsi512_ps(_mm512_mask_blend_epi16(normal, sign, words))
+    }
+);
+
+avx512!(
+    Avx512Bf16,
+    |acc, a, b| {
+        // Both are 64 bytes without invalid bit patterns.
+        let (a, b): (__m512bh, __m512bh) = (std::mem::transmute(a), std::mem::transmute(b));
+        _mm512_dpbf16_ps(acc, a, b)
+    },
+    |pairs| pairs
+);
+
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn transpose(x: [__m512; LANES]) -> [__m512; LANES] {
+    // SAFETY: as the function's.
+    unsafe {
+        let zero = _mm512_setzero_si512();
+        let (mut t, mut r, mut out) = ([zero; LANES], [zero; LANES], x);
+        for i in (0..LANES).step_by(2) {
+            let (a, b) = (_mm512_castps_si512(x[i]), _mm512_castps_si512(x[i + 1]));
+            t[i] = _mm512_unpacklo_epi32(a, b);
+            t[i + 1] = _mm512_unpackhi_epi32(a, b);
+        }
+        for i in (0..LANES).step_by(4) {
+            r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+            r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+            r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+            r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+        }
+        // r[4g + j] has, in its quarter q, column 4q + j of rows 4g to 4g + 3.
+        for j in 0..4 {
+            let a = _mm512_shuffle_i32x4::<0x88>(r[j], r[4 + j]);
+            let b = _mm512_shuffle_i32x4::<0x88>(r[8 + j], r[12 + j]);
+            let c = _mm512_shuffle_i32x4::<0xDD>(r[j], r[4 + j]);
+            let d = _mm512_shuffle_i32x4::<0xDD>(r[8 + j], r[12 + j]);
+            out[j] = _mm512_castsi512_ps(_mm512_shuffle_i32x4::<0x88>(a, b));
+            out[8 + j] = _mm512_castsi512_ps(_mm512_shuffle_i32x4::<0xDD>(a, b));
+            out[4 + j] = _mm512_castsi512_ps(_mm512_shuffle_i32x4::<0x88>(c, d));
+            out[12 + j] = _mm512_castsi512_ps(_mm512_shuffle_i32x4::<0xDD>(c, d));
+        }
+        out
+    }
+}

@@ -1,0 +1,115 @@
+//! Floor 0: sixteen virtual lanes. A kernel is written once against [`Simd`] and compiled once per instruction set; all
+//! instances do the same operations in the same order, so their bits are equal. Knows no kernels.
+//!
+//! A value of a `Simd` type is a token: it proves that the processor has the instructions, so its methods are safe.
+//! They are `inline(always)` and become instructions of their set only within a function that enables it (`per_isa!`).
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::{Avx512, Avx512Bf16};
+pub use scalar::Scalar;
+
+/// Lanes of a vector.
+pub const LANES: usize = 16;
+
+/// An instruction set.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// Sixteen f32 lanes.
+    type V: Copy;
+    /// Sixteen truth values.
+    type M: Copy;
+    /// Vector registers of the machine: how large a tile may be.
+    const REGISTERS: usize;
+
+    /// Zeros.
+    #[inline(always)]
+    fn zero(self) -> Self::V {
+        self.splat(0.0)
+    }
+    /// `x` in all lanes.
+    fn splat(self, x: f32) -> Self::V;
+    /// The first sixteen elements. Panics where there are fewer.
+    fn load(self, x: &[f32]) -> Self::V;
+    /// Into the first sixteen elements. Panics where there are fewer.
+    fn store(self, x: Self::V, out: &mut [f32]);
+    /// Sixteen little-endian f32 (or pairs of 16-bit elements), unaligned, bits as they are.
+    fn load_words(self, x: &[u8; 64]) -> Self::V;
+    /// Sixteen f16, unaligned, widened.
+    fn load_f16(self, x: &[u8; 32]) -> Self::V;
+    /// Sixteen bf16, unaligned, widened; subnormals stay.
+    fn load_bf16(self, x: &[u8; 32]) -> Self::V;
+    /// a + b
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a - b
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a * b
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a / b
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a * b + c, rounded once.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// a > b ? a : b (so b where either is NaN).
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a < b, false for NaN.
+    fn lt(self, a: Self::V, b: Self::V) -> Self::M;
+    /// m ? a : b
+    fn select(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V;
+    /// The magnitude of `a` with the sign of `b`.
+    fn copysign(self, a: Self::V, b: Self::V) -> Self::V;
+    /// 2^n of `shifted` = n + 1.5 * 2^23, -126 <= n <= 127.
+    fn pow2(self, shifted: Self::V) -> Self::V;
+    /// Words whose high half is that of `high` and whose low half is the high half of `low`: pairs of bf16.
+    fn pair(self, low: Self::V, high: Self::V) -> Self::V;
+    /// Lanes and vectors exchanged: element i of vector j becomes element j of vector i.
+    fn transpose(self, x: [Self::V; LANES]) -> [Self::V; LANES];
+    /// Pairs of bf16 with subnormals made zero, where `dot` would not ignore them itself.
+    fn flush(self, pairs: Self::V) -> Self::V;
+    /// acc + odd * odd + even * even of pairs of bf16, the odd (high) ones first, rounded after each, subnormals of
+    /// the elements as zero. The elements must have gone through `flush`.
+    fn dot(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// Asks for a line of memory to be brought near. Never faults.
+    fn prefetch(self, at: *const u8);
+
+    /// Sum of the lanes by the fold tree 8, 4, 2, 1.
+    #[inline(always)]
+    fn fold_sum(self, a: Self::V) -> f32 {
+        let mut x = [0.0; LANES];
+        self.store(a, &mut x);
+        for half in [8, 4, 2, 1] {
+            for j in 0..half {
+                x[j] += x[j + half];
+            }
+        }
+        x[0]
+    }
+
+    /// Largest lane by the same tree.
+    #[inline(always)]
+    fn fold_max(self, a: Self::V) -> f32 {
+        let mut x = [0.0; LANES];
+        self.store(a, &mut x);
+        for half in [8, 4, 2, 1] {
+            for j in 0..half {
+                x[j] = if x[j] > x[j + half] { x[j] } else { x[j + half] };
+            }
+        }
+        x[0]
+    }
+}
+
+/// The nearest bf16, ties to even, as the low half of a word; subnormals become zero, NaN stays NaN.
+#[inline(always)]
+#[must_use]
+pub fn to_bf16(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = (bits.wrapping_add(0x7FFF + ((bits >> 16) & 1))) >> 16;
+    let rounded = if rounded & 0x7F80 == 0 { rounded & 0x8000 } else { rounded };
+    if x.is_nan() { (bits >> 16) | 0x40 } else { rounded }
+}

@@ -1,0 +1,183 @@
+//! Floor 0: the lanes in plain Rust, for machines without a set of our own and as the reference of the others.
+
+use super::{LANES, Simd};
+
+/// Plain Rust. Needs nothing of the processor.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalar;
+
+type V = [f32; LANES];
+
+#[inline(always)]
+fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
+    let mut out = a;
+    for i in 0..LANES {
+        out[i] = f(a[i], b[i]);
+    }
+    out
+}
+
+/// a * b + c, rounded once. Without the instruction, the product is exact in f64, the sum is rounded to odd there, and
+/// that makes the last rounding right (Boldo and Melquiond 2008); the C library's function is far slower.
+#[inline(always)]
+pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+        return a.mul_add(b, c);
+    }
+    let (p, c) = (f64::from(a) * f64::from(b), f64::from(c));
+    let sum = p + c;
+    // Knuth's two-sum: what `sum` lost.
+    let back = sum - p;
+    let lost = (p - (sum - back)) + (c - back);
+    let bits = sum.to_bits();
+    let inexact = lost != 0.0 && sum.is_finite() && bits & 1 == 0;
+    let away = (lost > 0.0) == (sum > 0.0);
+    let odd = if away { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
+    f64::from_bits(if inexact { odd } else { bits }) as f32
+}
+
+#[inline(always)]
+fn halves(word: f32) -> (f32, f32) {
+    let bits = word.to_bits();
+    (f32::from_bits(bits << 16), f32::from_bits(bits & 0xFFFF_0000))
+}
+
+impl Simd for Scalar {
+    type V = V;
+    type M = [bool; LANES];
+    const REGISTERS: usize = 16;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> V {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> V {
+        *x.first_chunk().expect("sixteen elements")
+    }
+    #[inline(always)]
+    fn store(self, x: V, out: &mut [f32]) {
+        *out.first_chunk_mut().expect("sixteen elements") = x;
+    }
+    #[inline(always)]
+    fn load_words(self, x: &[u8; 64]) -> V {
+        std::array::from_fn(|i| f32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]))
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[u8; 32]) -> V {
+        std::array::from_fn(|i| half::f16::from_le_bytes([x[2 * i], x[2 * i + 1]]).to_f32())
+    }
+    #[inline(always)]
+    fn load_bf16(self, x: &[u8; 32]) -> V {
+        std::array::from_fn(|i| f32::from_le_bytes([0, 0, x[2 * i], x[2 * i + 1]]))
+    }
+    #[inline(always)]
+    fn add(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn fma(self, a: V, b: V, c: V) -> V {
+        let mut out = c;
+        for i in 0..LANES {
+            out[i] = fma(a[i], b[i], c[i]);
+        }
+        out
+    }
+    #[inline(always)]
+    fn max(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn lt(self, a: V, b: V) -> [bool; LANES] {
+        std::array::from_fn(|i| a[i] < b[i])
+    }
+    #[inline(always)]
+    fn select(self, m: [bool; LANES], a: V, b: V) -> V {
+        let mut out = b;
+        for i in 0..LANES {
+            out[i] = if m[i] { a[i] } else { b[i] };
+        }
+        out
+    }
+    #[inline(always)]
+    fn copysign(self, a: V, b: V) -> V {
+        zip(a, b, f32::copysign)
+    }
+    #[inline(always)]
+    fn pow2(self, shifted: V) -> V {
+        shifted.map(|x| f32::from_bits(x.to_bits().wrapping_add(127) << 23))
+    }
+    #[inline(always)]
+    fn pair(self, low: V, high: V) -> V {
+        zip(low, high, |low, high| f32::from_bits((low.to_bits() >> 16) | (high.to_bits() & 0xFFFF_0000)))
+    }
+    #[inline(always)]
+    fn transpose(self, x: [V; LANES]) -> [V; LANES] {
+        let mut out = [[0.0; LANES]; LANES];
+        for i in 0..LANES {
+            for j in 0..LANES {
+                out[i][j] = x[j][i];
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    fn flush(self, pairs: V) -> V {
+        pairs.map(|word| {
+            let bits = word.to_bits();
+            let low = if bits & 0x0000_7F80 == 0 { 0x8000 } else { 0xFFFF };
+            let high = if bits & 0x7F80_0000 == 0 { 0x8000_0000 } else { 0xFFFF_0000 };
+            f32::from_bits(bits & (low | high))
+        })
+    }
+    #[inline(always)]
+    fn dot(self, acc: V, a: V, b: V) -> V {
+        let mut out = acc;
+        for i in 0..LANES {
+            let ((a0, a1), (b0, b1)) = (halves(a[i]), halves(b[i]));
+            out[i] = fma(a0, b0, fma(a1, b1, acc[i]));
+        }
+        out
+    }
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fma;
+
+    #[test]
+    fn the_emulated_fma_is_the_real_one() {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 32) as u32
+        };
+        let close = |bits: u32| f32::from_bits((bits & 0x807F_FFFF) | ((118 + bits % 19) << 23));
+        for i in 0..4_000_000 {
+            let x = [next(), next(), next()];
+            let [a, b, mut c] = if i % 2 == 0 { x.map(f32::from_bits) } else { x.map(close) };
+            if i % 16 == 1 {
+                c = -(a * b); // what is left is the product's rounding error
+            }
+            let (got, want) = (fma(a, b, c), a.mul_add(b, c));
+            assert!(
+                got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()),
+                "{a:e} {b:e} {c:e}: {got:e}"
+            );
+        }
+    }
+}

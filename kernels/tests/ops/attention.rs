@@ -1,0 +1,293 @@
+use crate::{Numbers, U, bits, close, isas, wide};
+use half::{bf16, f16};
+use kernels::attention::{AttendArgs, AttendShape, PAGE, Row, append, block, head_words, scratch_words};
+use kernels::{Cut, DType, Ops, Pages, StateMut, StateRef, TileMut, reference};
+
+/// Sequences, every position of which has a key and a value.
+struct World {
+    shape: AttendShape,
+    pages: Pages,
+    /// Page numbers of all sequences, and where each begins.
+    table: Vec<u32>,
+    seqs: Vec<u32>,
+    /// `[len, kv_heads * dim]` of each sequence.
+    keys: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
+    /// `[len, heads * dim]`
+    queries: Vec<Vec<f32>>,
+}
+
+impl World {
+    /// Pages of garbage (every bit set: NaN in each type), taken from the far end of the pool.
+    fn new(shape: AttendShape, lens: &[usize], seed: u64) -> World {
+        let mut numbers = Numbers::new(seed);
+        let mut pages = Pages::new(1, shape.kv_heads * head_words(shape.dim, shape.cache));
+        let (mut table, mut seqs) = (Vec::new(), Vec::new());
+        for len in lens {
+            seqs.push(table.len() as u32);
+            table.extend((0..len.div_ceil(PAGE)).map(|_| pages.alloc().unwrap()));
+        }
+        for id in &table {
+            pages.words_mut(*id).unwrap().fill(f32::from_bits(u32::MAX));
+        }
+        table.reverse(); // pages of a sequence neither rise nor lie together
+        let mut vecs =
+            |width: usize| lens.iter().map(|len| numbers.vec(len * width, 1.5)).collect::<Vec<_>>();
+        let (kv, q) = (shape.kv_heads * shape.dim, shape.heads * shape.dim);
+        let (keys, values, queries) = (vecs(kv), vecs(kv), vecs(q));
+        World { shape, pages, table, seqs, keys, values, queries }
+    }
+
+    fn args<'a>(&'a self, rows: &'a [Row], window: Option<u32>, causal: bool) -> AttendArgs<'a> {
+        let (shape, scale) = (self.shape, 0.7);
+        AttendArgs { shape, scale, window, causal, rows, pages: &self.table, seqs: &self.seqs }
+    }
+
+    fn gather(&self, from: &[Vec<f32>], rows: &[Row]) -> Vec<f32> {
+        let width =
+            |seq: usize| from[seq].len() / self.keys[seq].len() * self.shape.kv_heads * self.shape.dim;
+        rows.iter()
+            .flat_map(|r| {
+                from[r.seq as usize].chunks(width(r.seq as usize)).nth(r.pos as usize).unwrap().to_vec()
+            })
+            .collect()
+    }
+
+    fn append(&mut self, rows: &[Row]) {
+        let (k, v) = (self.gather(&self.keys, rows), self.gather(&self.values, rows));
+        let (table, seqs) = (self.table.clone(), self.seqs.clone());
+        let shape = self.shape;
+        let args =
+            AttendArgs { shape, scale: 1.0, window: None, causal: true, rows, pages: &table, seqs: &seqs };
+        let words = head_words(shape.dim, shape.cache);
+        append(&mut StateMut::whole(&mut self.pages, 0, words), &k, &v, &args);
+    }
+
+    /// Outputs `[rows, heads * dim]`, cut as given (or as is best) among `of` workers, over scratch full of NaN.
+    fn attend(&self, ops: &Ops, args: &AttendArgs, cut: Option<Cut>, of: usize) -> Vec<f32> {
+        let (rows, cols) = (args.rows.len(), self.shape.heads * self.shape.dim);
+        let best = block(&self.shape, rows);
+        let cut = cut.unwrap_or(Cut::Blocks { rows: best.0, cols: best.1 });
+        let (mut out, q) = (vec![f32::NAN; rows * cols], self.gather(&self.queries, args.rows));
+        for worker in 0..of {
+            let mut scratch = vec![f32::NAN; scratch_words(&self.shape)];
+            let mut tile = TileMut::part(&mut out, rows, cols, cut, worker, of);
+            (ops.attend)(&mut tile, &q, &StateRef::whole(&self.pages, 0), args, &mut scratch);
+        }
+        out
+    }
+
+    fn rounded(&self, x: &[f32]) -> Vec<f64> {
+        let round = |x: f32| match self.shape.cache {
+            DType::F16 => f16::from_f32(x).to_f32(),
+            DType::BF16 => bf16::from_f32(x).to_f32(),
+            _ => x,
+        };
+        x.iter().map(|x| f64::from(round(*x))).collect()
+    }
+
+    /// One head of one sequence's keys or values.
+    fn head(&self, from: &[f32], kv: usize) -> Vec<f64> {
+        let (dim, width) = (self.shape.dim, self.shape.kv_heads * self.shape.dim);
+        self.rounded(from).chunks(width).flat_map(|row| row[kv * dim..(kv + 1) * dim].to_vec()).collect()
+    }
+
+    /// Against the specification, each element within its own bound.
+    fn check(&self, got: &[f32], args: &AttendArgs) {
+        let (dim, heads) = (self.shape.dim, self.shape.heads);
+        let (group, scale) = (heads / self.shape.kv_heads, f64::from(args.scale));
+        let q = wide(&self.gather(&self.queries, args.rows));
+        for (r, row) in args.rows.iter().enumerate() {
+            let (seq, pos) = (row.seq as usize, row.pos as usize);
+            let len =
+                args.rows.iter().filter(|r| r.seq == row.seq).map(|r| r.pos as usize + 1).max().unwrap();
+            let seen = reference::seen(pos, len, args.causal, args.window.map(|w| w as usize));
+            for h in 0..heads {
+                let at = (r * heads + h) * dim;
+                let (k, v) = (self.head(&self.keys[seq], h / group), self.head(&self.values[seq], h / group));
+                let want = reference::attend(&q[at..at + dim], &k, &v, seen.clone(), scale);
+                let size: Vec<f64> = v.iter().map(|v| v.abs()).collect();
+                let size = reference::attend(&q[at..at + dim], &k, &size, seen.clone(), scale);
+                let dot = |k: &[f64]| q[at..at + dim].iter().zip(k).map(|(q, k)| (q * k).abs()).sum::<f64>();
+                let far = scale * k.chunks(dim).map(dot).fold(0.0, f64::max);
+                // A score is a chain of dim products and a scaling; relative to the maximum, whose own error cancels
+                // in the quotient, it rounds again. An error in a score is a relative one of its weight, twice: above
+                // and below the line. Then exp (2 ULP), a chain of at most PAGE weights, and a fold per chunk.
+                let folds = (seen.len() / PAGE + 2) as f64;
+                let off = 2.0 * U * (far * (dim as f64 + 4.0) + 4.0 + PAGE as f64 + 8.0 * folds);
+                close(
+                    &got[at..at + dim],
+                    &want,
+                    |i| off * size[i],
+                    &format!("{:?}, row {r}, head {h}", self.shape),
+                );
+            }
+        }
+    }
+}
+
+fn rows_of(seq: u32, positions: std::ops::Range<usize>) -> Vec<Row> {
+    positions.map(|pos| Row { seq, pos: pos as u32 }).collect()
+}
+
+const SHAPES: [(usize, usize, usize); 8] =
+    [(1, 1, 1), (3, 1, 7), (4, 2, 16), (9, 3, 64), (7, 1, 80), (2, 2, 33), (5, 5, 48), (8, 1, 256)];
+
+fn shapes() -> impl Iterator<Item = AttendShape> {
+    let caches = [DType::F32, DType::F16, DType::BF16];
+    SHAPES.into_iter().flat_map(move |(heads, kv_heads, dim)| {
+        caches.into_iter().map(move |cache| AttendShape { heads, kv_heads, dim, cache })
+    })
+}
+
+#[test]
+fn attention_is_what_the_paper_says() {
+    for shape in shapes() {
+        let len = if shape.dim > 64 { 70 } else { 150 };
+        let mut world = World::new(shape, &[len], 1);
+        let all = rows_of(0, 0..len);
+        world.append(&all);
+        for (window, causal) in [(None, true), (Some(1), true), (Some(67), true), (None, false)] {
+            let args = world.args(&all, window, causal);
+            let got = world.attend(Ops::best(), &args, None, 1);
+            world.check(&got, &args);
+        }
+    }
+}
+
+#[test]
+fn nothing_but_the_numbers_decides_the_bits() {
+    for shape in shapes() {
+        let mut world = World::new(shape, &[131, 5, 64], 2);
+        let rows: Vec<Row> = [rows_of(0, 0..131), rows_of(1, 0..5), rows_of(2, 0..64)].concat();
+        world.append(&rows);
+        let cols = shape.heads * shape.dim;
+        for (window, causal) in [(None, true), (Some(3), true), (Some(66), true), (None, false)] {
+            let args = world.args(&rows, window, causal);
+            let all = world.attend(isas()[0], &args, None, 1);
+            for ops in isas() {
+                for (rows, heads) in [(1, 1), (7, 1), (64, shape.heads), (13, shape.heads / shape.kv_heads)] {
+                    let queries = rows * heads.min(shape.heads / shape.kv_heads);
+                    if queries > 96 {
+                        continue; // more than scratch is made for
+                    }
+                    let cut = Cut::Blocks { rows, cols: heads * shape.dim };
+                    for of in [1, 2, 3, 7] {
+                        let got = world.attend(ops, &args, Some(cut), of);
+                        assert!(bits(&got) == bits(&all), "{shape:?} {window:?} {:?} {cut:?} {of}", ops.isa);
+                    }
+                }
+                if !causal {
+                    continue; // a row alone would be its whole sequence
+                }
+                for r in [0, 1, 63, 64, 65, 130, 133, 140, 199] {
+                    let alone = world.attend(ops, &world.args(&rows[r..=r], window, causal), None, 1);
+                    assert!(
+                        bits(&alone) == bits(&all[r * cols..][..cols]),
+                        "{shape:?} {window:?} row {r} alone"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn step_by_step_is_prefill_and_garbage_never_leaks() {
+    for shape in shapes().filter(|shape| shape.dim <= 80) {
+        for window in [None, Some(40)] {
+            let (len, seq) = (140, 0);
+            let rows = rows_of(seq, 0..len);
+            let mut whole = World::new(shape, &[len], 3);
+            whole.append(&rows);
+            let want = whole.attend(Ops::best(), &whole.args(&rows, window, true), None, 2);
+            assert!(want.iter().all(|x| x.is_finite()));
+            // Steps of one, then one of many: every page after the last row is still garbage.
+            let (mut world, mut got) = (World::new(shape, &[len], 3), Vec::new());
+            for step in (0..70).map(|p| p..p + 1).chain([70..100, 100..101, 101..140]) {
+                let rows = rows_of(seq, step);
+                world.append(&rows);
+                got.extend(world.attend(Ops::best(), &world.args(&rows, window, true), None, 1));
+            }
+            assert!(bits(&got) == bits(&want), "{shape:?} {window:?}");
+        }
+    }
+}
+
+#[test]
+fn a_later_value_of_nan_or_negative_zero_reaches_no_earlier_row() {
+    let shape = AttendShape { heads: 3, kv_heads: 1, dim: 16, cache: DType::F32 };
+    for bad in [f32::NAN, f32::INFINITY, -1.0] {
+        let mut world = World::new(shape, &[70], 4);
+        // Tiny negative outputs round to -0, which adding 0 * x would turn into 0.
+        world.values[0].fill(-0.0);
+        world.values[0][40 * 16..].fill(bad);
+        let rows = rows_of(0, 0..70);
+        world.append(&rows);
+        for ops in isas() {
+            let all = world.attend(ops, &world.args(&rows, None, true), None, 1);
+            let alone = world.attend(ops, &world.args(&rows[20..21], None, true), None, 1);
+            assert_eq!(bits(&all[20 * 48..][..48]), bits(&alone));
+            assert!(alone.iter().all(|x| *x == 0.0));
+        }
+    }
+}
+
+#[test]
+fn equal_scores_average_exactly() {
+    // exp(0) is exactly 1: values that are all 3 come out as 3, whatever their number.
+    let shape = AttendShape { heads: 2, kv_heads: 2, dim: 8, cache: DType::BF16 };
+    let mut world = World::new(shape, &[200], 5);
+    world.keys[0].fill(1.0);
+    world.values[0].fill(3.0);
+    let rows = rows_of(0, 0..200);
+    world.append(&rows);
+    for ops in isas() {
+        let got = world.attend(ops, &world.args(&rows, None, true), None, 1);
+        assert!(got.iter().all(|x| *x == 3.0));
+    }
+}
+
+#[test]
+fn infinite_scores_stay_where_they_are() {
+    // All keys of the first page score -inf: it counts for nothing, and the second page decides.
+    let shape = AttendShape { heads: 1, kv_heads: 1, dim: 2, cache: DType::F32 };
+    let mut world = World::new(shape, &[100], 6);
+    world.queries[0].fill(1.0);
+    world.keys[0][..2 * PAGE].fill(f32::NEG_INFINITY);
+    let rows = rows_of(0, 0..100);
+    world.append(&rows);
+    for ops in isas() {
+        let got = world.attend(ops, &world.args(&rows[99..], None, true), None, 1);
+        assert!(got.iter().all(|x| x.is_finite() && *x != 0.0), "{got:?}");
+    }
+}
+
+#[test]
+fn workers_append_their_own_heads() {
+    let shape = AttendShape { heads: 6, kv_heads: 3, dim: 5, cache: DType::F16 };
+    let mut world = World::new(shape, &[66], 7);
+    world.append(&rows_of(0, 0..66));
+    let (page, words) = (world.table[1] as usize, head_words(5, DType::F16));
+    let head = &world.pages.words(page as u32).unwrap()[2 * words..];
+    let halves: Vec<f16> = head
+        .iter()
+        .flat_map(|w| [w.to_bits() as u16, (w.to_bits() >> 16) as u16])
+        .map(f16::from_bits)
+        .collect();
+    let (keys, values) = halves.split_at(5 * PAGE);
+    for d in 0..5 {
+        let at = 65 * 15 + 10 + d;
+        assert_eq!(keys[d * PAGE + 1], f16::from_f32(world.keys[0][at]));
+        assert_eq!(values[5 + d], f16::from_f32(world.values[0][at]));
+        assert!(keys[d * PAGE + 2].is_nan(), "slots without a position are left alone");
+    }
+}
+
+#[test]
+fn no_rows_are_fine() {
+    for shape in shapes() {
+        let world = World::new(shape, &[0], 8);
+        assert!(world.attend(Ops::best(), &world.args(&[], None, true), None, 1).is_empty());
+    }
+}
