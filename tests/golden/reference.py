@@ -1,0 +1,94 @@
+"""What `make.py`, `make_gguf.py` and `make_smollm2.py` share: strong random weights, and what transformers answers.
+
+Every golden model is a folder with `expected.json` and `expected.safetensors` beside the files of the model:
+
+    expected.json   cases: one per input {ids, max_abs (largest |logit|), f32_error (largest difference between this
+                    reference and the same model in f64), bf16_error (the same for the model computed in bf16; only
+                    where the weights are bf16)}; greedy: {prompt, ids: the 16 most likely tokens one after the
+                    other, min_gap: the smallest lead of a chosen token over the second}
+    expected.safetensors   logits.0, logits.1, ...: [positions, vocab] f32, one tensor per case
+
+The logits are those of transformers in f32 with eager attention on one thread; stored 16-bit or quantised weights are
+widened to f32 first.
+"""
+
+import copy
+import json
+
+import torch
+from safetensors.torch import save_file
+
+GREEDY = 16
+LENGTHS = (1, 2, 23, 71)  # 71 is past one attention chunk of 64 and past every window and trained length used here
+
+
+def strengthen(model, seed):
+    """Gives every parameter values spread far enough that no two logits, heads or channels are alike."""
+    for i, (name, p) in enumerate(sorted(model.named_parameters())):
+        random = torch.Generator().manual_seed(1000 * seed + i)
+        if p.ndim == 1 and name.endswith("weight"):  # gains of norms
+            value = 0.3 + 1.4 * torch.rand(p.shape, generator=random)
+        elif p.ndim == 1:
+            value = 0.3 * torch.randn(p.shape, generator=random)
+        elif any(word in name for word in ("embed_tokens", "wte", "wpe")):
+            value = 0.4 * torch.randn(p.shape, generator=random)
+        else:
+            fan_in = p.shape[0] if "c_" in name else p.shape[1]  # Conv1D keeps a row per input
+            value = 1.5 * torch.randn(p.shape, generator=random) / fan_in**0.5
+        p.data = value.to(p.dtype)
+
+
+@torch.no_grad()
+def logits(model, ids):
+    return model(input_ids=torch.tensor([ids])).logits[0]
+
+
+def greedy(model, prompt):
+    ids, gap = list(prompt), float("inf")
+    for _ in range(GREEDY):
+        best = logits(model, ids)[-1].topk(2)
+        gap = min(gap, (best.values[0] - best.values[1]).item())
+        ids.append(best.indices[0].item())
+    return {"prompt": list(prompt), "ids": ids[len(prompt) :], "min_gap": gap}
+
+
+def telling(model, seed, tolerance):
+    """Greedy tokens of the first prompt that are varied and lead by more than an error in each of two logits."""
+    for attempt in range(100):
+        prompt = inputs(model.config.vocab_size, 1000 * attempt + seed)[2]
+        answer = greedy(model, prompt)
+        if len(set(answer["ids"])) >= 6 and answer["min_gap"] > 2 * tolerance:
+            return answer
+    raise AssertionError("too flat, or its greedy tokens hang on rounding")
+
+
+def inputs(vocab, seed):
+    random = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, vocab, (n,), generator=random).tolist() for n in LENGTHS]
+
+
+def record(model, folder, seed, bf16=False):
+    """Writes expected.* for `model`, which must hold the weights of `folder` in f32."""
+    torch.set_num_threads(1)
+    model = model.float().eval()
+    model.config._attn_implementation = "eager"
+    exact, rough = copy.deepcopy(model).double(), copy.deepcopy(model).bfloat16() if bf16 else None
+    cases, tensors = [], {}
+    for i, ids in enumerate(inputs(model.config.vocab_size, seed)):
+        out = logits(model, ids)
+        case = {"ids": ids, "max_abs": out.abs().max().item()}
+        case["f32_error"] = (out.double() - logits(exact, ids)).abs().max().item()
+        if rough:
+            case["bf16_error"] = (logits(rough, ids).float() - out).abs().max().item()
+        cases.append(case)
+        tensors[f"logits.{i}"] = out.contiguous()
+    answer = telling(model, seed, 2 * max(c.get("bf16_error", 1e-4 * c["max_abs"]) for c in cases))
+    worst = max(c["f32_error"] / c["max_abs"] for c in cases)
+    spread = tensors["logits.3"].std().item()
+    print(f"{folder.name}: f32 error {worst:.1e}, spread {spread:.2f}, gap {answer['min_gap']:.3f}, {answer['ids']}")
+    assert worst < 2e-5, "too sensitive to be a reference in f32"
+    assert spread > 0.5, "too flat to show a mistake"
+    rows = ",\n  ".join(json.dumps(case) for case in cases)
+    text = f'{{\n "cases": [\n  {rows}\n ],\n "greedy": {json.dumps(answer)}\n}}\n'
+    (folder / "expected.json").write_text(text)
+    save_file(tensors, folder / "expected.safetensors")
