@@ -3,10 +3,11 @@
 Every golden model is a folder with `expected.json` and `expected.safetensors` beside the files of the model:
 
     expected.json   cases: one per input {ids, max_abs (largest |logit|), f32_error (largest difference between this
-                    reference and the same model in f64), bf16_error (the same for the model computed in bf16; only
-                    where the weights are bf16)}; greedy: {prompt, ids: the 16 most likely tokens one after the
+                    reference and the same model in f64), bf16_error (largest difference to the same model whose
+                    linear layers round their inputs to bf16; only where the weights are bf16)}; greedy: {prompt, ids: the 16 most likely tokens one after the
                     other, min_gap: the smallest lead of a chosen token over the second}
-    expected.safetensors   logits.0, logits.1, ...: [positions, vocab] f32, one tensor per case
+    expected.safetensors   logits.0, logits.1, ...: [positions, vocab] f32, one tensor per case; for bf16 weights also
+                           rounded.0, ...: the same with the inputs of linear layers rounded to bf16
 
 The logits are those of transformers in f32 with eager attention on one thread; stored 16-bit or quantised weights are
 widened to f32 first.
@@ -52,6 +53,20 @@ def greedy(model, prompt):
     return {"prompt": list(prompt), "ids": ids[len(prompt) :], "min_gap": gap}
 
 
+def inputs(vocab, seed):
+    random = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, vocab, (n,), generator=random).tolist() for n in LENGTHS]
+
+
+def rounding(model):
+    """A copy whose linear layers round their inputs to bf16, to nearest even, and go on in f32."""
+    rough = copy.deepcopy(model)
+    for module in rough.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_pre_hook(lambda _, args: (args[0].bfloat16().float(),))
+    return rough
+
+
 def telling(model, rough, seed, tolerance):
     """Greedy tokens of the first prompt that are varied, lead by more than `tolerance` and are those of `rough` too."""
     for attempt in range(100):
@@ -69,14 +84,15 @@ def record(model, folder, seed, bf16=False):
     torch.set_num_threads(1)
     model = model.float().eval()
     model.config._attn_implementation = "eager"
-    exact, rough = copy.deepcopy(model).double(), copy.deepcopy(model).bfloat16() if bf16 else None
+    exact, rough = copy.deepcopy(model).double(), rounding(model) if bf16 else None
     cases, tensors = [], {}
     for i, ids in enumerate(inputs(model.config.vocab_size, seed)):
         out = logits(model, ids)
         case = {"ids": ids, "max_abs": out.abs().max().item()}
         case["f32_error"] = (out.double() - logits(exact, ids)).abs().max().item()
         if rough:
-            case["bf16_error"] = (logits(rough, ids).float() - out).abs().max().item()
+            tensors[f"rounded.{i}"] = logits(rough, ids).contiguous()
+            case["bf16_error"] = (tensors[f"rounded.{i}"] - out).abs().max().item()
         cases.append(case)
         tensors[f"logits.{i}"] = out.contiguous()
     answer = telling(model, rough, seed, 4e-4 * cases[2]["max_abs"])
