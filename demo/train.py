@@ -106,24 +106,26 @@ def main():
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     print(f"{model.num_parameters()} parameters, {len(ids)} training tokens, {len(held_ids)} held out", flush=True)
-    matrices = [p for p in model.parameters() if p.ndim == 2]
+    table = model.model.embed_tokens.weight
+    matrices = [p for p in model.parameters() if p.ndim == 2 and p is not table]
     vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95))
-    # fmt: off
+    # Muon for the matrices, AdamW for the embedding table and the norms.
+    muon = torch.optim.Muon(matrices, lr=0.0, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    groups = [{"params": [table], "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    adam = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95))
     log, start, step, peak, saved = open(f"{out}/log.jsonl", "w"), time.time(), 0, 4e-3, 0.0
-    # fmt: on
     while (done := (time.time() - start) / 60 / minutes) < 1:
         lr = peak * min(done / 0.02, 0.5 * (1 + math.cos(math.pi * done)))
-        for g in optimiser.param_groups:
+        for g in muon.param_groups + adam.param_groups:
             g["lr"] = max(lr, 1e-6)
         at = torch.randint(0, len(ids) - CONTEXT, (BATCH,))
         x = torch.stack([ids[i : i + CONTEXT] for i in at.tolist()])
         loss = model(input_ids=x, labels=x).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in (muon, adam):
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         step += 1
         if step % 100 == 0:
             row = {"step": step, "tokens": step * BATCH * CONTEXT, "loss": loss.item(), "minutes": done * minutes}

@@ -118,12 +118,6 @@ pub(crate) struct Charge {
     bytes: u64,
 }
 
-impl Charge {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
 impl Drop for Charge {
     fn drop(&mut self) {
         self.engine.used.fetch_sub(self.bytes, Relaxed);

@@ -40,6 +40,7 @@ impl Pool {
     }
 
     /// Pages that exist, held and set aside.
+    #[cfg(test)]
     pub fn pages_len(&self) -> usize {
         self.pages.len()
     }

@@ -28,7 +28,7 @@ fn threads_splits_and_steps_do_not_matter() {
                 assert!(got.windows(2).any(|w| w[0] != w[1]), "{family}: flat logits");
                 let want = want.get_or_insert(got.clone());
                 assert_eq!(got, *want, "{family} {dtype:?}/{cache:?}: {threads} threads");
-                for chunk in [1, 7, 64, 90] {
+                for chunk in [7, 64, 90] {
                     let config = SessionConfig { chunk, ..SessionConfig::default() };
                     let mut s = Session::new(&model, config).expect("a session");
                     s.prefill(&ids).expect("prefill");

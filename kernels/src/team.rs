@@ -16,12 +16,16 @@ use std::thread::JoinHandle;
 /// of a decode step keeps one worker ahead of another.
 const SPINS: usize = 4000;
 
+/// The same where there are more workers than processors: whoever spins then keeps from working the one it waits for.
+const CROWDED_SPINS: usize = 100;
+
 #[repr(align(128))] // two cache lines: the prefetcher pulls them in pairs
 struct Padded<T>(T);
 
 /// All `n` workers wait here for each other. Writes made before it are seen after it.
 pub(crate) struct Barrier {
     n: usize,
+    spins: usize,
     arrived: Padded<AtomicUsize>,
     round: Padded<AtomicUsize>,
     asleep: AtomicUsize,
@@ -31,8 +35,10 @@ pub(crate) struct Barrier {
 
 impl Barrier {
     fn new(n: usize) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Barrier {
             n,
+            spins: if n > processors { CROWDED_SPINS } else { SPINS },
             arrived: Padded(AtomicUsize::new(0)),
             round: Padded(AtomicUsize::new(0)),
             asleep: AtomicUsize::new(0),
@@ -56,7 +62,7 @@ impl Barrier {
             }
             return;
         }
-        for i in 0..SPINS {
+        for i in 0..self.spins {
             if self.round.0.load(Acquire) != round {
                 return;
             }

@@ -9,7 +9,7 @@ use inlaid::kernels::{DType, Isa, Order};
 use inlaid::model::{Model, ModelConfig};
 use inlaid::sample::SamplerConfig;
 use inlaid::session::{Session, SessionConfig};
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors_reference::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ pub fn write_model(config: &str, dtype: DType) -> TempDir {
     let views = tensors
         .iter()
         .map(|(name, (shape, bytes))| (name, TensorView::new(kind, shape.clone(), bytes).expect("a tensor")));
-    safetensors::serialize_to_file(views, None, &dir.path().join("model.safetensors"))
+    safetensors_reference::serialize_to_file(views, None, &dir.path().join("model.safetensors"))
         .expect("model.safetensors");
     dir
 }
