@@ -1,0 +1,249 @@
+//! Floor 6: options that several commands share, and opening a model as they say. Knows no command.
+
+use crate::demo;
+use crate::interrupt;
+use crate::output::{Bar, Failure, Unit, note};
+use clap::{Args, ValueEnum};
+use inlaid::engine::{Engine, EngineConfig};
+use inlaid::format::files::Files;
+use inlaid::model::{Model, ModelConfig};
+use inlaid::sample::SamplerConfig;
+use inlaid::session::{Session, SessionConfig};
+use kernels::{DType, Isa};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The files that MODEL means.
+///
+/// # Errors
+/// As [`Files::at`].
+pub fn files(model: &Path) -> Result<Files, Failure> {
+    Ok(if model == Path::new(demo::NAME) { demo::files()? } else { Files::at(model)? })
+}
+
+/// MODEL, where it may be left out.
+#[derive(Args)]
+pub struct ModelArg {
+    /// Directory, .safetensors file with its config beside it, .gguf file, or `demo`
+    #[arg(value_name = "MODEL", default_value = demo::NAME)]
+    pub model: PathBuf,
+}
+
+/// Dense types.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Dense {
+    /// 32-bit floats
+    F32,
+    /// 16-bit floats
+    F16,
+    /// The upper halves of 32-bit floats
+    Bf16,
+}
+
+impl Dense {
+    /// The kernels' name for it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Dense::F32 => DType::F32,
+            Dense::F16 => DType::F16,
+            Dense::Bf16 => DType::BF16,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Instructions {
+    /// Plain code
+    Scalar,
+    /// AVX2 with FMA and F16C
+    Avx2,
+    /// AVX-512
+    Avx512,
+}
+
+/// How a model runs.
+#[derive(Args)]
+#[command(next_help_heading = "How it runs")]
+pub struct Run {
+    /// Threads that compute [default: as many as this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Kernels to use; the results have the same bits [default: the best of this machine]
+    #[arg(long, value_enum, hide_possible_values = false)]
+    isa: Option<Instructions>,
+    /// Type of cached keys and values [default: f32 for a model with f32 weights, else f16]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    kv: Option<Dense>,
+    /// Read weights into memory instead of mapping the file
+    #[arg(long)]
+    copy: bool,
+    /// Most tokens that prompt and answer have together [default: what is needed or the model was made for]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
+    pub context: Option<usize>,
+    /// Say on standard error what the engine does
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+impl Run {
+    /// An engine as the options say.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn engine(&self) -> Result<Arc<Engine>, Failure> {
+        let isa = self.isa.map(|isa| match isa {
+            Instructions::Scalar => Isa::Scalar,
+            Instructions::Avx2 => Isa::Avx2,
+            Instructions::Avx512 => Isa::Avx512,
+        });
+        let mut config =
+            EngineConfig { threads: self.threads.map_or(0, usize::from), isa, ..EngineConfig::default() };
+        if self.verbose {
+            config.log = Some(Box::new(|_, message| note(message)));
+        }
+        Ok(Engine::new(config)?)
+    }
+
+    /// Opens MODEL on an engine of its own.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open(&self, model: &Path) -> Result<Arc<Model>, Failure> {
+        self.open_on(&self.engine()?, &files(model)?, true)
+    }
+
+    /// Opens a model's files, with its tokenizer or without.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_on(
+        &self,
+        engine: &Arc<Engine>,
+        files: &Files,
+        tokenizer: bool,
+    ) -> Result<Arc<Model>, Failure> {
+        let mut bar = Bar::new("loading", Unit::Bytes);
+        let mut tell = |done, total| {
+            bar.at(done, total);
+            interrupt::flow()
+        };
+        let config = ModelConfig {
+            cache: self.kv.map(Dense::dtype),
+            copy: self.copy,
+            no_tokenizer: !tokenizer,
+            progress: Some(&mut tell),
+        };
+        Ok(Model::open(engine, files, config)?)
+    }
+
+    /// A session for `wanted` tokens, or as many as the option says.
+    ///
+    /// # Errors
+    /// `Usage` where the option is beyond the model; as [`Session::new`].
+    pub fn session(
+        &self,
+        model: &Arc<Model>,
+        wanted: usize,
+        sampler: SamplerConfig,
+    ) -> Result<Session, Failure> {
+        let most = model.arch().max_positions;
+        if let Some(context) = self.context.filter(|context| *context > most) {
+            return Err(Failure::Usage(format!(
+                "--context: expected at most {most} for this model, found {context}"
+            )));
+        }
+        let context = self.context.unwrap_or(wanted.clamp(1, most));
+        Ok(Session::new(model, SessionConfig { context, sampler, ..SessionConfig::default() })?)
+    }
+}
+
+/// How tokens are chosen.
+#[derive(Args)]
+#[command(next_help_heading = "How tokens are chosen")]
+pub struct Sampling {
+    /// Divides the logits; 0 always takes the most likely token
+    #[arg(long, value_name = "T", value_parser = not_negative)]
+    pub temperature: Option<f32>,
+    /// Only the K most likely tokens; 0: all
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Only the most likely tokens that have probability P together
+    #[arg(long, value_name = "P", value_parser = mass)]
+    pub top_p: Option<f32>,
+    /// Only tokens with at least this share of the highest probability
+    #[arg(long, value_name = "P", value_parser = share)]
+    pub min_p: Option<f32>,
+    /// Divides positive logits of tokens seen before, multiplies negative ones; 1: none
+    #[arg(long, value_name = "X", value_parser = positive)]
+    pub repetition_penalty: Option<f32>,
+    /// Taken from a token's logit once for each time it was seen
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    pub frequency_penalty: Option<f32>,
+    /// Taken from a token's logit if it was seen
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    pub presence_penalty: Option<f32>,
+    /// Added to the logit of a token, as ID=X; `-inf` bans it; may be given several times
+    #[arg(long, value_name = "ID=X", value_parser = bias)]
+    pub logit_bias: Vec<(u32, f32)>,
+    /// The same seed gives the same text
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// `base` with what was given.
+    pub fn over(&self, base: SamplerConfig) -> SamplerConfig {
+        SamplerConfig {
+            temperature: self.temperature.unwrap_or(base.temperature),
+            top_k: self.top_k.unwrap_or(base.top_k),
+            top_p: self.top_p.unwrap_or(base.top_p),
+            min_p: self.min_p.unwrap_or(base.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(base.repetition_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
+            logit_bias: self.logit_bias.clone(),
+            seed: self.seed,
+            ..base
+        }
+    }
+}
+
+/// A count of one or more.
+///
+/// # Errors
+/// A line for the user.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| "expected a whole number of 1 or more".to_owned())
+}
+
+fn number(text: &str, expected: &str, is: impl Fn(f32) -> bool) -> Result<f32, String> {
+    let value: Option<f32> = text.parse().ok().filter(|value: &f32| value.is_finite() && is(*value));
+    value.ok_or_else(|| format!("expected {expected}"))
+}
+
+fn not_negative(text: &str) -> Result<f32, String> {
+    number(text, "a number of 0 or more", |x| x >= 0.0)
+}
+
+fn mass(text: &str) -> Result<f32, String> {
+    number(text, "a number above 0 and at most 1", |x| x > 0.0 && x <= 1.0)
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    number(text, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    number(text, "a number above 0", |x| x > 0.0)
+}
+
+fn finite(text: &str) -> Result<f32, String> {
+    number(text, "a number", |_| true)
+}
+
+fn bias(text: &str) -> Result<(u32, f32), String> {
+    let parsed = text.split_once('=').and_then(|(id, x)| Some((id.parse().ok()?, x.parse::<f32>().ok()?)));
+    parsed
+        .filter(|(_, x)| *x < f32::INFINITY)
+        .ok_or_else(|| "expected a token id, `=` and a number".to_owned())
+}
