@@ -6,6 +6,8 @@
 
 pub mod arch;
 mod block;
+#[cfg(feature = "chat-template")]
+pub mod chat;
 pub mod engine;
 pub mod error;
 mod exec;
