@@ -3,9 +3,11 @@
 use super::{AttendArgs, PAGE, head_words};
 use crate::dtype::DType;
 use crate::pages::StateMut;
-use half::{bf16, f16};
+use crate::simd::to_bf16;
+use half::f16;
 
-/// Writes `k`, `v` `[rows, kv_heads * dim]` of this worker's heads into the pages of the rows' sequences.
+/// Writes `k`, `v` `[rows, kv_heads * dim]` of this worker's heads into the pages of the rows' sequences, rounded to
+/// nearest even; bf16 results that are subnormal become zero.
 ///
 /// Panics where a row's position has no page.
 pub fn append(state: &mut StateMut, k: &[f32], v: &[f32], args: &AttendArgs) {
@@ -19,7 +21,7 @@ pub fn append(state: &mut StateMut, k: &[f32], v: &[f32], args: &AttendArgs) {
             let (k, v) = (&k[at..at + dim], &v[at..at + dim]);
             match shape.cache {
                 DType::F16 => put(bytemuck::cast_slice_mut(page), k, v, slot, |x| f16::from_f32(x).to_bits()),
-                DType::BF16 => put(bytemuck::cast_slice_mut(page), k, v, slot, to_bf16),
+                DType::BF16 => put(bytemuck::cast_slice_mut(page), k, v, slot, |x| to_bf16(x) as u16),
                 _ => put(page, k, v, slot, |x| x),
             }
         }
@@ -36,12 +38,6 @@ fn put<T: Copy>(page: &mut [T], k: &[f32], v: &[f32], slot: usize, round: impl F
     for (value, v) in values[slot * v.len()..].iter_mut().zip(v) {
         *value = round(*v);
     }
-}
-
-/// Nearest even; subnormal results become zeros of their sign, as everywhere bf16 is written.
-fn to_bf16(x: f32) -> u16 {
-    let bits = bf16::from_f32(x).to_bits();
-    if bits & 0x7f80 == 0 { bits & 0x8000 } else { bits }
 }
 
 impl AttendArgs<'_> {

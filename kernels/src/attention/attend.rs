@@ -6,6 +6,7 @@ use crate::dtype::DType;
 use crate::ops::per_isa;
 use crate::pages::StateRef;
 use crate::plan::TileMut;
+use crate::quant::dequantize_row;
 use crate::simd::{LANES, Simd};
 use std::ops::Range;
 
@@ -254,6 +255,11 @@ impl<'a> Room<'a> {
 
 /// 16-bit numbers as f32.
 #[inline(always)]
-fn widen<S: Simd>(_: S, from: DType, out: &mut [f32], bytes: &[u8]) {
-    crate::quant::dequantize_row(from, bytes, out);
+fn widen<S: Simd>(s: S, from: DType, out: &mut [f32], bytes: &[u8]) {
+    let ((out, last), (bytes, tail)) = (out.as_chunks_mut::<LANES>(), bytes.as_chunks::<{ 2 * LANES }>());
+    for (out, bytes) in out.iter_mut().zip(bytes) {
+        let x = if from == DType::F16 { s.load_f16(bytes) } else { s.load_bf16(bytes) };
+        s.store(x, out);
+    }
+    dequantize_row(from, tail, last);
 }
