@@ -1,3 +1,5 @@
+//! Activations: every branch of their polynomials, alone and as a gate.
+
 use crate::{LENGTHS, Numbers, U, bits, close, same_bits, wide};
 use kernels::act::Act;
 use kernels::{Cut, reference};

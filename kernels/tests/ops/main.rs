@@ -3,28 +3,30 @@
 
 mod act;
 mod attention;
+mod embed;
 mod norm;
 mod rope;
 mod softmax;
 
+use kernels::ops::Isa;
 use kernels::{Cut, Ops, TileMut};
 
 /// Half the distance from 1 to the next f32: the relative error of one rounding.
-pub const U: f64 = f32::EPSILON as f64 / 2.0;
+pub(crate) const U: f64 = f32::EPSILON as f64 / 2.0;
 
 /// Lengths around every boundary: nothing, one, primes, a vector, two, and their neighbours.
-pub const LENGTHS: [usize; 13] = [1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 64, 127, 576];
+pub(crate) const LENGTHS: [usize; 13] = [1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 64, 127, 576];
 
 /// Counter-based numbers, so that a case does not depend on those before it.
-pub struct Numbers(u64);
+pub(crate) struct Numbers(u64);
 
 impl Numbers {
-    pub fn new(seed: u64) -> Numbers {
+    pub(crate) fn new(seed: u64) -> Numbers {
         Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
     /// SplitMix64 (Steele et al. 2014).
-    pub fn bits(&mut self) -> u64 {
+    pub(crate) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -32,30 +34,30 @@ impl Numbers {
     }
 
     /// From -1 to 1.
-    pub fn next(&mut self) -> f32 {
+    pub(crate) fn next(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1u32 << 23) as f32 - 1.0
     }
 
-    pub fn vec(&mut self, n: usize, scale: f32) -> Vec<f32> {
+    pub(crate) fn vec(&mut self, n: usize, scale: f32) -> Vec<f32> {
         (0..n).map(|_| self.next() * scale).collect()
     }
 }
 
-pub fn wide(x: &[f32]) -> Vec<f64> {
+pub(crate) fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|x| f64::from(*x)).collect()
 }
 
-pub fn bits(x: &[f32]) -> Vec<u32> {
+pub(crate) fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-/// The table of each instruction set; those this machine lacks are named once.
-pub fn isas() -> &'static [&'static Ops] {
+/// Every table of this machine; instruction sets that it lacks are named once.
+pub(crate) fn isas() -> Vec<&'static Ops> {
     static SAY: std::sync::Once = std::sync::Once::new();
     SAY.call_once(|| {
-        for name in ["scalar", "avx2", "avx512"] {
-            if Ops::named(name).is_none() {
-                eprintln!("skipped: {name}, which this machine lacks");
+        for isa in [Isa::Scalar, Isa::Avx2, Isa::Avx512] {
+            if let Err(why) = Ops::of(isa) {
+                eprintln!("skipped: {why}");
             }
         }
     });
@@ -64,7 +66,7 @@ pub fn isas() -> &'static [&'static Ops] {
 
 /// What `work` writes into `[rows, cols]` as a whole, after checking that no instruction set and no sharing among
 /// workers changes a bit of it.
-pub fn same_bits(rows: usize, cols: usize, cut: Cut, work: impl Fn(&Ops, &mut TileMut)) -> Vec<f32> {
+pub(crate) fn same_bits(rows: usize, cols: usize, cut: Cut, work: impl Fn(&Ops, &mut TileMut)) -> Vec<f32> {
     let run = |ops: &Ops, of: usize| {
         let mut out = vec![f32::NAN; rows * cols];
         for worker in 0..of {
@@ -75,14 +77,14 @@ pub fn same_bits(rows: usize, cols: usize, cut: Cut, work: impl Fn(&Ops, &mut Ti
     let first = run(isas()[0], 1);
     for ops in isas() {
         for of in [1, 2, 3, 7] {
-            assert_eq!(bits(&run(ops, of)), bits(&first), "{:?}, {of} workers", ops.isa);
+            assert_eq!(bits(&run(ops, of)), bits(&first), "{}, {of} workers", ops.name());
         }
     }
     first
 }
 
 /// Each element within its own bound.
-pub fn close(got: &[f32], want: &[f64], bound: impl Fn(usize) -> f64, what: &str) {
+pub(crate) fn close(got: &[f32], want: &[f64], bound: impl Fn(usize) -> f64, what: &str) {
     assert_eq!(got.len(), want.len(), "{what}");
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         let off = (f64::from(*got) - want).abs();

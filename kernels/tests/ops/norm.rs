@@ -1,3 +1,5 @@
+//! RMSNorm and LayerNorm.
+
 use crate::{LENGTHS, Numbers, U, close, same_bits, wide};
 use kernels::norm::Norm;
 use kernels::{Cut, reference};

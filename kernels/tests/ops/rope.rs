@@ -1,3 +1,5 @@
+//! Rotary positions, whole and partial, and the frequencies of each scaling.
+
 use crate::{Numbers, U, bits, close, same_bits, wide};
 use kernels::rope::{Rope, Scaling, turns};
 use kernels::{Cut, reference};

@@ -1,3 +1,5 @@
+//! Softmax and log-probabilities.
+
 use crate::{LENGTHS, Numbers, U, bits, close, isas, same_bits, wide};
 use kernels::{Cut, reference};
 
