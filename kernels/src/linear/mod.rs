@@ -124,11 +124,35 @@ fn linear_with<S: Simd>(
     add: Option<&[f32]>,
     scratch: &mut [f32],
 ) {
-    let after = After { n: w.n(), bias, add };
-    match w.dtype() {
-        DType::BF16 => panels::<S, Bf16>(s, out, x, rows, w, &after, scratch),
-        DType::F16 => panels::<S, F16>(s, out, x, rows, w, &after, scratch),
-        _ => panels::<S, F32>(s, out, x, rows, w, &after, scratch),
+    let (cols, pack, k) = (out.cols(), Pack::of(w.dtype()), w.k());
+    if rows == 0 || cols.is_empty() {
+        return;
+    }
+    assert!(cols.end <= w.n(), "{} outputs of {}", cols.end, w.n());
+    let (after, words) = (After { n: w.n(), bias, add }, pack.words(k));
+    let (panel, spare) = scratch.split_at_mut(words * PANEL);
+    let panel = panel.as_chunks_mut::<PANEL>().0;
+    let direct = rows == 1 && w.order() == Order::Nk && w.dtype().block() == 1;
+    for first in cols.clone().step_by(PANEL) {
+        if out.stop() {
+            return;
+        }
+        let lanes = PANEL.min(cols.end - first);
+        if direct && lanes == PANEL {
+            one_row(s, out, x, w, first, &after);
+            continue;
+        }
+        panel::fill(s, panel, spare, w, first);
+        let (stride, mut r) = (if rows == 1 { 1 } else { tile::rows::<S>() }, 0);
+        while r < rows {
+            let m = stride.min(rows - r);
+            let x = &x[r * words..][..words * stride];
+            match pack {
+                Pack::F32 => some_rows::<S, F32>(s, out, panel, x, [r, m, stride], first, lanes, &after),
+                Pack::Bf16 => some_rows::<S, Bf16>(s, out, panel, x, [r, m, stride], first, lanes, &after),
+            }
+            r += m;
+        }
     }
 }
 
@@ -160,58 +184,23 @@ impl After<'_> {
     }
 }
 
+/// 32 outputs of one row, straight from the file.
 #[inline(always)]
-fn panels<S: Simd, E: Elem>(
-    s: S,
-    out: &mut TileMut,
-    x: &[f32],
-    rows: usize,
-    w: &Matrix,
-    after: &After,
-    scratch: &mut [f32],
-) {
-    let cols = out.cols();
-    if rows == 0 || cols.is_empty() {
-        return;
-    }
-    assert!(cols.end <= w.n(), "{} outputs of {}", cols.end, w.n());
-    let words = w.k().div_ceil(E::K);
-    let (panel, spare) = scratch.split_at_mut(words * PANEL);
-    let panel = panel.as_chunks_mut::<PANEL>().0;
-    let direct = rows == 1 && w.order() == Order::Nk && w.dtype().block() == 1;
-    for first in cols.clone().step_by(PANEL) {
-        if out.stop() {
-            return;
-        }
-        let lanes = PANEL.min(cols.end - first);
-        if direct && lanes == PANEL {
-            for half in [0, LANES] {
-                let mut sums = [0.0; LANES];
-                s.store(row::sixteen::<S, E>(s, w, first + half, x), &mut sums);
-                after.store(out, 0, first + half, &sums);
-            }
-            continue;
-        }
-        panel::fill(s, panel, spare, w, first);
-        let (stride, mut r) = (if rows == 1 { 1 } else { tile::rows::<S>() }, 0);
-        while r < rows {
-            let m = stride.min(rows - r);
-            some_rows::<S, E>(
-                s,
-                out,
-                panel,
-                &x[r * words..][..words * stride],
-                [r, m, stride],
-                first,
-                lanes,
-                after,
-            );
-            r += m;
-        }
+fn one_row<S: Simd>(s: S, out: &mut TileMut, x: &[f32], w: &Matrix, first: usize, after: &After) {
+    for half in [0, LANES] {
+        let sums = match w.dtype() {
+            DType::BF16 => row::sixteen::<S, Bf16>(s, w, first + half, x),
+            DType::F16 => row::sixteen::<S, F16>(s, w, first + half, x),
+            _ => row::sixteen::<S, F32>(s, w, first + half, x),
+        };
+        let mut lanes = [0.0; LANES];
+        s.store(sums, &mut lanes);
+        after.store(out, 0, first + half, &lanes);
     }
 }
 
-/// A tile of `m` rows from row `r`, packed with `stride`.
+/// A tile of `m` rows from row `r`, packed with `stride`. The next larger width that is compiled takes them: the rows
+/// beyond are computed from whatever the packed piece holds there, and dropped.
 #[inline(always)]
 fn some_rows<S: Simd, E: Elem>(
     s: S,
@@ -226,9 +215,9 @@ fn some_rows<S: Simd, E: Elem>(
     macro_rules! tiles {
         ($($m:literal)*) => {
             match m {
-                $($m => {
+                $(..=$m => {
                     let sums = tile::tile::<S, E, $m>(s, panel, x, stride);
-                    for i in 0..$m {
+                    for i in 0..m {
                         after.store(out, r + i, first, &sums[i][..lanes]);
                     }
                 })*
@@ -236,5 +225,10 @@ fn some_rows<S: Simd, E: Elem>(
             }
         };
     }
-    tiles!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    // A constant block, so that the widths of the other instruction sets are not even compiled.
+    if const { S::REGISTERS >= 32 } {
+        tiles!(1 2 4 8 14);
+    } else {
+        tiles!(1 2 4 6);
+    }
 }

@@ -20,7 +20,7 @@ pub fn tile<S: Simd, E: Elem, const M: usize>(
     stride: usize,
 ) -> [[f32; PANEL]; M] {
     let mut out = [[0.0; PANEL]; M];
-    if S::REGISTERS >= 32 {
+    if const { S::REGISTERS >= 32 } {
         chains::<S, E, M, 2>(s, &mut out, panel, x, stride, 0);
     } else {
         chains::<S, E, M, 1>(s, &mut out, panel, x, stride, 0);
