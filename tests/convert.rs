@@ -2,7 +2,7 @@
 
 use half::bf16;
 use inlaid::Error;
-use inlaid::format::convert::convert;
+use inlaid::format::convert::{convert, convert_in_shards};
 use inlaid::format::files::{Files, Load, Part};
 use inlaid::format::tensors::Tensors;
 use inlaid::format::write::{Planned, safetensors, whole_file};
@@ -132,6 +132,44 @@ fn a_gguf_file_becomes_a_directory_of_the_same_values() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn weights_beyond_a_shard_are_cut_and_indexed() {
+    let (source, dir) = (gguf("llama.gguf"), tempfile::tempdir().unwrap());
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    convert(&source, &whole, DType::F32, &mut None).unwrap();
+    let total: usize =
+        source.tensors(Load::Map, &mut None).unwrap().iter().map(|(_, tensor)| 4 * tensor.elements()).sum();
+    let mut seen = Vec::new();
+    let mut tell = |done, total| {
+        seen.push((done, total));
+        ControlFlow::Continue(())
+    };
+    // Smaller than the largest tensor, which then has a file of its own.
+    let shard = total as u64 / 7;
+    convert_in_shards(&source, &cut, DType::F32, shard, &mut Some(&mut tell)).unwrap();
+    assert!(seen.is_sorted() && seen.last().is_some_and(|(done, total)| done == total));
+    let shards = names(&cut).into_iter().filter(|name| name.contains("-of-")).collect::<Vec<_>>();
+    assert!(shards.len() > 2 && !cut.join("model.safetensors").exists(), "{shards:?}");
+    for (i, name) in shards.iter().enumerate() {
+        assert_eq!(*name, format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len()));
+        let file = fs::read(cut.join(name)).unwrap();
+        let read = SafeTensors::deserialize(&file).unwrap();
+        let bytes: usize = read.tensors().iter().map(|(_, tensor)| tensor.data().len()).sum();
+        assert!(bytes as u64 <= shard || read.len() == 1, "{name}: {bytes}");
+    }
+    let index = fs::read_to_string(cut.join("model.safetensors.index.json")).unwrap();
+    assert!(index.contains(&format!("\"total_size\": {total}")), "{index}");
+    let [one, many] = [whole, cut].map(|dir| Files::at(dir).unwrap().tensors(Load::Map, &mut None).unwrap());
+    assert!(one.names().eq(many.names()));
+    for name in one.names() {
+        assert_eq!(
+            one.get(name).unwrap().unwrap().bytes(),
+            many.get(name).unwrap().unwrap().bytes(),
+            "{name}"
+        );
     }
 }
 

@@ -1,28 +1,46 @@
 //! Floor 3: a model's weights and configs written as a Hugging Face directory, in one dense type. Knows how GGUF files
 //! store what, and no tokenizer: who converts a whole model writes that beside.
 
-use super::files::{Files, Load};
+use super::bad;
+use super::files::{Files, INDEX, Load, SINGLE};
 use super::gguf::{Rows, rows};
 use super::source::Progress;
 use super::tensors::TensorRef;
 use super::write::{Planned, safetensors, whole_file};
-use super::{bad, files::SINGLE};
 use crate::error::{Error, Result};
 use half::{bf16, f16};
 use kernels::DType;
 use kernels::quant::dequantize_row;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::io::Write;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
-/// Writes `config.json`, `generation_config.json` and `model.safetensors` of the model in `files` to the directory `out`,
-/// with all weights as `to`: f32, f16 or bf16, rounded to nearest even. Tensors that no kernel reads are left out.
+/// Most bytes of tensors in one file of weights, unless a single tensor has more.
+pub const SHARD: u64 = 4 << 30;
+
+/// Writes `config.json`, `generation_config.json` and the weights of the model in `files` to the directory `out`, with all
+/// weights as `to`: f32, f16 or bf16, rounded to nearest even; in one file up to [`SHARD`] bytes, else in several with
+/// their index. Tensors that no kernel reads are left out.
 ///
 /// # Errors
 /// As [`Files::config`] and [`Files::tensors`]; `Tensor` for a value that is finite in the source and not in `to`; `Io`,
 /// `Memory`, `Cancelled`. Each file is written whole or not at all.
 pub fn convert(files: &Files, out: &Path, to: DType, progress: &mut Option<Progress>) -> Result<()> {
+    convert_in_shards(files, out, to, SHARD, progress)
+}
+
+/// The same with files of at most `shard` bytes of tensors.
+///
+/// # Errors
+/// As [`convert`].
+pub fn convert_in_shards(
+    files: &Files,
+    out: &Path,
+    to: DType,
+    shard: u64,
+    progress: &mut Option<Progress>,
+) -> Result<()> {
     let torch = match to {
         DType::F32 => "float32",
         DType::F16 => "float16",
@@ -42,18 +60,7 @@ pub fn convert(files: &Files, out: &Path, to: DType, progress: &mut Option<Progr
         list.push((Planned { name: name.to_owned(), dtype: to, shape: whole.shape()? }, whole));
     }
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
-    let path = out.join(SINGLE);
-    let (planned, wholes): (Vec<Planned>, Vec<Whole>) = list.into_iter().unzip();
-    let (mut done, total) = (0, wholes.iter().map(|whole| whole.tensor.bytes().len() as u64).sum());
-    safetensors(&path, &planned, |i, file| {
-        let Some(whole) = wholes.get(i) else { return Ok(()) };
-        whole.write(&path, file)?;
-        done += whole.tensor.bytes().len() as u64;
-        match progress.as_mut().map(|tell| tell(done, total)) {
-            Some(ControlFlow::Break(())) => Err(Error::Cancelled),
-            _ => Ok(()),
-        }
-    })?;
+    write_weights(out, list, shard, progress)?;
 
     let mut map = config.object_itself().clone();
     // Rows are back in the order that needs no such key.
@@ -69,6 +76,58 @@ pub fn convert(files: &Files, out: &Path, to: DType, progress: &mut Option<Progr
     write_json(&out.join("generation_config.json"), generation)
 }
 
+/// Writes tensors in their order, to one file or to several and their index.
+fn write_weights(
+    out: &Path,
+    list: Vec<(Planned, Whole)>,
+    shard: u64,
+    progress: &mut Option<Progress>,
+) -> Result<()> {
+    let (planned, wholes): (Vec<Planned>, Vec<Whole>) = list.into_iter().unzip();
+    let (mut done, total) = (0, wholes.iter().map(|whole| whole.tensor.bytes().len() as u64).sum());
+    let parts = shards(&wholes, shard);
+    let (mut map, mut bytes) = (Map::new(), 0);
+    for (i, part) in parts.iter().enumerate() {
+        let name = match parts.len() {
+            1 => SINGLE.to_owned(),
+            of => format!("model-{:05}-of-{of:05}.safetensors", i + 1),
+        };
+        let path = out.join(&name);
+        let (planned, wholes) = (&planned[part.clone()], &wholes[part.clone()]);
+        safetensors(&path, planned, |i, file| {
+            let Some(whole) = wholes.get(i) else { return Ok(()) };
+            whole.write(&path, file)?;
+            done += whole.tensor.bytes().len() as u64;
+            match progress.as_mut().map(|tell| tell(done, total)) {
+                Some(ControlFlow::Break(())) => Err(Error::Cancelled),
+                _ => Ok(()),
+            }
+        })?;
+        bytes += wholes.iter().map(Whole::bytes).sum::<u64>();
+        map.extend(planned.iter().map(|tensor| (tensor.name.clone(), name.clone().into())));
+    }
+    if parts.len() == 1 {
+        return Ok(());
+    }
+    let index = json!({"metadata": {"total_size": bytes}, "weight_map": map});
+    write_json(&out.join(INDEX), index.as_object().cloned().unwrap_or_default())
+}
+
+/// Cuts a list of tensors where a file would hold more than `most` bytes: at least one part, none empty but of an empty
+/// list.
+fn shards(wholes: &[Whole], most: u64) -> Vec<Range<usize>> {
+    let (mut parts, mut first, mut bytes) = (Vec::new(), 0, 0_u64);
+    for (i, whole) in wholes.iter().enumerate() {
+        if i > first && bytes.saturating_add(whole.bytes()) > most {
+            parts.push(first..i);
+            (first, bytes) = (i, 0);
+        }
+        bytes = bytes.saturating_add(whole.bytes());
+    }
+    parts.push(first..wholes.len());
+    parts
+}
+
 fn write_json(path: &Path, map: Map<String, Value>) -> Result<()> {
     whole_file(path, |out| writeln!(out, "{:#}", Value::Object(map)).map_err(Error::io(path)))
 }
@@ -82,6 +141,11 @@ struct Whole<'a> {
 }
 
 impl Whole<'_> {
+    /// Bytes in the new file.
+    fn bytes(&self) -> u64 {
+        (self.tensor.elements() as u64).saturating_mul(self.to.block_bytes() as u64)
+    }
+
     /// Its shape in the new file.
     fn shape(&self) -> Result<Vec<usize>> {
         let shape = self.tensor.shape();
