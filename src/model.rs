@@ -16,7 +16,7 @@ use kernels::attention::PAGE;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-#[cfg(any())]
+#[cfg(feature = "chat-template")]
 use crate::chat::ChatTemplate;
 #[cfg(feature = "tokenizer")]
 use crate::tokenizer::Tokenizer;
@@ -76,7 +76,7 @@ pub struct Model {
     _charge: Charge,
     #[cfg(feature = "tokenizer")]
     tokenizer: Option<Tokenizer>,
-    #[cfg(any())]
+    #[cfg(feature = "chat-template")]
     template: Option<ChatTemplate>,
 }
 
@@ -108,7 +108,7 @@ impl Model {
             _charge: charge,
             #[cfg(feature = "tokenizer")]
             tokenizer: None,
-            #[cfg(any())]
+            #[cfg(feature = "chat-template")]
             template: None,
         };
         if !config.no_tokenizer {
@@ -141,7 +141,7 @@ impl Model {
         {
             self.tokenizer = Tokenizer::open(files)?;
         }
-        #[cfg(any())]
+        #[cfg(feature = "chat-template")]
         {
             self.template = ChatTemplate::open(files)?;
         }
@@ -203,7 +203,7 @@ impl Model {
     ///
     /// # Errors
     /// `Template` where the model has none, or was opened without a tokenizer.
-    #[cfg(any())]
+    #[cfg(feature = "chat-template")]
     pub fn template(&self) -> Result<&ChatTemplate> {
         let none = || Error::Template(format!("{} has no chat template", self.tensors.file()));
         self.template.as_ref().ok_or_else(none)

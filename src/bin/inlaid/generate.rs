@@ -5,6 +5,7 @@ use crate::interrupt::{self, Cancels};
 use crate::output::{Failure, json, note, print, text_or_stdin};
 use clap::Args;
 use inlaid::Error;
+use inlaid::chat::{RenderOptions, message};
 use inlaid::generate::{Finish, GenerateConfig, Generated, generate};
 use inlaid::model::Model;
 use inlaid::sample::{SamplerConfig, top_logprobs};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 const AFTER: &str = "\
 Examples:
   inlaid generate --prompt \"It was a bright morning, and\"
+  inlaid generate model.gguf --chat --prompt \"Name three rivers.\" --temperature 0.7 --seed 1
   inlaid generate ./model --ids 504,3575,282 --max-tokens 16 --json
   inlaid generate --prompt - --stop \"\\n\" < story.txt
 
@@ -38,6 +40,12 @@ pub struct Generate {
     /// The token ids to continue, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     ids: Vec<u32>,
+    /// The prompt is what a user says: apply the model's chat template
+    #[arg(long, requires = "prompt")]
+    chat: bool,
+    /// With --chat: what the system says before
+    #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
+    system: Option<String>,
     /// Most tokens to choose
     #[arg(long, short = 'n', value_name = "N", default_value_t = 256)]
     max_tokens: usize,
@@ -72,7 +80,7 @@ pub fn run(args: &Generate) -> Result<(), Failure> {
     let mut session = args.run.session(&model, wanted, args.sampling.over(SamplerConfig::default()))?;
     let _cancels = Cancels::new(session.cancel());
     if !args.json && io::stdout().is_terminal() {
-        print(args.prompt.as_deref().filter(|text| *text != "-").unwrap_or_default())?;
+        print(args.prompt.as_deref().filter(|text| *text != "-" && !args.chat).unwrap_or_default())?;
     }
     let start = Instant::now();
     session.prefill(&prompt)?;
@@ -117,7 +125,15 @@ fn prompt(args: &Generate, model: &Model) -> Result<Vec<u32>, Failure> {
         return Ok(args.ids.clone());
     }
     let text = text_or_stdin(args.prompt.as_deref().unwrap_or_default())?;
-    let ids = model.tokenizer()?.encode(&text, true, true)?;
+    let ids = if args.chat {
+        let system = args.system.as_deref().map(|text| message("system", text));
+        let messages: Value = system.into_iter().chain([message("user", &text)]).collect();
+        let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
+        // The template writes the BOS itself where the model wants one.
+        model.tokenizer()?.encode(&model.template()?.render(&messages, &options)?, false, true)?
+    } else {
+        model.tokenizer()?.encode(&text, true, true)?
+    };
     if !ids.is_empty() {
         return Ok(ids);
     }

@@ -42,6 +42,7 @@ pub fn run(args: &Info) -> Result<(), Failure> {
         object.insert("memory".into(), memory(&model));
         object.insert("tokenizer".into(), tokenizer(&model));
         object.insert("stop_tokens".into(), stop_tokens(&model));
+        object.insert("chat_template".into(), model.template().is_ok().into());
         object.insert("isa".into(), model.engine().isa().into());
         object.insert("threads".into(), model.engine().threads().into());
     }

@@ -32,6 +32,11 @@ pub fn flow() -> ControlFlow<()> {
     if ASKED.load(SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
+/// Forgets that somebody asked.
+pub fn clear() {
+    ASKED.store(false, SeqCst);
+}
+
 /// While this lives, Ctrl-C cancels a session's call.
 pub struct Cancels;
 

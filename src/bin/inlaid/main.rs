@@ -4,6 +4,7 @@
 //! output went away), 1 failed, with one line that says why, 2 bad usage.
 
 mod args;
+mod chat;
 mod demo;
 mod generate;
 mod info;
@@ -39,6 +40,7 @@ struct Cli {
 enum Command {
     Info(info::Info),
     Generate(generate::Generate),
+    Chat(chat::Chat),
     Logits(logits::Logits),
     Tokenize(tokenize::Tokenize),
     Perplexity(perplexity::Perplexity),
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Info(args) => info::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Chat(args) => chat::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
