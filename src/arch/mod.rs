@@ -93,6 +93,7 @@ const FAMILIES: &[(&str, Read)] =
 
 /// Keys that say nothing about what the model computes.
 const IGNORED: &[&str] = &[
+    "_model_name_or_path",
     "_name_or_path",
     "_attn_implementation_autoset",
     "architectures",
@@ -111,6 +112,7 @@ const IGNORED: &[&str] = &[
     "torch_dtype",
     "transformers.js_config",
     "transformers_version",
+    "unk_token_id",
     "use_cache",
 ];
 
