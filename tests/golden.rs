@@ -36,6 +36,11 @@ fn files(folder: &Path) -> PathBuf {
     ggufs.next().unwrap_or_else(|| folder.to_owned())
 }
 
+fn answers(folder: &Path) -> Value {
+    let text = std::fs::read(folder.join("expected.json")).expect("expected.json");
+    serde_json::from_slice(&text).expect("JSON")
+}
+
 fn ids(value: &Value) -> Vec<u32> {
     let all = value.as_array().expect("ids").iter();
     all.map(|id| id.as_u64().expect("an id") as u32).collect()
@@ -57,9 +62,7 @@ fn expected(tensors: &SafeTensors, name: &str) -> Option<Vec<f32>> {
 fn logits_at_every_position() {
     let engine = engine(2, None);
     for folder in models() {
-        let json: Value =
-            serde_json::from_slice(&std::fs::read(folder.join("expected.json")).expect("expected.json"))
-                .expect("JSON");
+        let json = answers(&folder);
         let bytes = std::fs::read(folder.join("expected.safetensors")).expect("expected.safetensors");
         let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
         let model = open(&engine, &files(&folder), Some(DType::F32));
@@ -82,9 +85,7 @@ fn logits_at_every_position() {
 fn greedy_tokens() {
     let engine = engine(2, None);
     for folder in models() {
-        let json: Value =
-            serde_json::from_slice(&std::fs::read(folder.join("expected.json")).expect("expected.json"))
-                .expect("JSON");
+        let json = answers(&folder);
         let model = open(&engine, &files(&folder), Some(DType::F32));
         let config = SessionConfig { sampler: greedy(), ..SessionConfig::default() };
         let mut session = Session::new(&model, config).expect("a session");

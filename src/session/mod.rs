@@ -1,6 +1,10 @@
 //! Floor 5: a conversation: the tokens it holds, where it stands in the cache, and the calls that move it. Knows no
 //! tensors and no text; text is in `generate`.
 
+mod config;
+
+pub use config::{Cancel, Overflow, SessionConfig, Timings};
+
 use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::exec::Shape;
@@ -10,65 +14,10 @@ use crate::sample::{Sampler, SamplerConfig};
 use crate::state::Sequence;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Most logits of one call, in words: scoring a long text runs in pieces of that size.
 const LOGITS: usize = 1 << 22;
-
-/// What happens when a token finds the context full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Overflow {
-    /// `ContextFull`, and nothing changes.
-    #[default]
-    Stop,
-    /// The first `keep` tokens stay, the older half of the others goes, and the rest is computed anew at its new
-    /// positions (so the result has the bits of a fresh session with those tokens).
-    DropOldest {
-        /// Tokens at the start that stay: a system prompt, say.
-        keep: usize,
-    },
-}
-
-/// How a session is made.
-#[derive(Clone, Debug, Default)]
-pub struct SessionConfig {
-    /// Tokens it can hold; 0: what the model was made for, but at most 4,096.
-    pub context: usize,
-    /// What happens beyond.
-    pub overflow: Overflow,
-    /// Tokens of a prompt that run at once; 0: 512. The bits do not depend on it.
-    pub chunk: usize,
-    /// How tokens are chosen.
-    pub sampler: SamplerConfig,
-}
-
-/// Time spent and tokens done, since the session began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timings {
-    /// In runs of two tokens or more.
-    pub prefill: Duration,
-    /// Tokens of those.
-    pub prefill_tokens: u64,
-    /// In runs of one token.
-    pub decode: Duration,
-    /// Tokens of those.
-    pub decode_tokens: u64,
-    /// Choosing tokens.
-    pub sample: Duration,
-    /// Tokens chosen.
-    pub sampled_tokens: u64,
-}
-
-/// Cancels a session's running call from any thread.
-#[derive(Clone, Debug)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// The running call, or else the next one, ends with `Cancelled`; the session stays as it was before that call.
-    pub fn cancel(&self) {
-        self.0.store(true, Relaxed);
-    }
-}
 
 /// One conversation with a model.
 pub struct Session {
@@ -167,19 +116,17 @@ impl Session {
     /// Adds a prompt and runs it, in chunks.
     ///
     /// # Errors
-    /// `Argument` for ids beyond the vocabulary, `ContextFull`, `Cancelled`, `Memory`, `Budget`; the session is then as
-    /// it was before.
+    /// `Argument` for ids beyond the vocabulary, `ContextFull`, `Cancelled`, `Memory`, `Budget`; the session is then
+    /// without `ids` (what [`Overflow::DropOldest`] dropped for them stays dropped).
     pub fn prefill(&mut self, ids: &[u32]) -> Result<()> {
-        let (before, ran) = (self.tokens.len(), self.seq.len);
         self.check(ids)?;
-        if let Err(e) = self.push(ids).and_then(|()| self.catch_up()) {
-            if self.tokens.len() == before + ids.len() {
-                self.tokens.truncate(before);
-                self.forget_from(before.min(ran));
-            }
-            return Err(e);
+        let before = self.tokens.len();
+        self.push(ids)?;
+        let ran = self.catch_up();
+        if ran.is_err() {
+            self.rewind(self.tokens.len().saturating_sub(ids.len()).min(before));
         }
-        Ok(())
+        ran
     }
 
     /// Adds a token that the host chose itself. It runs with the next call that needs logits.
