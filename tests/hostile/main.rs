@@ -129,3 +129,14 @@ fn regressions() {
         }
     }
 }
+
+/// Writes the valid files where fuzzing starts from.
+#[test]
+#[ignore = "writes into the source tree"]
+fn write_seeds() {
+    for format in formats() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(format.name);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("valid"), format.valid).unwrap();
+    }
+}
