@@ -49,7 +49,7 @@ pub fn cases() -> Vec<Case> {
         &["[]", "7", "\"NFC\"", "{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AA\"}"],
     );
     replaced("\\\\w+|\\\\s", &["(", "[", "a{99999999}", "(?<=a+", "\\\\p{Nope}", "(a{1000}){1000}{1000}"]);
-    replaced("\"id\":5", &["\"id\":-5", "\"id\":\"5\"", "\"id\":4294967295", "\"id\":1e9", "\"id\":null"]);
+    replaced("\"id\":5", &["\"id\":-5", "\"id\":\"5\"", "\"id\":1e9", "\"id\":null"]);
     replaced("\"special\":true", &["\"special\":1", "\"special\":true,\"special\":true"]);
     replaced("\"behavior\":\"Isolated\"", &["\"behavior\":\"Odd\"", "\"behavior\":null"]);
     let deep = |open: &str| with("{\"type\":\"NFC\"}", &open.repeat(1 << 17));
