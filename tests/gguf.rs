@@ -1,5 +1,7 @@
 //! GGUF files as the `gguf` Python package writes them (`gguf/make.py`), and what they say in Hugging Face's words.
 
+use inlaid::arch::{Arch, Position};
+use inlaid::format::config::Config;
 use inlaid::format::files::{Files, Layout, Load, Part};
 use inlaid::format::gguf::{self, Gguf, Rows, Value};
 use inlaid::format::source::Source;
@@ -118,6 +120,40 @@ fn a_gpt2_file_too() {
     assert_eq!(tensors.names().count(), 9 + 7);
     let qkv = tensors.get("transformer.h.0.attn.c_attn.weight").unwrap().unwrap();
     assert_eq!(qkv.shape(), [12, 4]);
+}
+
+#[test]
+fn variants_of_llama() {
+    let config = gguf::to_config(&parse(include_bytes!("gguf/mistral.gguf"))).unwrap();
+    let expected = json!({
+        "model_type": "mistral", "architectures": ["MistralForCausalLM"], "hidden_size": 8, "intermediate_size": 12,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6,
+        "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 1e6, "vocab_size": 10,
+        "sliding_window": 16, "rope_scaling": {"rope_type": "linear", "factor": 2.5}, "rope_interleaved": true,
+        "bos_token_id": null, "eos_token_id": [], "pad_token_id": null, "tie_word_embeddings": false,
+    });
+    assert_eq!(config, expected);
+    let file = parse(include_bytes!("gguf/qwen2.gguf"));
+    let config = gguf::to_config(&file).unwrap();
+    let expected = json!({
+        "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_size": 8, "intermediate_size": 12,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4,
+        "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 1e6, "vocab_size": 10,
+        "bos_token_id": null, "eos_token_id": [], "pad_token_id": null, "tie_word_embeddings": false,
+    });
+    assert_eq!(config, expected);
+    assert!(gguf::tensors(&file).unwrap().has("model.layers.0.self_attn.q_proj.bias"));
+}
+
+#[test]
+fn the_families_take_these_configs() {
+    for bytes in [LLAMA, GPT2, include_bytes!("gguf/mistral.gguf"), include_bytes!("gguf/qwen2.gguf")] {
+        let config = Config::new("test.gguf", gguf::to_config(&parse(bytes)).unwrap()).unwrap();
+        let arch = Arch::read(&config).unwrap();
+        assert_eq!((arch.n_layers, Some(arch.family)), (1, config.str("model_type").ok()));
+        let interleaved = matches!(arch.position, Position::Rope(rope) if rope.interleaved);
+        assert_eq!(interleaved, matches!(arch.family, "llama" | "mistral"));
+    }
 }
 
 #[test]

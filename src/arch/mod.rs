@@ -12,7 +12,7 @@ mod qwen2;
 pub use names::{Linear, Names, Part};
 
 use crate::error::{Error, Result};
-use crate::format::config::Config;
+use crate::format::config::{Config, brief};
 use kernels::act::Act;
 use kernels::norm::Norm;
 use kernels::rope::Rope;
@@ -194,7 +194,7 @@ fn act(config: &Config, key: &str, default: &str) -> Result<Act> {
 fn only(config: &Config, key: &str, is_neutral: impl Fn(&serde_json::Value) -> bool) -> Result<()> {
     match config.raw(key) {
         Some(value) if !value.is_null() && !is_neutral(value) => {
-            Err(Error::Unsupported { file: config.file().to_owned(), what: format!("{key} = {value}") })
+            Err(Error::Unsupported { file: config.file().to_owned(), what: format!("{key} = {}", brief(value)) })
         }
         _ => Ok(()),
     }

@@ -181,20 +181,20 @@ impl Config {
         Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
-    /// A text.
+    /// A name.
     ///
     /// # Errors
-    /// `Format` where it is absent, null or not a string.
+    /// `Format` where it is absent, null, not a string or a long one.
     pub fn str(&self, key: &str) -> Result<&str> {
-        self.typed(key, "a string", Value::as_str)?.ok_or_else(|| self.missing(key))
+        self.typed(key, NAME, name)?.ok_or_else(|| self.missing(key))
     }
 
-    /// A text, `default` where absent or null.
+    /// A name, `default` where absent or null.
     ///
     /// # Errors
-    /// `Format` where it is not a string.
+    /// `Format` where it is not a string or a long one.
     pub fn str_or<'a>(&'a self, key: &str, default: &'a str) -> Result<&'a str> {
-        Ok(self.typed(key, "a string", Value::as_str)?.unwrap_or(default))
+        Ok(self.typed(key, NAME, name)?.unwrap_or(default))
     }
 
     /// A nested object, `None` where absent or null. It keeps its own account of what was read.
@@ -251,6 +251,14 @@ impl Config {
     }
 }
 
+/// What [`name`] expects.
+const NAME: &str = "a string of at most 256 bytes";
+
+/// A string that is short enough for a message.
+fn name(value: &Value) -> Option<&str> {
+    value.as_str().filter(|text| text.len() <= 256)
+}
+
 /// Whether a value switches nothing on.
 fn nothing(value: &Value) -> bool {
     match value {
@@ -274,7 +282,7 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// A value for a message: containers by their kind alone.
-fn brief(value: &Value) -> String {
+pub(crate) fn brief(value: &Value) -> String {
     match value {
         Value::String(text) => format!("\"{}\"", shown(text)),
         Value::Array(_) | Value::Object(_) => kind(value).to_owned(),

@@ -60,6 +60,8 @@ impl Tokenizer {
         if json.len() as u64 > MAX_FILE {
             return refuse(format!("{FILE}: expected at most {MAX_FILE} bytes, found {}", json.len()));
         }
+        // The crate panics on some of what is no JSON, and a contained panic still prints.
+        crate::format::json::check(FILE, json)?;
         let mut settings = config.map(Settings::parse).transpose()?.unwrap_or_default();
         contain("reading it", || {
             let mut inner = Crate::from_bytes(json)?;

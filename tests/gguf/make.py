@@ -1,4 +1,4 @@
-"""Writes llama.gguf and gpt2.gguf with the `gguf` package: small files of every metadata and element type.
+"""Writes small files of every family, metadata and element type with the `gguf` package.
 
 pip install gguf numpy; python make.py
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from gguf import GGMLQuantizationType as Q
-from gguf import GGUFWriter
+from gguf import GGUFWriter, RopeScalingType
 from gguf.quants import quantize
 
 HERE = Path(__file__).parent
@@ -94,6 +94,29 @@ def gpt2():
     finish(w)
 
 
+def variant(name, arch):
+    w = GGUFWriter(HERE / f"{name}.gguf", arch)
+    w.add_context_length(64)
+    w.add_embedding_length(8)
+    w.add_block_count(1)
+    w.add_feed_forward_length(12)
+    w.add_head_count(2)
+    w.add_head_count_kv(1)
+    w.add_layer_norm_rms_eps(1e-6)
+    w.add_rope_freq_base(1e6)
+    if name == "mistral":
+        w.add_sliding_window(16)
+        w.add_key_length(6)
+        w.add_value_length(6)
+        w.add_rope_scaling_type(RopeScalingType.LINEAR)
+        w.add_rope_scaling_factor(2.5)
+    w.add_tensor("token_embd.weight", values(10, 8))
+    w.add_tensor("output.weight", values(10, 8))
+    if name == "qwen2":
+        w.add_tensor("blk.0.attn_q.bias", values(8))
+    finish(w)
+
+
 def finish(w):
     w.write_header_to_file()
     w.write_kv_data_to_file()
@@ -103,3 +126,5 @@ def finish(w):
 
 llama()
 gpt2()
+variant("mistral", "llama")
+variant("qwen2", "qwen2")
