@@ -13,6 +13,7 @@ pub mod math;
 pub mod norm;
 pub mod ops;
 pub mod pages;
+pub mod peak;
 pub mod plan;
 pub mod quant;
 pub mod reference;

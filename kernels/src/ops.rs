@@ -59,6 +59,7 @@ impl FromStr for Isa {
 }
 
 /// The kernels of one instruction set. The functions are documented where they are defined.
+#[allow(clippy::type_complexity)] // a name for each signature would only hide it
 pub struct Ops {
     isa: Isa,
     name: &'static str,
@@ -83,6 +84,10 @@ pub struct Ops {
     pub attend: fn(&mut TileMut, &[f32], &StateRef, &AttendArgs, &mut [f32]),
     /// [`crate::embed::embed`]
     pub embed: fn(&mut TileMut, &Matrix, &[u32], Option<(&Matrix, &[u32])>),
+    /// [`crate::peak::spin_isa`]
+    pub(crate) spin: fn(&mut [f32], usize, Pack),
+    /// [`crate::peak::read_isa`]
+    pub(crate) read: fn(&mut [f32], &[f32]),
 }
 
 macro_rules! table {
@@ -101,6 +106,8 @@ macro_rules! table {
             append: crate::attention::append,
             attend: crate::attention::attend_isa::$instance,
             embed: crate::embed::embed,
+            spin: crate::peak::spin_isa::$instance,
+            read: crate::peak::read_isa::$instance,
         }
     };
 }

@@ -1,0 +1,128 @@
+//! Floor 0: what this machine can do at best, so that a speed can be given as a share of it. Knows no kernels' work.
+
+use crate::linear::Pack;
+use crate::ops::{Ops, per_isa};
+use crate::simd::{LANES, Simd};
+use crate::team::Team;
+use crate::words::Words;
+use std::time::{Duration, Instant};
+
+/// Independent chains: more than latency times throughput of every fused multiply-add unit known to us (Zen 4 needs 8
+/// vectors of 256 bits, or 12 for pairs of bf16), and few enough to stay in registers.
+const CHAINS: usize = 12;
+
+/// Steps of each chain between two looks at the clock: some hundreds of microseconds.
+const STEPS: usize = 1 << 16;
+
+/// The most floating-point operations per second that the team reaches on chains of fused multiply-adds (f32, or pairs of
+/// bf16) that never leave the registers, within `ms` milliseconds. A multiply-add counts as two.
+#[must_use]
+pub fn peak_flops(team: &Team, pack: Pack, ms: u64) -> f64 {
+    let spin = Ops::best().spin;
+    let seconds = fastest(team, ms, &|_| {
+        let mut out = [0.0; LANES];
+        spin(&mut out, STEPS, pack);
+        std::hint::black_box(out);
+    });
+    let per_lane = if pack == Pack::Bf16 { 4 } else { 2 };
+    (STEPS * CHAINS * LANES * per_lane * team.size()) as f64 / seconds
+}
+
+/// The most bytes per second that the team reads from memory, each worker one sequential stream of its share of `bytes`
+/// (take more than all caches hold), within `ms` milliseconds. Zero where there is no memory for them.
+#[must_use]
+pub fn read_bandwidth(team: &Team, bytes: usize, ms: u64) -> f64 {
+    let Some(mut words) = Words::zeroed(bytes.div_ceil(4).next_multiple_of(CHAINS * LANES)) else {
+        return 0.0;
+    };
+    // Pages that nobody wrote are all one page of zeros, which caches hold.
+    words.fill(1.0);
+    let (words, read, workers) = (&words[..], Ops::best().read, team.size());
+    let seconds = fastest(team, ms, &|worker| {
+        let blocks = words.len() / (CHAINS * LANES);
+        let share =
+            blocks * worker / workers * CHAINS * LANES..blocks * (worker + 1) / workers * CHAINS * LANES;
+        let mut out = [0.0; LANES];
+        read(&mut out, &words[share]);
+        std::hint::black_box(out);
+    });
+    (words.len() * 4) as f64 / seconds
+}
+
+/// Seconds of the fastest of the passes that `ms` milliseconds have time for: whatever else runs on the machine only
+/// takes time away.
+fn fastest(team: &Team, ms: u64, pass: &(dyn Fn(usize) + Sync)) -> f64 {
+    let (begin, mut least) = (Instant::now(), Duration::MAX);
+    while least == Duration::MAX || begin.elapsed() < Duration::from_millis(ms) {
+        let start = Instant::now();
+        if team.each(pass).is_err() {
+            return f64::INFINITY;
+        }
+        least = least.min(start.elapsed());
+    }
+    least.as_secs_f64()
+}
+
+per_isa! {
+    /// `CHAINS` chains of `steps` multiply-adds; out `[16]`: their sum.
+    pub fn spin(out: &mut [f32], steps: usize, kind: Pack) = spin_with as spin_isa;
+}
+
+#[inline(always)]
+fn spin_with<S: Simd>(s: S, out: &mut [f32], steps: usize, kind: Pack) {
+    // Values that the compiler cannot know, and that neither grow nor become subnormal.
+    let (a, b) = (s.splat(std::hint::black_box(0.75)), s.splat(std::hint::black_box(0.5)));
+    let mut acc = [b; CHAINS];
+    for _ in 0..steps {
+        for acc in &mut acc {
+            *acc = if kind == Pack::Bf16 { s.dot(*acc, a, b) } else { s.fma(*acc, a, b) };
+        }
+    }
+    s.store(acc.into_iter().reduce(|a, b| s.add(a, b)).unwrap_or(a), out);
+}
+
+per_isa! {
+    /// out `[16]`: sums over x, which is read once, in order.
+    pub fn read(out: &mut [f32], x: &[f32]) = read_with as read_isa;
+}
+
+#[inline(always)]
+fn read_with<S: Simd>(s: S, out: &mut [f32], x: &[f32]) {
+    let mut acc = [s.zero(); CHAINS];
+    for x in x.as_chunks::<{ CHAINS * LANES }>().0 {
+        for i in 0..CHAINS {
+            acc[i] = s.add(acc[i], s.load(&x[i * LANES..]));
+        }
+    }
+    s.store(acc.into_iter().reduce(|a, b| s.add(a, b)).unwrap_or(s.zero()), out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chain_is_run_and_every_word_read() {
+        for ops in Ops::all() {
+            let x = vec![1.0; 3 * CHAINS * LANES];
+            let mut out = [0.0; LANES];
+            (ops.read)(&mut out, &x);
+            assert_eq!(out, [3.0 * CHAINS as f32; LANES], "{}", ops.name());
+            // The fixed point of x -> 0.75 x + 0.5.
+            (ops.spin)(&mut out, 200, Pack::F32);
+            assert!(out.iter().all(|x| (x / CHAINS as f32 - 2.0).abs() < 1e-5), "{}", ops.name());
+        }
+    }
+
+    #[test]
+    fn speeds_are_positive_and_finite() {
+        let team = Team::new(2).unwrap();
+        for speed in [
+            peak_flops(&team, Pack::F32, 1),
+            peak_flops(&team, Pack::Bf16, 1),
+            read_bandwidth(&team, 1 << 20, 1),
+        ] {
+            assert!(speed.is_finite() && speed > 0.0, "{speed}");
+        }
+    }
+}
