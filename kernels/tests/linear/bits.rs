@@ -1,0 +1,162 @@
+//! Bit for bit: the contract. One output is one chain over k, whatever else is computed with it.
+
+use crate::{Case, DENSE, Numbers, Stored, bits, isas, pack};
+use half::bf16;
+use kernels::linear::Pack;
+use kernels::{DType, Order};
+
+/// A step of the chain, rounded once.
+fn fma(a: f32, b: f32, c: f32) -> f32 {
+    a.mul_add(b, c)
+}
+
+fn rounded(x: f32) -> f32 {
+    let x = bf16::from_f32(x).to_f32();
+    if x.is_subnormal() { x * 0.0 } else { x }
+}
+
+/// One output as the contract has it: k rises by ones, or in pairs with the odd element first; an odd k ends in a pair
+/// with zero.
+fn chain(dtype: DType, x: &[f32], w: &[f32]) -> f32 {
+    if dtype != DType::BF16 {
+        let narrow = |w: f32| if dtype == DType::F16 { half::f16::from_f32(w).to_f32() } else { w };
+        return x.iter().zip(w).fold(0.0, |acc, (x, w)| fma(*x, narrow(*w), acc));
+    }
+    x.chunks(2).zip(w.chunks(2)).fold(0.0, |acc, (x, w)| {
+        let second = |x: &[f32]| x.get(1).copied().map_or(0.0, rounded);
+        fma(rounded(x[0]), rounded(w[0]), fma(second(x), second(w), acc))
+    })
+}
+
+#[test]
+fn each_output_is_the_chain_of_the_contract() {
+    for (rows, n, k) in [(1, 35, 67), (3, 16, 32), (17, 40, 129), (30, 33, 576)] {
+        let mut numbers = Numbers::new(k as u64);
+        let (x, w) = (numbers.vec(rows * k), numbers.vec(n * k));
+        let (bias, add) = (numbers.vec(n), numbers.vec(rows * n));
+        for dtype in DENSE {
+            let outputs = (0..rows * n).map(|at| {
+                let (r, j) = (at / n, at % n);
+                chain(dtype, &x[r * k..][..k], &w[j * k..][..k]) + bias[j] + add[at]
+            });
+            let want = bits(&outputs.collect::<Vec<f32>>());
+            for order in [Order::Nk, Order::Kn] {
+                let stored = Stored::dense(dtype, order, &w, n, k, 3);
+                for ops in isas() {
+                    let case = Case { x: &x, rows, w: stored.matrix(), bias: Some(&bias), add: Some(&add) };
+                    assert!(
+                        bits(&case.run(ops, 1)) == want,
+                        "{} {dtype:?} {order:?} {rows} x {k} x {n}",
+                        ops.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_in_any_company_and_however_the_outputs_are_cut() {
+    let (most, n, k) = (64, 131, 75);
+    let mut numbers = Numbers::new(3);
+    let (x, w) = (numbers.vec(most * k), numbers.vec(n * k));
+    for dtype in DENSE {
+        for order in [Order::Nk, Order::Kn] {
+            let stored = Stored::dense(dtype, order, &w, n, k, 0);
+            for ops in isas() {
+                let run = |first: usize, rows: usize, of: usize| {
+                    let x = &x[first * k..][..rows * k];
+                    bits(&Case { x, rows, w: stored.matrix(), bias: None, add: None }.run(ops, of))
+                };
+                let all = run(0, most, 1);
+                for (first, rows) in
+                    [(0, 1), (63, 1), (5, 2), (9, 4), (30, 8), (1, 9), (2, 13), (7, 14), (11, 15), (3, 33)]
+                {
+                    for of in [1, 2, 3, 7] {
+                        let same = run(first, rows, of) == all[first * n..][..rows * n];
+                        assert!(
+                            same,
+                            "{} {dtype:?} {order:?}: rows {first} + {rows}, {of} workers",
+                            ops.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A slice of a fused matrix is read where it lies: columns of `Kn`, rows of `Nk`.
+#[test]
+fn a_view_of_a_fused_matrix_is_the_matrix() {
+    let (rows, n, k) = (5, 96, 40);
+    let mut numbers = Numbers::new(8);
+    let (x, w) = (numbers.vec(rows * k), numbers.vec(n * k));
+    for dtype in DENSE {
+        let size = dtype.block_bytes();
+        for order in [Order::Nk, Order::Kn] {
+            let whole = Stored::dense(dtype, order, &w, n, k, 0);
+            let (stride, step) = if order == Order::Nk { (k * size, k * size) } else { (n * size, size) };
+            for (from, part) in [(0, 33), (33, 30), (63, 33)] {
+                let view = &whole.bytes[crate::LEAD + from * step..];
+                let view = kernels::Matrix::new(view, dtype, order, part, k, stride).unwrap();
+                let alone = Stored::dense(dtype, order, &w[from * k..][..part * k], part, k, 0);
+                for ops in isas() {
+                    let run = |w| bits(&Case { x: &x, rows, w, bias: None, add: None }.run(ops, 1));
+                    assert!(run(view) == run(alone.matrix()), "{} {dtype:?} {order:?} {from}", ops.name());
+                }
+            }
+        }
+    }
+}
+
+/// Workers that pack pieces write what one worker writes.
+#[test]
+fn packing_is_the_same_however_it_is_cut() {
+    for rows in [0, 1, 2, 13, 14, 29] {
+        for k in [1, 2, 33] {
+            let x = Numbers::new(4).vec(rows * k);
+            for kind in [Pack::F32, Pack::Bf16] {
+                for ops in isas() {
+                    let whole: Vec<u32> =
+                        pack(ops, &x, rows, k, kind, 1).iter().map(|x| x.to_bits()).collect();
+                    for of in [2, 3, 7] {
+                        let cut: Vec<u32> =
+                            pack(ops, &x, rows, k, kind, of).iter().map(|x| x.to_bits()).collect();
+                        assert!(cut == whole, "{} {rows} x {k}, {kind:?}, {of} workers", ops.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// bf16 subnormals, in weights and activations, are zero on every set; products that underflow are as in f32.
+#[test]
+fn subnormal_bf16_are_flushed_alike() {
+    let (rows, n, k) = (16, 33, 50);
+    let mut numbers = Numbers::new(11);
+    let mut odd = |i: usize, x: f32| match i % 5 {
+        0 => f32::from_bits(numbers.bits() & 0x807F_FFFF),
+        1 => f32::from_bits(numbers.bits() & 0x803F_0000 | 0x3F80_0000),
+        _ => x,
+    };
+    let x: Vec<f32> = (0..rows * k).map(|i| odd(i, 0.5)).collect();
+    let w: Vec<f32> = (0..n * k).map(|i| odd(i + 2, -0.25)).collect();
+    for order in [Order::Nk, Order::Kn] {
+        let stored = Stored::dense(DType::BF16, order, &w, n, k, 0);
+        let want: Vec<f32> = (0..rows * n)
+            .map(|at| chain(DType::BF16, &x[at / n * k..][..k], &w[at % n * k..][..k]))
+            .collect();
+        for ops in isas() {
+            for rows in [1, 3, 16] {
+                let case = Case { x: &x[..rows * k], rows, w: stored.matrix(), bias: None, add: None };
+                assert!(
+                    bits(&case.run(ops, 1)) == bits(&want[..rows * n]),
+                    "{} {order:?} {rows}",
+                    ops.name()
+                );
+            }
+        }
+    }
+}
