@@ -132,14 +132,21 @@ fn linear_with<S: Simd>(
     let (after, words) = (After { n: w.n(), bias, add }, pack.words(k));
     let (panel, spare) = scratch.split_at_mut(words * PANEL);
     let panel = panel.as_chunks_mut::<PANEL>().0;
-    let direct = rows == 1 && w.order() == Order::Nk && w.dtype().block() == 1;
+    // Few rows take the weights straight from the file; for more it pays to transpose them once, into scratch.
+    let few = rows <= row::most::<S>() && w.order() == Order::Nk && w.dtype().block() == 1;
     for first in cols.clone().step_by(PANEL) {
         if out.stop() {
             return;
         }
         let lanes = PANEL.min(cols.end - first);
-        if direct && lanes == PANEL {
-            one_row(s, out, x, w, first, &after);
+        if few && lanes == PANEL {
+            for half in [0, LANES] {
+                match w.dtype() {
+                    DType::F32 => few_rows::<S, F32>(s, out, w, x, rows, first + half, &after),
+                    DType::F16 => few_rows::<S, F16>(s, out, w, x, rows, first + half, &after),
+                    _ => few_rows::<S, Bf16>(s, out, w, x, rows, first + half, &after),
+                }
+            }
             continue;
         }
         panel::fill(s, panel, spare, w, first);
@@ -184,18 +191,35 @@ impl After<'_> {
     }
 }
 
-/// 32 outputs of one row, straight from the file.
+/// Sixteen outputs of all `rows`, straight from the file, in the next larger number of rows that is compiled.
 #[inline(always)]
-fn one_row<S: Simd>(s: S, out: &mut TileMut, x: &[f32], w: &Matrix, first: usize, after: &After) {
-    for half in [0, LANES] {
-        let sums = match w.dtype() {
-            DType::BF16 => row::sixteen::<S, Bf16>(s, w, first + half, x),
-            DType::F16 => row::sixteen::<S, F16>(s, w, first + half, x),
-            _ => row::sixteen::<S, F32>(s, w, first + half, x),
+fn few_rows<S: Simd, E: Elem>(
+    s: S,
+    out: &mut TileMut,
+    w: &Matrix,
+    x: &[f32],
+    rows: usize,
+    first: usize,
+    after: &After,
+) {
+    macro_rules! sums {
+        ($($m:literal)*) => {
+            match rows {
+                $(..=$m => {
+                    for (r, sums) in row::sixteen::<S, E, $m>(s, w, first, x).into_iter().enumerate().take(rows) {
+                        let mut lanes = [0.0; LANES];
+                        s.store(sums, &mut lanes);
+                        after.store(out, r, first, &lanes);
+                    }
+                })*
+                _ => unreachable!("{rows} rows are not few"),
+            }
         };
-        let mut lanes = [0.0; LANES];
-        s.store(sums, &mut lanes);
-        after.store(out, 0, first + half, &lanes);
+    }
+    if const { S::REGISTERS >= 32 } {
+        sums!(1 2 4 8);
+    } else {
+        sums!(1);
     }
 }
 

@@ -1,22 +1,33 @@
-//! Floor 0: one row of activations times sixteen outputs of a mapped matrix, transposed in registers: no scratch, one
-//! sequential stream. Knows no tiles.
+//! Floor 0: few rows of activations times outputs of a mapped matrix, straight from its bytes: no scratch, one
+//! sequential stream. Knows no panels.
 
 use super::Matrix;
 use super::elem::{Elem, chunk_bytes, last_word};
+use super::tile;
 use crate::simd::{LANES, Simd};
 
-/// Outputs `first..first + 16` of `w`, all of which exist, times the packed row `x`.
+/// Rows that take this path at most: with sixteen vectors of weights, eight sums fit AVX-512's 32 registers. Elsewhere
+/// the weights do not fit by themselves, and only a single row is better off without scratch.
 #[inline(always)]
-pub fn sixteen<S: Simd, E: Elem>(s: S, w: &Matrix, first: usize, x: &[f32]) -> S::V {
+pub fn most<S: Simd>() -> usize {
+    if S::REGISTERS >= 32 { 8 } else { 1 }
+}
+
+/// Outputs `first..first + 16` of `w` (`Order::Nk`, dense), all of which exist, times `M` rows of `x`, packed as one row
+/// or as one tile. The weights are transposed in registers.
+#[inline(always)]
+pub fn sixteen<S: Simd, E: Elem, const M: usize>(s: S, w: &Matrix, first: usize, x: &[f32]) -> [S::V; M] {
+    let stride = if M == 1 { 1 } else { tile::rows::<S>() };
     let mut rows: [&[u8]; LANES] = [&[]; LANES];
     for (i, row) in rows.iter_mut().enumerate() {
         *row = w.row(first + i);
     }
     let (len, chunk) = (rows[0].len(), chunk_bytes::<E>());
     let (whole, words) = (len / chunk, len.div_ceil(E::BYTES * E::K));
-    assert!(x.len() >= words && rows.iter().all(|row| row.len() == len), "a row of x is too short");
-    let (mut acc, mut next) = (s.zero(), w.ahead(first + LANES));
-    for j in 0..whole {
+    assert!(x.len() >= words * stride && rows.iter().all(|row| row.len() == len), "a row of x is too short");
+    let (mut acc, mut next) = ([s.zero(); M], w.ahead(first + LANES));
+    let (x, rest) = x[..words * stride].split_at(whole * LANES * stride);
+    for (j, x) in x.chunks_exact(LANES * stride).enumerate() {
         let mut t = [s.zero(); LANES];
         for i in 0..LANES {
             // SAFETY: `j < whole`, so `(j + 1) * chunk` is within every row (all have `len` bytes).
@@ -29,15 +40,19 @@ pub fn sixteen<S: Simd, E: Elem>(s: S, w: &Matrix, first: usize, x: &[f32]) -> S
         }
         let t = s.transpose(t);
         for i in 0..LANES {
-            acc = E::step(s, acc, t[i], s.splat(x[j * LANES + i]));
+            for m in 0..M {
+                acc[m] = E::step(s, acc[m], t[i], s.splat(x[i * stride + m]));
+            }
         }
     }
-    for word in whole * LANES..words {
+    for (word, x) in (whole * LANES..words).zip(rest.chunks_exact(stride)) {
         let mut t = [0.0; LANES];
         for i in 0..LANES {
             t[i] = last_word::<E>(rows[i], word);
         }
-        acc = E::step(s, acc, s.load(&t), s.splat(x[word]));
+        for m in 0..M {
+            acc[m] = E::step(s, acc[m], s.load(&t), s.splat(x[m]));
+        }
     }
     acc
 }
