@@ -71,7 +71,7 @@ fn gelu_erf<S: Simd>(s: S, x: S::V) -> S::V {
 
 #[inline(always)]
 fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
-    const ROOT_2_OVER_PI: f32 = 0.797_884_56;
+    const ROOT_2_OVER_PI: f32 = 0.797_884_6;
     let cube = s.mul(s.mul(x, x), x);
     let inner = s.mul(s.fma(s.splat(0.044_715), cube, x), s.splat(ROOT_2_OVER_PI));
     s.mul(s.mul(x, s.splat(0.5)), s.add(s.splat(1.0), tanh(s, inner)))

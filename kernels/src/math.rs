@@ -31,7 +31,7 @@ pub fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
     let size = s.copysign(x, s.splat(1.0));
     let z = s.mul(x, x);
     let mut p = s.splat(-5.704_988_7e-3); // the polynomial of Moshier's Cephes
-    for c in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+    for c in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         p = s.fma(p, z, s.splat(c));
     }
     let near = s.fma(s.mul(p, z), x, x);

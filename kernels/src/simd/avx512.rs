@@ -183,7 +183,7 @@ avx512!(
     Avx512Bf16,
     |acc, a, b| {
         // Both are 64 bytes without invalid bit patterns.
-        let (a, b): (__m512bh, __m512bh) = (std::mem::transmute(a), std::mem::transmute(b));
+        let (a, b) = (std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b));
         _mm512_dpbf16_ps(acc, a, b)
     },
     |pairs| pairs

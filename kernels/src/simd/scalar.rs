@@ -26,20 +26,37 @@ pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
     }
     let (p, c) = (f64::from(a) * f64::from(b), f64::from(c));
     let sum = p + c;
-    // Knuth's two-sum: what `sum` lost.
+    // Knuth's two-sum: what `sum` lost. Infinities and NaN make it NaN, which is neither above nor below zero.
     let back = sum - p;
     let lost = (p - (sum - back)) + (c - back);
-    let bits = sum.to_bits();
-    let inexact = lost != 0.0 && sum.is_finite() && bits & 1 == 0;
-    let away = (lost > 0.0) == (sum > 0.0);
-    let odd = if away { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
-    f64::from_bits(if inexact { odd } else { bits }) as f32
+    // A sum that lost something and ends in 0 was rounded to even: one step towards what it lost makes it odd. No
+    // branches, so that lanes become vectors.
+    let towards = lost * sum;
+    let step = i64::from(towards > 0.0) - i64::from(towards < 0.0);
+    let bits = sum.to_bits().cast_signed();
+    f64::from_bits(bits.wrapping_add(step & ((bits & 1) - 1)).cast_unsigned()) as f32
 }
 
+/// a * b + c in every lane. A function of its own: the emulation is long, and tiles unroll it many times.
+#[inline(never)]
+fn fma_lanes(a: &V, b: &V, c: &V) -> V {
+    let mut out = *c;
+    for i in 0..LANES {
+        out[i] = fma(a[i], b[i], c[i]);
+    }
+    out
+}
+
+/// The first element of a pair of bf16.
 #[inline(always)]
-fn halves(word: f32) -> (f32, f32) {
-    let bits = word.to_bits();
-    (f32::from_bits(bits << 16), f32::from_bits(bits & 0xFFFF_0000))
+fn low(word: f32) -> f32 {
+    f32::from_bits(word.to_bits() << 16)
+}
+
+/// The second one.
+#[inline(always)]
+fn high(word: f32) -> f32 {
+    f32::from_bits(word.to_bits() & 0xFFFF_0000)
 }
 
 impl Simd for Scalar {
@@ -89,11 +106,7 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn fma(self, a: V, b: V, c: V) -> V {
-        let mut out = c;
-        for i in 0..LANES {
-            out[i] = fma(a[i], b[i], c[i]);
-        }
-        out
+        fma_lanes(&a, &b, &c)
     }
     #[inline(always)]
     fn max(self, a: V, b: V) -> V {
@@ -144,12 +157,7 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn dot(self, acc: V, a: V, b: V) -> V {
-        let mut out = acc;
-        for i in 0..LANES {
-            let ((a0, a1), (b0, b1)) = (halves(a[i]), halves(b[i]));
-            out[i] = fma(a0, b0, fma(a1, b1, acc[i]));
-        }
-        out
+        fma_lanes(&a.map(low), &b.map(low), &fma_lanes(&a.map(high), &b.map(high), &acc))
     }
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}
