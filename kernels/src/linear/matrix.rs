@@ -117,7 +117,7 @@ impl<'a> Matrix<'a> {
     /// Where row `r` begins, to be brought near; may lie beyond the end.
     #[inline(always)]
     pub(crate) fn ahead(&self, r: usize) -> *const u8 {
-        self.bytes.as_ptr().wrapping_add(r * self.stride)
+        self.bytes.as_ptr().wrapping_add(r.wrapping_mul(self.stride))
     }
 }
 
