@@ -4,12 +4,14 @@
 //! output went away), 1 failed, with one line that says why, 2 bad usage.
 
 mod args;
+mod bench;
 mod chat;
 mod demo;
 mod generate;
 mod info;
 mod interrupt;
 mod logits;
+mod machine;
 mod output;
 mod perplexity;
 mod tokenize;
@@ -44,6 +46,7 @@ enum Command {
     Logits(logits::Logits),
     Tokenize(tokenize::Tokenize),
     Perplexity(perplexity::Perplexity),
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
