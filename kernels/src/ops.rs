@@ -104,7 +104,7 @@ macro_rules! table {
             softmax: crate::softmax::softmax_isa::$instance,
             logprob: crate::logprob::logprob_isa::$instance,
             append: crate::attention::append,
-            attend: crate::attention::attend_isa::$instance,
+            attend: crate::attention::by_table::$instance,
             embed: crate::embed::embed,
             spin: crate::peak::spin_isa::$instance,
             read: crate::peak::read_isa::$instance,

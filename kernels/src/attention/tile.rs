@@ -51,31 +51,41 @@ pub fn panel<S: Simd, const M: usize>(
     let fold = Fold { seen, old: &old, new: &new, reach: Reach::of(seen) };
     let width = chunk.width;
     let mut at = 0;
-    while at < width {
-        at += match width - at {
-            left if left >= 4 * LANES && S::REGISTERS >= 32 => {
-                outputs::<S, M, 4>(s, out, &p, chunk, at, &fold)
-            }
-            left if left >= 4 * LANES && M == 1 => outputs::<S, M, 4>(s, out, &p, chunk, at, &fold),
-            left if left >= 2 * LANES && M <= 3 && S::REGISTERS < 32 => {
-                outputs::<S, M, 2>(s, out, &p, chunk, at, &fold)
-            }
-            _ => outputs::<S, M, 1>(s, out, &p, chunk, at, &fold),
+    // Constant blocks, so that the widths of the other instruction sets are not even compiled.
+    while at + const { LANES * vectors::<S, M>() } <= width {
+        at += if const { vectors::<S, M>() == 4 } {
+            outputs::<S, M, 4>(s, out, &p, chunk, at, &fold)
+        } else if const { vectors::<S, M>() == 2 } {
+            outputs::<S, M, 2>(s, out, &p, chunk, at, &fold)
+        } else {
+            outputs::<S, M, 1>(s, out, &p, chunk, at, &fold)
         };
+    }
+    while at < width {
+        at += outputs::<S, M, 1>(s, out, &p, chunk, at, &fold);
+    }
+}
+
+/// Vectors of a tile of `M` queries: enough chains to hide the latency of a multiply-add, few enough for the
+/// registers.
+const fn vectors<S: Simd, const M: usize>() -> usize {
+    match M {
+        _ if S::REGISTERS >= 32 => 4,
+        1 => 4,
+        2 | 3 => 2,
+        _ => 1,
     }
 }
 
 /// Raw scores of all positions of the chunk: those of positions that do not exist are garbage.
 #[inline(always)]
 fn scores<S: Simd, const M: usize>(s: S, p: &mut [[f32; PAGE]; M], q: &[[f32; M]], keys: &[[f32; PAGE]]) {
-    if S::REGISTERS >= 32 || M == 1 {
-        score_tile::<S, M, 4>(s, p, q, keys, 0);
-    } else if M <= 3 {
-        for at in [0, 2 * LANES] {
+    for at in (0..PAGE).step_by(const { LANES * vectors::<S, M>() }) {
+        if const { vectors::<S, M>() == 4 } {
+            score_tile::<S, M, 4>(s, p, q, keys, at);
+        } else if const { vectors::<S, M>() == 2 } {
             score_tile::<S, M, 2>(s, p, q, keys, at);
-        }
-    } else {
-        for at in [0, LANES, 2 * LANES, 3 * LANES] {
+        } else {
             score_tile::<S, M, 1>(s, p, q, keys, at);
         }
     }
