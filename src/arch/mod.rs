@@ -193,9 +193,10 @@ fn act(config: &Config, key: &str, default: &str) -> Result<Act> {
 /// Refuses `key` unless it is absent or has one of the neutral values that `is_neutral` accepts.
 fn only(config: &Config, key: &str, is_neutral: impl Fn(&serde_json::Value) -> bool) -> Result<()> {
     match config.raw(key) {
-        Some(value) if !value.is_null() && !is_neutral(value) => {
-            Err(Error::Unsupported { file: config.file().to_owned(), what: format!("{key} = {}", brief(value)) })
-        }
+        Some(value) if !value.is_null() && !is_neutral(value) => Err(Error::Unsupported {
+            file: config.file().to_owned(),
+            what: format!("{key} = {}", brief(value)),
+        }),
         _ => Ok(()),
     }
 }

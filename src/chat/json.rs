@@ -27,13 +27,10 @@ pub(super) fn to_json(
         Ok(given.next().or(by_name).filter(|value| !value.is_none() && !value.is_undefined()))
     };
     let ascii = arg("ensure_ascii")?.is_some_and(|value| value.is_true());
-    let indent = match arg("indent")? {
-        None => None,
-        Some(value) => Some(match value.as_str() {
-            Some(text) => text.to_owned(),
-            None => " ".repeat(u8::try_from(value.as_i64().unwrap_or(0).max(0)).unwrap_or(u8::MAX).into()),
-        }),
-    };
+    let indent = arg("indent")?.map(|value| match value.as_str() {
+        Some(text) => text.to_owned(),
+        None => " ".repeat(u8::try_from(value.as_i64().unwrap_or(0).max(0)).unwrap_or(u8::MAX).into()),
+    });
     let (comma, colon) = match arg("separators")? {
         None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
         Some(pair) => (str_of(&pair.get_item_by_index(0)?)?, str_of(&pair.get_item_by_index(1)?)?),
