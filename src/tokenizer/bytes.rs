@@ -1,7 +1,6 @@
 //! Floor 5: the alphabet of byte-level tokenizers: every byte is written as one printable character (Radford et al. 2019,
 //! GPT-2). Knows nothing else.
 
-#[cfg(test)]
 /// The character that stands for `byte`.
 pub(super) fn to_char(byte: u8) -> char {
     match byte {
@@ -25,7 +24,6 @@ pub(super) fn to_byte(c: char) -> Option<u8> {
     u8::try_from(byte).ok()
 }
 
-#[cfg(test)]
 fn above(n: u32) -> char {
     char::from_u32(0x100 + n).unwrap_or(char::REPLACEMENT_CHARACTER)
 }

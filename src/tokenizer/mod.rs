@@ -5,6 +5,7 @@
 
 mod bytes;
 mod decoder;
+pub mod gguf;
 mod pieces;
 mod settings;
 
@@ -46,6 +47,11 @@ impl Tokenizer {
     /// # Errors
     /// `Tokenizer` and `Format` for files that are not a tokenizer; `Io`.
     pub fn open(files: &Files) -> Result<Option<Tokenizer>> {
+        if let Some(gguf) = files.gguf()? {
+            let Some(files) = gguf::from_gguf(gguf)? else { return Ok(None) };
+            return Tokenizer::from_bytes(files.tokenizer.as_bytes(), Some(files.config.as_bytes()))
+                .map(Some);
+        }
         let Some(json) = files.small(FILE, MAX_FILE)? else { return Ok(None) };
         let config = files.small(CONFIG, crate::format::json::MAX_BYTES)?;
         Tokenizer::from_bytes(json.bytes(), config.as_ref().map(|file| file.bytes())).map(Some)
