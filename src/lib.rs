@@ -8,6 +8,8 @@ pub mod arch;
 mod block;
 #[cfg(feature = "chat-template")]
 pub mod chat;
+#[cfg(feature = "tokenizer")]
+pub mod convert;
 pub mod engine;
 pub mod error;
 mod exec;

@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod chat;
+mod convert;
 mod demo;
 mod generate;
 mod info;
@@ -46,6 +47,7 @@ enum Command {
     Logits(logits::Logits),
     Tokenize(tokenize::Tokenize),
     Perplexity(perplexity::Perplexity),
+    Convert(convert::Convert),
     Bench(bench::Bench),
 }
 
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match done {

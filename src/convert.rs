@@ -1,0 +1,148 @@
+//! Floor 5: a whole model, tokenizer and all, as a new Hugging Face directory. Knows file names and no formats.
+//!
+//! A new directory is made under another name and takes its own when it is complete. Files move into a directory that is
+//! there already one by one.
+
+use crate::error::{Error, Result};
+use crate::format::convert::convert as weights;
+use crate::format::files::{Files, INDEX, SINGLE};
+use crate::format::source::Progress;
+use crate::format::write::whole_file;
+use crate::tokenizer::{self, gguf::from_gguf};
+use kernels::DType;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+/// What else of a directory belongs to the tokenizer, and is copied as it is.
+const TEXT: &[&str] = &[
+    tokenizer::FILE,
+    tokenizer::CONFIG,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+];
+/// A file of those is small; what is larger is something else.
+const MAX_TEXT: u64 = 64 << 20;
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Converted {
+    /// Names, in order.
+    pub files: Vec<String>,
+    /// Bytes of all.
+    pub bytes: u64,
+}
+
+/// Writes the model in `files` to the directory `out`, with all weights as `to`: f32, f16 or bf16. Where `out` has files
+/// already that is an error, unless `force`: then those of a model are replaced, and others stay.
+///
+/// # Errors
+/// As [`crate::format::convert::convert`] and `Tokenizer::open`; `Io` of kind `AlreadyExists`. Nothing is left then.
+pub fn convert(
+    files: &Files,
+    out: &Path,
+    to: DType,
+    force: bool,
+    mut progress: Option<Progress>,
+) -> Result<Converted> {
+    let exists = out.is_dir();
+    if exists && !force && fs::read_dir(out).map_err(Error::io(out))?.next().is_some() {
+        let what = "the directory is not empty, and force was not asked for";
+        return Err(Error::io(out)(io::Error::new(ErrorKind::AlreadyExists, what)));
+    }
+    // Within the directory or beside it: a rename must not cross to another file system.
+    let draft = Draft::new(if exists { out.join("model") } else { out.to_owned() })?;
+    text(files, &draft.path)?;
+    weights(files, &draft.path, to, &mut progress)?;
+    let written = written(&draft.path)?;
+    if exists {
+        replace(&draft.path, out, &written.files)?;
+    } else {
+        fs::rename(&draft.path, out).map_err(Error::io(out))?;
+    }
+    Ok(written)
+}
+
+/// Writes what belongs to the tokenizer.
+fn text(files: &Files, to: &Path) -> Result<()> {
+    let write = |name: &str, bytes: &[u8]| {
+        let path = to.join(name);
+        whole_file(&path, |out| out.write_all(bytes).map_err(Error::io(&path)))
+    };
+    if let Some(gguf) = files.gguf()? {
+        let Some(made) = from_gguf(gguf)? else { return Ok(()) };
+        write(tokenizer::FILE, made.tokenizer.as_bytes())?;
+        return write(tokenizer::CONFIG, made.config.as_bytes());
+    }
+    for name in TEXT {
+        if let Some(file) = files.small(name, MAX_TEXT)? {
+            write(name, file.bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// The files in `dir`.
+fn written(dir: &Path) -> Result<Converted> {
+    let mut out = Converted { files: Vec::new(), bytes: 0 };
+    for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
+        let entry = entry.map_err(Error::io(dir))?;
+        out.bytes += entry.metadata().map_err(Error::io(dir))?.len();
+        out.files.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    out.files.sort();
+    Ok(out)
+}
+
+/// Moves the files called `names` from one directory to another, which loses what it had of another model.
+fn replace(from: &Path, to: &Path, names: &[String]) -> Result<()> {
+    for entry in fs::read_dir(to).map_err(Error::io(to))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_of_model(&name) && !names.contains(&name) {
+            fs::remove_file(entry.path()).map_err(Error::io(entry.path()))?;
+        }
+    }
+    for name in names {
+        let path = to.join(name);
+        fs::rename(from.join(name), &path).map_err(Error::io(&path))?;
+    }
+    Ok(())
+}
+
+/// Whether a file of this name would be read with a model, or is a part of its weights.
+fn is_of_model(name: &str) -> bool {
+    let shard = name.starts_with("model-") && name.ends_with(".safetensors");
+    shard || name == SINGLE || name == INDEX || name == "generation_config.json" || TEXT.contains(&name)
+}
+
+/// A directory without its final name; removed with all in it when it is dropped under that name.
+struct Draft {
+    path: PathBuf,
+}
+
+impl Draft {
+    fn new(target: PathBuf) -> Result<Draft> {
+        let Some(name) = target.file_name() else {
+            return Err(Error::io(&target)(io::Error::new(
+                ErrorKind::InvalidInput,
+                "expected the name of a directory",
+            )));
+        };
+        let mut draft = name.to_owned();
+        draft.push(format!(".{}.part", std::process::id()));
+        let path = target.with_file_name(draft);
+        fs::create_dir(&path).map_err(Error::io(&path))?;
+        Ok(Draft { path })
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Gone already where it took its name; nothing can be done about one that will not go away.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
