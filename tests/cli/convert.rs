@@ -1,0 +1,98 @@
+//! `inlaid convert`: what it writes is the same model, whole or not at all.
+
+use crate::{golden, golden_gguf, json, logits, output};
+use std::fs;
+use std::path::Path;
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_gguf_file_and_its_directory_have_the_same_logits() {
+    let dir = tempfile::tempdir().unwrap();
+    // Rows of these lie in the file as they will in the directory; those of Llama are put back in another order, which
+    // changes the order of attention's sums.
+    for (name, same_rows) in [
+        ("gguf-gpt2-q5_0", true),
+        ("gguf-qwen2-q8_0", true),
+        ("gguf-llama-f32", false),
+        ("gguf-llama-q4_k", false),
+    ] {
+        let (source, out) = (golden_gguf(name), dir.path().join(name));
+        let out_text = out.to_str().unwrap();
+        let printed = json(&["convert", &source, out_text, "--to", "f32", "--json"]);
+        assert_eq!(printed["dtype"], "F32");
+        let written: u64 = names(&out).iter().map(|name| fs::metadata(out.join(name)).unwrap().len()).sum();
+        assert_eq!(printed["bytes"], written);
+        let ids: Vec<u64> = (0..70).map(|i| i * 7 % 31).collect();
+        let kv = |model: &str| {
+            let list: Vec<String> = ids.iter().map(u64::to_string).collect();
+            json(&["logits", model, "--ids", &list.join(","), "--kv", "f32", "--json"])
+        };
+        let (old, new) = (kv(&source), kv(out_text));
+        if same_rows {
+            assert_eq!(old, new, "{name}");
+            continue;
+        }
+        assert_ne!(old["logits"], serde_json::Value::Null);
+        let flat = |value: &serde_json::Value| -> Vec<f64> {
+            let rows = value["logits"].as_array().unwrap().iter();
+            rows.flat_map(|row| row.as_array().unwrap()).map(|x| x.as_f64().unwrap()).collect()
+        };
+        let (old, new) = (flat(&old), flat(&new));
+        // The bound that golden models are held to.
+        let bound = 2e-4 * old.iter().fold(0.0, |max: f64, x| max.max(x.abs()));
+        assert!(old.iter().zip(&new).all(|(old, new)| (old - new).abs() <= bound), "{name}");
+    }
+}
+
+#[test]
+fn a_directory_keeps_its_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("demo");
+    let out_text = out.to_str().unwrap();
+    json(&["convert", "demo", out_text, "--to", "bf16", "--json"]);
+    assert_eq!(names(dir.path()), ["demo"]);
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        assert_eq!(fs::read(out.join(name)).unwrap(), fs::read(demo.join(name)).unwrap(), "{name}");
+    }
+    assert_eq!(logits(out_text, &[5, 6, 7]), logits("demo", &[5, 6, 7]));
+}
+
+#[test]
+fn what_is_there_is_replaced_only_by_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, source) = (dir.path().join("out"), golden("llama-tied"));
+    let out_text = out.to_str().unwrap();
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("notes.txt"), "mine").unwrap();
+    fs::write(out.join("model-00001-of-00002.safetensors"), "stale").unwrap();
+    let before = names(&out);
+    let refused = output(&["convert", &source, out_text, "--to", "bf16"]);
+    let line = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        refused.status.code() == Some(1) && line.contains("out: ") && line.lines().count() == 1,
+        "{line}"
+    );
+    assert_eq!(names(&out), before);
+    json(&["convert", &source, out_text, "--to", "bf16", "--force", "--json"]);
+    assert_eq!(names(&out), ["config.json", "generation_config.json", "model.safetensors", "notes.txt"]);
+    assert_eq!(json(&["info", out_text, "--json"])["dtypes"].as_object().unwrap().len(), 1);
+}
+
+#[test]
+fn a_conversion_that_fails_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, out) = (dir.path().join("source"), dir.path().join("out"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("config.json"), r#"{"model_type": "llama"}"#).unwrap();
+    fs::write(source.join("model.safetensors"), "short").unwrap();
+    let failed = output(&["convert", source.to_str().unwrap(), out.to_str().unwrap(), "--to", "f32"]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert_eq!(names(dir.path()), ["source"]);
+}
