@@ -68,7 +68,7 @@ fn greedy_ids_are_those_of_the_golden_model_and_of_the_logits() {
     }
 }
 
-/// `text` as a file, its ids, and what perplexity ought to be with windows that begin `stride` apart.
+/// Tokens that count, and their negative log-likelihoods by the logits of windows that begin `stride` apart.
 fn expected_nll(ids: &[u64], context: usize, stride: usize) -> (u64, f64) {
     let (mut begin, mut counted, mut tokens, mut nll) = (0, 0, 0, 0.0);
     while counted < ids.len() {
