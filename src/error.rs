@@ -88,6 +88,16 @@ pub enum Error {
         /// Bytes it needs.
         bytes: u64,
     },
+    /// The caller's buffer is too small.
+    #[error("{name}: the buffer has room for {capacity}, {needed} are needed")]
+    Buffer {
+        /// The argument.
+        name: &'static str,
+        /// Elements that are needed (bytes of text, with the closing NUL).
+        needed: usize,
+        /// Elements that fit.
+        capacity: usize,
+    },
     /// Somebody called cancel, or a progress callback said stop.
     #[error("cancelled")]
     Cancelled,

@@ -1,0 +1,39 @@
+//! Floor 6: the C ABI: opaque counted handles, pinned statuses, structs that grow. Every call passes `guard`, where panics
+//! stop. Knows the public Rust interface of the engine and nothing beneath it; `include/inlaid.h` is generated from here.
+#![allow(unsafe_code)] // pointers of C callers
+#![allow(non_camel_case_types)] // the names are C's
+#![allow(clippy::missing_safety_doc)] // the header states the rules of pointers once, for all calls
+
+mod args;
+mod engine;
+mod error;
+mod generate;
+mod guard;
+mod info;
+mod logits;
+mod model;
+mod parts;
+mod sampler;
+mod session;
+mod status;
+mod tokens;
+mod version;
+mod versioned;
+
+#[cfg_attr(not(feature = "tokenizer"), path = "no_speech.rs")]
+mod speech;
+#[cfg_attr(not(feature = "chat-template"), path = "no_template.rs")]
+mod template;
+
+pub use engine::*;
+pub use error::{inlaid_error, inlaid_error_init};
+pub use generate::*;
+pub use info::*;
+pub use logits::*;
+pub use model::*;
+pub use parts::*;
+pub use sampler::*;
+pub use session::*;
+pub use status::*;
+pub use tokens::*;
+pub use version::*;

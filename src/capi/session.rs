@@ -1,0 +1,412 @@
+//! Floor 6: the session handle: making, forking, feeding, moving.
+
+use super::args::{fill, maybe_set, set, slice};
+use super::error::{argument, inlaid_error};
+use super::guard::{Handle, free, give, guard, hold, retain, with};
+use super::info::micros;
+use super::model::inlaid_model;
+use super::sampler::{inlaid_sampler, sampler};
+use super::versioned::{Versioned, init, read, write};
+use crate::error::{Error, Result};
+use crate::session::{Cancel, Overflow, Session, SessionConfig, Timings};
+use std::ptr::{null, null_mut};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, TryLockError};
+
+/// A token that finds the context full is refused with `INLAID_ERROR_CONTEXT_FULL`, and nothing changes.
+pub const INLAID_OVERFLOW_STOP: i32 = 0;
+/// The first `keep` tokens stay, the older half of the others goes, and the rest is computed anew at its new positions:
+/// the result has the bits of a fresh session with those tokens.
+pub const INLAID_OVERFLOW_DROP_OLDEST: i32 = 1;
+
+/// How a session is made. Fill it with `inlaid_session_config_init`, then change what you need.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct inlaid_session_config {
+    /// Bytes of this struct as the caller knows it.
+    pub struct_size: u32,
+    /// What happens when the context is full: `INLAID_OVERFLOW_...`, default `INLAID_OVERFLOW_STOP`.
+    pub overflow: i32,
+    /// Tokens the session can hold; 0 (default): what the model was made for, but at most 4096.
+    pub context: u32,
+    /// With `INLAID_OVERFLOW_DROP_OLDEST`: tokens at the start that stay (a system prompt). Default 0.
+    pub keep: u32,
+    /// Tokens of a prompt that run at once; 0 (default): 512. Fewer take less memory and answer a cancel sooner; the
+    /// results have the same bits.
+    pub chunk: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// How tokens are chosen; NULL (default): greedily. Copied by the call.
+    pub sampler: *const inlaid_sampler,
+}
+
+/// Time spent and tokens done since a session began. Set `struct_size`, then call `inlaid_session_timings`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct inlaid_timings {
+    /// Bytes of this struct as the caller knows it.
+    pub struct_size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Time in runs of two tokens or more.
+    pub prefill_us: u64,
+    /// Tokens of those.
+    pub prefill_tokens: u64,
+    /// Time in runs of one token.
+    pub decode_us: u64,
+    /// Tokens of those.
+    pub decode_tokens: u64,
+    /// Time spent choosing tokens.
+    pub sample_us: u64,
+    /// Tokens chosen.
+    pub sampled_tokens: u64,
+}
+
+// SAFETY: six words and a pointer, which on 64-bit machines starts at byte 24.
+unsafe impl Versioned for inlaid_session_config {
+    const NAME: &'static str = "session config";
+    const SIZES: &'static [usize] = &[size_of::<Self>()];
+
+    fn defaults() -> Self {
+        inlaid_session_config {
+            struct_size: size_of::<Self>() as u32,
+            overflow: INLAID_OVERFLOW_STOP,
+            context: 0,
+            keep: 0,
+            chunk: 0,
+            reserved: 0,
+            sampler: null(),
+        }
+    }
+}
+
+// SAFETY: two words and six u64.
+unsafe impl Versioned for inlaid_timings {
+    const NAME: &'static str = "timings";
+    const SIZES: &'static [usize] = &[size_of::<Self>()];
+
+    fn defaults() -> Self {
+        timings_of(Timings::default())
+    }
+}
+
+fn timings_of(t: Timings) -> inlaid_timings {
+    inlaid_timings {
+        struct_size: size_of::<inlaid_timings>() as u32,
+        reserved: 0,
+        prefill_us: micros(t.prefill),
+        prefill_tokens: t.prefill_tokens,
+        decode_us: micros(t.decode),
+        decode_tokens: t.decode_tokens,
+        sample_us: micros(t.sample),
+        sampled_tokens: t.sampled_tokens,
+    }
+}
+
+/// One conversation with a model. Opaque, reference-counted. One thread at a time: a call that finds it in use answers
+/// `INLAID_ERROR_BUSY` at once, and so does a call from within its own callback. Different sessions, of one model too, may
+/// be used from different threads.
+pub struct inlaid_session {
+    poisoned: AtomicBool,
+    cancel: Cancel,
+    session: Mutex<Session>,
+}
+
+impl Handle for inlaid_session {
+    const NAME: &'static str = "session";
+
+    fn poisoned(&self) -> &AtomicBool {
+        &self.poisoned
+    }
+}
+
+impl inlaid_session {
+    fn new(session: Session) -> inlaid_session {
+        inlaid_session {
+            poisoned: AtomicBool::new(false),
+            cancel: session.cancel(),
+            session: Mutex::new(session),
+        }
+    }
+}
+
+/// Runs a call that uses a session, unless another one does. It never waits.
+///
+/// # Safety
+/// As [`with`].
+pub(super) unsafe fn using(
+    session: *const inlaid_session,
+    err: *mut inlaid_error,
+    call: impl FnOnce(&mut Session) -> Result<()>,
+) -> i32 {
+    let call = |handle: &inlaid_session| match handle.session.try_lock() {
+        Ok(mut session) => call(&mut session),
+        Err(TryLockError::WouldBlock) => Err(Error::Busy),
+        Err(TryLockError::Poisoned(_)) => Err(Error::Poisoned),
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with(session, err, call) }
+}
+
+/// # Safety
+/// `from` is NULL or points to a struct with valid fields.
+unsafe fn config_of(from: *const inlaid_session_config) -> Result<SessionConfig> {
+    // SAFETY: the caller's promise.
+    let c = unsafe { read(from) }?;
+    if c.reserved != 0 {
+        return Err(argument("reserved", format!("expected 0, found {}", c.reserved)));
+    }
+    let overflow = match c.overflow {
+        INLAID_OVERFLOW_STOP => Overflow::Stop,
+        INLAID_OVERFLOW_DROP_OLDEST => Overflow::DropOldest { keep: c.keep as usize },
+        other => return Err(argument("overflow", format!("expected INLAID_OVERFLOW_..., found {other}"))),
+    };
+    // SAFETY: the caller's promise.
+    let sampler = unsafe { sampler(c.sampler) }?;
+    Ok(SessionConfig { context: c.context as usize, overflow, chunk: c.chunk as usize, sampler })
+}
+
+/// Fills a config with defaults. `struct_size` is `sizeof(inlaid_session_config)`. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_config_init(
+    config: *mut inlaid_session_config,
+    struct_size: usize,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { guard(null_mut(), || init(config, struct_size)) }
+}
+
+/// Begins an empty conversation. Its whole context is set aside (and charged to the engine's budget) now, so that no later
+/// call runs out of memory for it. `config` may be NULL: defaults. On success `*session` is a reference that the caller
+/// owns; on failure it is NULL. The session keeps the model alive.
+///
+/// Errors: `INLAID_ERROR_ARGUMENT`, `_BUDGET`, `_MEMORY`. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_new(
+    model: *const inlaid_model,
+    config: *const inlaid_session_config,
+    session: *mut *mut inlaid_session,
+    err: *mut inlaid_error,
+) -> i32 {
+    let call = |model: &inlaid_model| {
+        // SAFETY: the caller's promise.
+        let config = unsafe {
+            set("session", session, null_mut())?;
+            config_of(config)?
+        };
+        let made = inlaid_session::new(Session::new(&model.model, config)?);
+        // SAFETY: `set` found that it may be written.
+        unsafe { give(session, made) };
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with(model, err, call) }
+}
+
+/// A second conversation with the same past, which is stored once. It is as independent as a new one.
+///
+/// Errors: `INLAID_ERROR_BUDGET`, `_MEMORY`, `_BUSY`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_fork(
+    session: *mut inlaid_session,
+    fork: *mut *mut inlaid_session,
+    err: *mut inlaid_error,
+) -> i32 {
+    let call = |session: &mut Session| {
+        // SAFETY: the caller's promise.
+        unsafe { set("fork", fork, null_mut()) }?;
+        let twin = inlaid_session::new(session.fork()?);
+        // SAFETY: `set` found that it may be written.
+        unsafe { give(fork, twin) };
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { using(session, err, call) }
+}
+
+/// Counts one more reference, which the caller owns: for a thread that may call `inlaid_session_cancel` while another one
+/// frees the session. NULL is fine. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_retain(session: *const inlaid_session) {
+    // SAFETY: the caller's promise.
+    unsafe { retain(session) };
+}
+
+/// Gives back a reference. The session ends with its last reference, and not before a running call has ended. NULL is
+/// fine. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_free(session: *mut inlaid_session) {
+    // SAFETY: the caller's promise.
+    unsafe { free(session) };
+}
+
+/// Ends the call that runs on the session, within a fraction of the time of one chunk; where none runs, the next one that
+/// computes. That call answers `INLAID_ERROR_CANCELLED` (or ends an answer with `INLAID_FINISH_CANCELLED`), and the session
+/// is as it was before. Never waits. Any thread, also from callbacks; NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_cancel(session: *const inlaid_session) {
+    super::guard::quiet(|| {
+        // SAFETY: the caller's promise.
+        if let Ok(session) = unsafe { hold(session) } {
+            session.cancel.cancel();
+        }
+    });
+}
+
+/// Adds `n` tokens and runs them, in chunks.
+///
+/// Errors: `INLAID_ERROR_ARGUMENT` for ids beyond the vocabulary, `_CONTEXT_FULL`, `_CANCELLED`, `_MEMORY`, `_BUDGET`,
+/// `_BUSY`; the session is then as it was before.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_prefill(
+    session: *mut inlaid_session,
+    ids: *const u32,
+    n: usize,
+    err: *mut inlaid_error,
+) -> i32 {
+    // SAFETY: the caller's promise, for each pointer.
+    unsafe { using(session, err, |session| session.prefill(slice("ids", ids, n)?)) }
+}
+
+/// Adds a token that the host chose itself. It runs with the next call that needs logits.
+///
+/// Errors: `INLAID_ERROR_ARGUMENT`, `_CONTEXT_FULL`, `_BUSY`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_accept(
+    session: *mut inlaid_session,
+    id: u32,
+    err: *mut inlaid_error,
+) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { using(session, err, |session| session.accept(id)) }
+}
+
+/// Chooses the next token by the session's sampler, adds it and writes it to `*id`. Allocates nothing after the first.
+/// The model's end tokens are returned like any other.
+///
+/// Errors: `INLAID_ERROR_ARGUMENT` where nothing was fed yet; otherwise as of `inlaid_session_prefill`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_step(
+    session: *mut inlaid_session,
+    id: *mut u32,
+    err: *mut inlaid_error,
+) -> i32 {
+    let call = |session: &mut Session| {
+        super::args::writable("id", id)?;
+        // SAFETY: the caller's promise.
+        unsafe { set("id", id, session.step()?) }
+    };
+    // SAFETY: the caller's promise.
+    unsafe { using(session, err, call) }
+}
+
+/// Forgets the tokens from position `len` on.
+///
+/// Errors: `INLAID_ERROR_ARGUMENT` where the session holds fewer, `_BUSY`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_rewind(
+    session: *mut inlaid_session,
+    len: usize,
+    err: *mut inlaid_error,
+) -> i32 {
+    let call = |session: &mut Session| {
+        let held = session.tokens().len();
+        if len > held {
+            return Err(argument("len", format!("expected at most the {held} tokens held, found {len}")));
+        }
+        session.rewind(len);
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { using(session, err, call) }
+}
+
+/// Makes `ids` the conversation: what the cache already holds of its beginning stays, the rest is forgotten, and the
+/// remainder runs with the next call that needs logits. `*reused` receives the number of tokens that stayed; it may be
+/// NULL.
+///
+/// Errors: `INLAID_ERROR_ARGUMENT`, `_CONTEXT_FULL`, `_BUSY`; the session is then as it was before.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_resume(
+    session: *mut inlaid_session,
+    ids: *const u32,
+    n: usize,
+    reused: *mut usize,
+    err: *mut inlaid_error,
+) -> i32 {
+    let call = |session: &mut Session| {
+        // SAFETY: the caller's promise.
+        let stayed = session.resume(unsafe { slice("ids", ids, n) }?)?;
+        // SAFETY: the caller's promise.
+        unsafe { maybe_set("reused", reused, stayed) }
+    };
+    // SAFETY: the caller's promise.
+    unsafe { using(session, err, call) }
+}
+
+/// The tokens of the conversation. `*n` receives their number; with `ids` NULL and `capacity` 0 nothing else is written.
+///
+/// Errors: `INLAID_ERROR_BUFFER` where `capacity` ids are too few, `_BUSY`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_tokens(
+    session: *mut inlaid_session,
+    ids: *mut u32,
+    capacity: usize,
+    n: *mut usize,
+    err: *mut inlaid_error,
+) -> i32 {
+    // SAFETY: the caller's promise, for each pointer.
+    unsafe { using(session, err, |session| fill("ids", session.tokens(), ids, capacity, n)) }
+}
+
+/// The number of tokens of the conversation.
+///
+/// Errors: `INLAID_ERROR_BUSY`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_len(
+    session: *mut inlaid_session,
+    n: *mut usize,
+    err: *mut inlaid_error,
+) -> i32 {
+    // SAFETY: the caller's promise, for each pointer.
+    unsafe { using(session, err, |session| set("n", n, session.tokens().len())) }
+}
+
+/// The number of tokens that the session can hold.
+///
+/// Errors: `INLAID_ERROR_BUSY`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_context(
+    session: *mut inlaid_session,
+    n: *mut usize,
+    err: *mut inlaid_error,
+) -> i32 {
+    // SAFETY: the caller's promise, for each pointer.
+    unsafe { using(session, err, |session| set("n", n, session.context())) }
+}
+
+/// Chooses tokens by other settings from now on; NULL: greedily.
+///
+/// Errors: `INLAID_ERROR_ARGUMENT` for a setting out of its range, `_BUSY`; the settings are then as before.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_set_sampler(
+    session: *mut inlaid_session,
+    settings: *const inlaid_sampler,
+    err: *mut inlaid_error,
+) -> i32 {
+    // SAFETY: the caller's promise, for each pointer.
+    unsafe { using(session, err, |session| session.set_sampler(sampler(settings)?)) }
+}
+
+/// Time spent and tokens done since the session began (a fork begins anew).
+///
+/// Errors: `INLAID_ERROR_BUSY`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_session_timings(
+    session: *mut inlaid_session,
+    timings: *mut inlaid_timings,
+    err: *mut inlaid_error,
+) -> i32 {
+    // SAFETY: the caller's promise, for each pointer.
+    unsafe { using(session, err, |session| write(timings, timings_of(session.timings()))) }
+}
