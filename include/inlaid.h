@@ -1,0 +1,871 @@
+/*
+ * inlaid.h: a language-model engine inside your program.
+ *
+ * A complete program. It opens a model and prints how the model continues a text:
+ *
+ *     #include <inlaid.h>
+ *     #include <stdio.h>
+ *     #include <string.h>
+ *
+ *     static int32_t print(void *user, const char *text, size_t len, uint32_t id) {
+ *         (void)user, (void)id;
+ *         fwrite(text, 1, len, stdout);
+ *         fflush(stdout);
+ *         return 0; // go on
+ *     }
+ *
+ *     int main(int argc, char **argv) {
+ *         const char *prompt = argc > 2 ? argv[2] : "Once upon a time";
+ *         inlaid_engine *engine = NULL;
+ *         inlaid_model *model = NULL;
+ *         inlaid_session *session = NULL;
+ *         uint32_t ids[512];
+ *         size_t n = 0;
+ *         inlaid_error err;
+ *         inlaid_error_init(&err, sizeof err);
+ *
+ *         if (inlaid_engine_new(NULL, &engine, &err) ||
+ *             inlaid_model_open(engine, argc > 1 ? argv[1] : "model", NULL, &model, &err) ||
+ *             inlaid_tokenize(model, prompt, strlen(prompt), INLAID_ADD_SPECIAL, ids, 512, &n, &err) ||
+ *             inlaid_session_new(model, NULL, &session, &err) ||
+ *             inlaid_session_prefill(session, ids, n, &err) ||
+ *             inlaid_generate(session, NULL, print, NULL, NULL, NULL, &err))
+ *             fprintf(stderr, "%s: %s\n", inlaid_status_name(err.status), err.message);
+ *         else
+ *             printf("\n");
+ *
+ *         inlaid_session_free(session); // any order; NULL is fine
+ *         inlaid_model_free(model);
+ *         inlaid_engine_free(engine);
+ *         return err.status != INLAID_OK;
+ *     }
+ *
+ *     cc hello.c $(pkg-config --cflags --libs inlaid) -o hello && ./hello MODEL
+ *
+ * MODEL is a Hugging Face directory (config.json, *.safetensors, tokenizer.json), a .safetensors file with its config
+ * beside it, or a .gguf file.
+ *
+ * HANDLES
+ *   inlaid_engine    threads, kernels of this machine, memory budget, log
+ *   inlaid_model     the immutable weights, tokenizer and chat template of one model, opened with one engine
+ *   inlaid_session   one conversation with a model: its tokens, its keys and values, its sampler
+ * Each is opaque and reference-counted: the call that makes it gives the caller one reference, `_retain` adds one, `_free`
+ * gives one back. A session keeps its model alive and a model its engine, so the order of frees does not matter.
+ * `_free(NULL)` is fine.
+ *
+ * THREADS
+ *   A handle that a function takes as pointer to const may be used by many threads at once. A session is used by one
+ *   thread at a time (which one, does not matter): a call that finds it in use answers INLAID_ERROR_BUSY at once. Only
+ *   inlaid_session_cancel, _retain and _free may be called while another call uses the session; that call holds a
+ *   reference of its own until it ends. Sessions of one model take turns in computing.
+ *   No call leaves a lock held or a thread attached; an engine's threads sleep between calls.
+ *   fork(): the child must not use handles of its parent.
+ *
+ * STATUS AND ERRORS
+ *   Calls return an int32_t status, INLAID_OK (0) or one of INLAID_ERROR_... . Details go to an inlaid_error of the caller,
+ *   the last argument, which may be NULL. After an error, unless the text of a function says otherwise, nothing has changed
+ *   but output arguments. No error ends the process, and nothing is printed. An internal error (a bug) is
+ *   INLAID_ERROR_INTERNAL; its handle then answers INLAID_ERROR_POISONED, and can only be freed.
+ *
+ * POINTERS
+ *   Pointers are valid for the time of the call, unless the text says otherwise; the library copies what it keeps. A NULL
+ *   where a value is needed, a misaligned array and a number out of range are INLAID_ERROR_ARGUMENT. Arrays come as
+ *   (pointer, count); with count 0 the pointer may be NULL.
+ *
+ * TEXT
+ *   UTF-8, as (pointer, length in bytes) in both directions; what is not UTF-8 is an error that names the offset. Paths and
+ *   file names are NUL-terminated UTF-8. Names that functions return are NUL-terminated.
+ *
+ * BUFFERS
+ *   The caller owns output buffers and says their capacity in elements (bytes, for text, which is closed with a NUL). The
+ *   call reports how many elements there are (of text: without the NUL). Too small a buffer is INLAID_ERROR_BUFFER and
+ *   stays as it was. With a NULL buffer of capacity 0 the call only reports. Output handles are NULL after a failure.
+ *
+ * STRUCTS
+ *   A struct that you pass starts with `uint32_t struct_size`. Its `_init` function sets that and the defaults; a struct
+ *   without one is cleared and given `sizeof` itself. NULL for a config means defaults. No struct is passed by value. There
+ *   are no enums and no bools: int32_t, and constants by name.
+ *
+ * NUMBERS
+ *   The same tokens give the same bits of logits: for any number of threads, any instruction set, in one prefill or step by
+ *   step, alone or beside other sessions, and from run to run. Times are in microseconds (`_us`), sizes in bytes.
+ *
+ * COMPATIBILITY
+ *   Structs grow at their end only, numbers of constants never change, and a function whose arguments must change gets a
+ *   new name. So programs built with an older header run with a newer library, and (as long as they leave unknown fields
+ *   zero) the other way round, within one SONAME. In 0.x a release may still remove functions, or change defaults and what
+ *   is accepted; CHANGELOG.md names each case. From 1.0 on, nothing is removed within a major version.
+ *
+ * Made from src/capi by cbindgen. Do not edit.
+ */
+
+#ifndef INLAID_H
+#define INLAID_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// The version of this header: major.
+#define INLAID_VERSION_MAJOR 0
+
+// The version of this header: minor.
+#define INLAID_VERSION_MINOR 1
+
+// The version of this header: patch.
+#define INLAID_VERSION_PATCH 0
+
+// `inlaid_features`: text in and out (tokenize, detokenize, generate).
+#define INLAID_FEATURE_TOKENIZER 1
+
+// `inlaid_features`: chat templates (render, chat).
+#define INLAID_FEATURE_CHAT_TEMPLATE 2
+
+// The call did what it says.
+#define INLAID_OK 0
+
+// An argument that cannot be right: NULL, a number out of range, text that is not UTF-8, a wrong `struct_size`.
+#define INLAID_ERROR_ARGUMENT 1
+
+// The file system said no.
+#define INLAID_ERROR_IO 2
+
+// A file that is not what its format says.
+#define INLAID_ERROR_FORMAT 3
+
+// A tensor that is missing, misshapen, of the wrong type or unexpected.
+#define INLAID_ERROR_TENSOR 4
+
+// A valid file, or a valid wish, that this build of the engine cannot serve.
+#define INLAID_ERROR_UNSUPPORTED 5
+
+// The model has no tokenizer, or it refuses the text or the ids.
+#define INLAID_ERROR_TOKENIZER 6
+
+// The model has no chat template, or it refuses the messages.
+#define INLAID_ERROR_TEMPLATE 7
+
+// The context is full and the session's policy is to stop.
+#define INLAID_ERROR_CONTEXT_FULL 8
+
+// The engine's memory budget has not enough left.
+#define INLAID_ERROR_BUDGET 9
+
+// The system has not enough memory. The handle still works.
+#define INLAID_ERROR_MEMORY 10
+
+// Somebody called cancel, or a progress callback said stop.
+#define INLAID_ERROR_CANCELLED 11
+
+// The session is in use by another thread, or by the call whose callback is running.
+#define INLAID_ERROR_BUSY 12
+
+// An earlier internal error left this handle unusable: free it.
+#define INLAID_ERROR_POISONED 13
+
+// A bug of the engine. Please report the message.
+#define INLAID_ERROR_INTERNAL 14
+
+// The caller's buffer is too small; the call says what it needs and has changed nothing.
+#define INLAID_ERROR_BUFFER 15
+
+// The best kernels of this machine.
+#define INLAID_ISA_AUTO 0
+
+// Plain code, for any machine.
+#define INLAID_ISA_SCALAR 1
+
+// AVX2 with FMA and F16C.
+#define INLAID_ISA_AVX2 2
+
+// AVX-512, with BF16 where the machine has it.
+#define INLAID_ISA_AVX512 3
+
+// Nothing is logged.
+#define INLAID_LOG_NONE 0
+
+// Only what the host should know of.
+#define INLAID_LOG_WARN 1
+
+// Also what was done and how long it took.
+#define INLAID_LOG_INFO 2
+
+// The library chooses: f32 for a model with f32 weights, else f16.
+#define INLAID_TYPE_AUTO 0
+
+// IEEE 754 binary32.
+#define INLAID_TYPE_F32 1
+
+// IEEE 754 binary16.
+#define INLAID_TYPE_F16 2
+
+// The upper half of a binary32.
+#define INLAID_TYPE_BF16 3
+
+// `inlaid_tokenize`: add the tokens that the model wants around a text (its BOS, say); never a second BOS.
+#define INLAID_ADD_SPECIAL 1
+
+// `inlaid_tokenize`: names of special tokens in the text ("<|im_end|>") are those tokens. Leave it out for text that a
+// user typed.
+#define INLAID_PARSE_SPECIAL 2
+
+// `inlaid_detokenize`: leave special tokens out.
+#define INLAID_SKIP_SPECIAL 4
+
+// A token that finds the context full is refused with `INLAID_ERROR_CONTEXT_FULL`, and nothing changes.
+#define INLAID_OVERFLOW_STOP 0
+
+// The first `keep` tokens stay, the older half of the others goes, and the rest is computed anew at its new positions:
+// the result has the bits of a fresh session with those tokens.
+#define INLAID_OVERFLOW_DROP_OLDEST 1
+
+// Why an answer ended: `max_tokens` were chosen.
+#define INLAID_FINISH_LENGTH 1
+
+// Why an answer ended: an end token of the model or of the host.
+#define INLAID_FINISH_END 2
+
+// Why an answer ended: a stop string.
+#define INLAID_FINISH_STOP 3
+
+// Why an answer ended: the callback said so.
+#define INLAID_FINISH_CALLBACK 4
+
+// Why an answer ended: somebody called cancel; what was written stays.
+#define INLAID_FINISH_CANCELLED 5
+
+// Why an answer ended: the context is full and the session's policy is to stop.
+#define INLAID_FINISH_CONTEXT 6
+
+// Threads that compute, the kernels of this machine, a memory budget and a log, shared by the models that are opened
+// with it. Opaque, reference-counted; all its calls may be made from many threads at once.
+typedef struct inlaid_engine inlaid_engine;
+
+// An open model: weights, tokenizer, chat template. Opaque, immutable, reference-counted; all its calls may be made from
+// many threads at once. Its sessions keep it alive.
+typedef struct inlaid_model inlaid_model;
+
+// One conversation with a model. Opaque, reference-counted. One thread at a time: a call that finds it in use answers
+// `INLAID_ERROR_BUSY` at once, and so does a call from within its own callback. Different sessions, of one model too, may
+// be used from different threads.
+typedef struct inlaid_session inlaid_session;
+
+// How a call went, in words. Owned by the caller, usually on its stack; every function takes a pointer to one, or NULL
+// where the status is enough. Each call overwrites it, a success with `INLAID_OK` and an empty message.
+//
+// Initialise it once with `inlaid_error_init`, or by setting `struct_size = sizeof(inlaid_error)`.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // What the call returned.
+    int32_t status;
+    // UTF-8, NUL-terminated, empty after a success. It names the file, tensor or argument, what was expected and what
+    // was found; a longer message is cut, never within a character.
+    char message[504];
+} inlaid_error;
+
+// Receives a message of an engine: its level, and `len` bytes of UTF-8 that are valid until the function returns.
+//
+// Called on a thread that runs a call of this library, no lock held; several at once where several threads work. It must
+// return normally (no exception, no `longjmp`).
+typedef void (*inlaid_log_fn)(void *user, int32_t level, const char *text, size_t len);
+
+// What an engine is made with. Fill it with `inlaid_engine_config_init`, then change what you need.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // Threads that compute, the calling one included; 0 (default): as many as the process may use; at most 1024. Results
+    // have the same bits for every number.
+    int32_t threads;
+    // `INLAID_ISA_...`, default `INLAID_ISA_AUTO`. Results have the same bits for each.
+    int32_t isa;
+    // The most detailed level that `log` receives, default `INLAID_LOG_INFO`.
+    int32_t log_level;
+    // Most private bytes that models and sessions of this engine may take together; 0 (default): no limit. Mapped weights
+    // are not private.
+    uint64_t budget_bytes;
+    // Where messages go; NULL (default): nowhere.
+    inlaid_log_fn log;
+    // The first argument of `log`.
+    void *log_user;
+} inlaid_engine_config;
+
+// What an engine is. Set `struct_size`, then call `inlaid_engine_get_info`.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // Threads that compute.
+    int32_t threads;
+    // Private bytes that its models and sessions hold or have set aside.
+    uint64_t used_bytes;
+    // Name of the kernels in use: "scalar", "avx2" or "avx512". Static, NUL-terminated.
+    const char *isa;
+} inlaid_engine_info;
+
+// Told while a model is opened: bytes done and bytes in all. Non-zero cancels: the open call answers
+// `INLAID_ERROR_CANCELLED`. Called on the thread of the call, no lock held; it must return normally.
+typedef int32_t (*inlaid_progress_fn)(void *user, uint64_t done, uint64_t total);
+
+// How a model is opened. Fill it with `inlaid_model_config_init`, then change what you need.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // Type of cached keys and values, `INLAID_TYPE_...`, default `INLAID_TYPE_AUTO`.
+    int32_t cache_type;
+    // 0 (default): weights are used where they lie, in mapped files or the caller's memory; opening takes no time and
+    // little private memory. A mapped file that another process truncates ends this one with SIGBUS, which no library
+    // can prevent. 1: everything is copied into private memory, and files may change or vanish afterwards.
+    int32_t copy;
+    // 1: the tokenizer and the chat template are left out, for hosts that feed ids. Default 0.
+    int32_t no_tokenizer;
+    // Told while loading; may be NULL.
+    inlaid_progress_fn progress;
+    // The first argument of `progress`.
+    void *progress_user;
+} inlaid_model_config;
+
+// Told that the library no longer needs the memory of a part. Called once, on the thread that drops the last use (a free
+// of the model or of one of its sessions, or the open call itself with `copy`). It must return normally.
+typedef void (*inlaid_release_fn)(void *user);
+
+// One file of a model that does not come from a path: bytes in the caller's memory, or a range of an open file.
+//
+// Names are those of a model directory: `config.json`, `model.safetensors`, `tokenizer.json`, ...; a single GGUF file may
+// have any name. Clear the struct (`= {0}`, `memset`), set `struct_size`, then the fields you need; all elements of an
+// array have the same size.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // Where `data` is NULL: an open, regular file. The library duplicates the descriptor, and neither uses nor moves its
+    // position; the caller may close it after the call. (Unix; elsewhere `INLAID_ERROR_UNSUPPORTED`.)
+    int32_t fd;
+    // The file's name. UTF-8, NUL-terminated; copied.
+    const char *name;
+    // The bytes, or NULL for a file descriptor. They are used in place: they must stay valid and unchanged until the
+    // model and all its sessions are gone, or (with `copy`) until the call returns.
+    const void *data;
+    // Of a file: its first byte, for models inside a larger file.
+    uint64_t offset;
+    // Bytes of `data`. Of a file: bytes from `offset` on, 0 for all that follow.
+    uint64_t len;
+    // Told when `data` is no longer needed; may be NULL. After a call that fails, nothing is told and the bytes are the
+    // caller's again.
+    inlaid_release_fn release;
+    // The argument of `release`.
+    void *release_user;
+} inlaid_part;
+
+// What opening a model and talking to it takes. Set `struct_size` before the call that fills it.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // A session's context is set aside in multiples of this many tokens.
+    uint32_t kv_page_tokens;
+    // Bytes of files that are mapped: shared with other processes, dropped by the system when memory is short.
+    uint64_t mapped_bytes;
+    // Private bytes: parameters that are read, buffers of one prefill chunk, a copying load's weights. Without the
+    // tokenizer.
+    uint64_t private_bytes;
+    // Bytes of keys and values of one token of a session's context.
+    uint64_t kv_bytes_per_token;
+} inlaid_memory_plan;
+
+// What a model is. Set `struct_size`, then call `inlaid_model_get_info`.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // Blocks.
+    uint32_t n_layers;
+    // Width of the residual stream.
+    uint32_t d_model;
+    // Query heads of a block.
+    uint32_t n_heads;
+    // Key and value heads of a block.
+    uint32_t n_kv_heads;
+    // Width of a head.
+    uint32_t head_dim;
+    // Inner width of the MLP.
+    uint32_t d_ff;
+    // Tokens that the logits speak of; every token id is below.
+    uint32_t vocab;
+    // Positions the model was made for: the largest context.
+    uint32_t max_positions;
+    // Type of cached keys and values, `INLAID_TYPE_...`.
+    int32_t cache_type;
+    // The token that begins a text, or -1.
+    int32_t bos;
+    // The first of the tokens that end an answer, or -1; `inlaid_model_end_tokens` gives all.
+    int32_t eos;
+    // 1 where it can turn text into tokens.
+    int32_t has_tokenizer;
+    // 1 where it can render conversations.
+    int32_t has_template;
+    // Parameters in all.
+    uint64_t parameters;
+    // As in `inlaid_memory_plan`.
+    uint64_t mapped_bytes;
+    // As in `inlaid_memory_plan`.
+    uint64_t private_bytes;
+    // As in `inlaid_memory_plan`.
+    uint64_t kv_bytes_per_token;
+    // Time that files, config and weights took to open.
+    uint64_t load_us;
+    // Time that the tokenizer and the chat template took.
+    uint64_t tokenizer_us;
+    // The `model_type` of its config ("llama"). NUL-terminated; valid as long as a reference to the model.
+    const char *family;
+} inlaid_model_info;
+
+// What a conversation is rendered with. Fill it with `inlaid_template_config_init`, then change what you need.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // 1 (default): end with the beginning of the model's answer.
+    int32_t add_generation_prompt;
+    // Seconds since 1970 for templates that write the date; 0 (default): now.
+    uint64_t now_s;
+    // Functions that the model may call: a JSON list of objects, `tools_len` bytes; NULL (default): none.
+    const char *tools;
+    // Bytes of `tools`.
+    size_t tools_len;
+    // Further variables of the template: a JSON object, `extra_len` bytes; NULL (default): none.
+    const char *extra;
+    // Bytes of `extra`.
+    size_t extra_len;
+} inlaid_template_config;
+
+// How tokens are chosen. Fill it with `inlaid_sampler_init` (greedy), then change what you need. The settings work in
+// this order: logit bias, repetition, frequency and presence penalties, temperature, `top_k`, `top_p`, `min_p`, one draw.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // Divides the logits; 0 (default): always the most likely token, the lowest id among equals.
+    float temperature;
+    // Only the `top_k` most likely tokens; 0 (default): all.
+    uint32_t top_k;
+    // Only the most likely tokens that have this probability together, in (0, 1]; default 1.
+    float top_p;
+    // Only tokens with at least this share of the highest probability, in [0, 1]; default 0.
+    float min_p;
+    // Divides positive logits of tokens seen before and multiplies negative ones; 1 (default): none.
+    float repetition_penalty;
+    // Taken from a token's logit once for each time it was seen; default 0.
+    float frequency_penalty;
+    // Taken from a token's logit if it was seen; default 0.
+    float presence_penalty;
+    // Only the last so many tokens count as seen; 0 (default): all.
+    uint32_t penalty_window;
+    // Entries of `logit_bias_ids` and of `logit_bias`.
+    uint32_t n_logit_bias;
+    // Tokens with a bias. Copied by the call.
+    const uint32_t *logit_bias_ids;
+    // What is added to their logits; `-INFINITY` bans a token. Copied by the call.
+    const float *logit_bias;
+    // The same seed, tokens and logits give the same choice, on every machine. Default 0.
+    uint64_t seed;
+} inlaid_sampler;
+
+// How a session is made. Fill it with `inlaid_session_config_init`, then change what you need.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // What happens when the context is full: `INLAID_OVERFLOW_...`, default `INLAID_OVERFLOW_STOP`.
+    int32_t overflow;
+    // Tokens the session can hold; 0 (default): what the model was made for, but at most 4096.
+    uint32_t context;
+    // With `INLAID_OVERFLOW_DROP_OLDEST`: tokens at the start that stay (a system prompt). Default 0.
+    uint32_t keep;
+    // Tokens of a prompt that run at once; 0 (default): 512. Fewer take less memory and answer a cancel sooner; the
+    // results have the same bits.
+    uint32_t chunk;
+    // Must be 0.
+    uint32_t reserved;
+    // How tokens are chosen; NULL (default): greedily. Copied by the call.
+    const inlaid_sampler *sampler;
+} inlaid_session_config;
+
+// Time spent and tokens done since a session began. Set `struct_size`, then call `inlaid_session_timings`.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // 0.
+    uint32_t reserved;
+    // Time in runs of two tokens or more.
+    uint64_t prefill_us;
+    // Tokens of those.
+    uint64_t prefill_tokens;
+    // Time in runs of one token.
+    uint64_t decode_us;
+    // Tokens of those.
+    uint64_t decode_tokens;
+    // Time spent choosing tokens.
+    uint64_t sample_us;
+    // Tokens chosen.
+    uint64_t sampled_tokens;
+} inlaid_timings;
+
+// When an answer ends. Fill it with `inlaid_generate_config_init`, then change what you need. All arrays are copied by
+// the call.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // Most tokens of the answer; default 256.
+    uint32_t max_tokens;
+    // 1: go on after the model's own end tokens. Default 0.
+    int32_t ignore_end;
+    // Entries of `stop` (default 0).
+    uint32_t n_stop;
+    // Texts that end the answer, and are not part of it; UTF-8.
+    const char *const *stop;
+    // Bytes of each of them; NULL (default): they are NUL-terminated.
+    const size_t *stop_len;
+    // Tokens that end the answer beside those of the model.
+    const uint32_t *stop_ids;
+    // Entries of `stop_ids` (default 0).
+    size_t n_stop_ids;
+} inlaid_generate_config;
+
+// Receives an answer as it grows: each token's id with the text that became certain with it, `len` bytes of UTF-8 that
+// are valid until the function returns, not NUL-terminated. Only whole characters; no text (`len` 0) while a character is
+// unfinished or a stop string may have begun. Non-zero ends the answer.
+//
+// Called on the thread of the call, no lock held; calls on the same session answer `INLAID_ERROR_BUSY`, but for cancel,
+// retain and free. It must return normally (no exception, no `longjmp`).
+typedef int32_t (*inlaid_token_fn)(void *user, const char *text, size_t len, uint32_t id);
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// The version of the library that is loaded, "major.minor.patch". Static, NUL-terminated. Any thread.
+const char *inlaid_version(void);
+
+// The features of the library that is loaded: `INLAID_FEATURE_...` bits. Functions of a feature that was left out are
+// there, and answer `INLAID_ERROR_UNSUPPORTED`. Any thread.
+uint32_t inlaid_features(void);
+
+// The name of a status as this header spells it ("INLAID_ERROR_BUSY"); "INLAID_UNKNOWN" for a number that is none.
+// Static, NUL-terminated. Any thread.
+const char *inlaid_status_name(int32_t status);
+
+// Initialises an error record. `struct_size` is `sizeof(inlaid_error)`. Does nothing where `err` is NULL or the size too
+// small to hold a status. Any thread.
+void inlaid_error_init(inlaid_error *err,
+                       size_t struct_size);
+
+// Fills a config with defaults. `struct_size` is `sizeof(inlaid_engine_config)`. Any thread.
+int32_t inlaid_engine_config_init(inlaid_engine_config *config, size_t struct_size);
+
+// Makes an engine and starts its threads. `config` may be NULL: defaults. On success `*engine` is a reference that the
+// caller owns; on failure it is NULL.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for a thread count beyond 1024 or kernels that this machine lacks;
+// `INLAID_ERROR_INTERNAL` where the system gives no threads. Any thread.
+int32_t inlaid_engine_new(const inlaid_engine_config *config,
+                          inlaid_engine **engine,
+                          inlaid_error *err);
+
+// Counts one more reference, which the caller owns. NULL is fine. Any thread.
+void inlaid_engine_retain(const inlaid_engine *engine);
+
+// Gives back a reference. The engine ends with its last reference, and after the last model that was opened with it.
+// NULL is fine. Any thread.
+void inlaid_engine_free(inlaid_engine *engine);
+
+// Says what an engine is and what it holds. Any thread.
+int32_t inlaid_engine_get_info(const inlaid_engine *engine, inlaid_engine_info *info, inlaid_error *err);
+
+// Fills a config with defaults. `struct_size` is `sizeof(inlaid_model_config)`. Any thread.
+int32_t inlaid_model_config_init(inlaid_model_config *config, size_t struct_size);
+
+// Opens a model: a Hugging Face directory, a `.safetensors` file with its `config.json` beside it, an index of shards, or
+// a `.gguf` file. `path` is UTF-8, NUL-terminated. `config` may be NULL: defaults. On success `*model` is a reference that
+// the caller owns; on failure it is NULL. The model keeps the engine alive.
+//
+// Errors: `INLAID_ERROR_IO`, `_FORMAT`, `_TENSOR`, `_UNSUPPORTED` for files that cannot be run rightly, `_TOKENIZER`,
+// `_TEMPLATE`, `_BUDGET`, `_MEMORY`, `_CANCELLED`. Any thread.
+int32_t inlaid_model_open(const inlaid_engine *engine,
+                          const char *path,
+                          const inlaid_model_config *config,
+                          inlaid_model **model,
+                          inlaid_error *err);
+
+// Opens a model whose `n_parts` files are in the caller's memory or in open files; otherwise as `inlaid_model_open`.
+int32_t inlaid_model_open_parts(const inlaid_engine *engine,
+                                const inlaid_part *parts,
+                                size_t n_parts,
+                                const inlaid_model_config *config,
+                                inlaid_model **model,
+                                inlaid_error *err);
+
+// Says what opening a model with this config would take; nothing stays open, and no weight is read. Arguments and errors
+// as of `inlaid_model_open`. Any thread.
+int32_t inlaid_model_plan(const inlaid_engine *engine,
+                          const char *path,
+                          const inlaid_model_config *config,
+                          inlaid_memory_plan *memory,
+                          inlaid_error *err);
+
+// As `inlaid_model_plan`, for parts. No `release` is called. Any thread.
+int32_t inlaid_model_plan_parts(const inlaid_engine *engine,
+                                const inlaid_part *parts,
+                                size_t n_parts,
+                                const inlaid_model_config *config,
+                                inlaid_memory_plan *memory,
+                                inlaid_error *err);
+
+// Counts one more reference, which the caller owns. NULL is fine. Any thread.
+void inlaid_model_retain(const inlaid_model *model);
+
+// Gives back a reference. The model ends with its last reference, and after its last session. NULL is fine. Any thread.
+void inlaid_model_free(inlaid_model *model);
+
+// Says what a model is. Any thread.
+int32_t inlaid_model_get_info(const inlaid_model *model, inlaid_model_info *info, inlaid_error *err);
+
+// The tokens that end an answer. `*n` receives their number; with `ids` NULL and `capacity` 0 nothing else is written.
+//
+// Errors: `INLAID_ERROR_BUFFER` where `capacity` ids are too few. Any thread.
+int32_t inlaid_model_end_tokens(const inlaid_model *model,
+                                uint32_t *ids,
+                                size_t capacity,
+                                size_t *n,
+                                inlaid_error *err);
+
+// The tokens of `text`, which is `len` bytes of UTF-8. `flags`: `INLAID_ADD_SPECIAL | INLAID_PARSE_SPECIAL` or fewer.
+// `*n` receives their number; with `ids` NULL and `capacity` 0 nothing else is written.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for text that is not UTF-8, naming the offset; `_TOKENIZER`; `_BUFFER` where `capacity`
+// ids are too few. Any thread.
+int32_t inlaid_tokenize(const inlaid_model *model,
+                        const char *text,
+                        size_t len,
+                        uint32_t flags,
+                        uint32_t *ids,
+                        size_t capacity,
+                        size_t *n,
+                        inlaid_error *err);
+
+// The text of `n` tokens: UTF-8, closed with a NUL; bytes that are no UTF-8 become U+FFFD. `flags`:
+// `INLAID_SKIP_SPECIAL` or 0. `*len` receives its bytes without the NUL; with `text` NULL and `capacity` 0 nothing else is
+// written.
+//
+// Errors: `INLAID_ERROR_TOKENIZER` for an id without a token; `_BUFFER` where `capacity` is not above `*len`. Any thread.
+int32_t inlaid_detokenize(const inlaid_model *model,
+                          const uint32_t *ids,
+                          size_t n,
+                          uint32_t flags,
+                          char *text,
+                          size_t capacity,
+                          size_t *len,
+                          inlaid_error *err);
+
+// What token `id` is called in the vocabulary. The name is not the token's text: "\u0120the" may stand for " the";
+// `inlaid_detokenize` gives texts. Buffer and errors as of `inlaid_detokenize`. Any thread.
+int32_t inlaid_token_name(const inlaid_model *model,
+                          uint32_t id,
+                          char *name,
+                          size_t capacity,
+                          size_t *len,
+                          inlaid_error *err);
+
+// The id of the token that the vocabulary calls `name` (`len` bytes of UTF-8): "<|im_end|>", say.
+//
+// Errors: `INLAID_ERROR_TOKENIZER` where there is none. Any thread.
+int32_t inlaid_token_id(const inlaid_model *model, const char *name, size_t len, uint32_t *id, inlaid_error *err);
+
+// Fills a config with defaults. `struct_size` is `sizeof(inlaid_template_config)`. Any thread.
+int32_t inlaid_template_config_init(inlaid_template_config *config, size_t struct_size);
+
+// A conversation as the text that the model was trained on, by its chat template. `messages` is a JSON list, `len` bytes:
+// `[{"role": "user", "content": "Hello"}]`. `config` may be NULL: defaults. Tokenize the result with
+// `INLAID_PARSE_SPECIAL` alone: it may begin with the BOS. Buffer as of `inlaid_detokenize`.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for what is not JSON, or not a list of objects; `_TEMPLATE` where the model has no
+// template or it refuses the conversation; `_BUFFER`. Any thread.
+int32_t inlaid_chat_render(const inlaid_model *model,
+                           const char *messages,
+                           size_t len,
+                           const inlaid_template_config *config,
+                           char *text,
+                           size_t capacity,
+                           size_t *text_len,
+                           inlaid_error *err);
+
+// Fills settings with defaults: greedy. `struct_size` is `sizeof(inlaid_sampler)`. Any thread.
+int32_t inlaid_sampler_init(inlaid_sampler *sampler, size_t struct_size);
+
+// Fills a config with defaults. `struct_size` is `sizeof(inlaid_session_config)`. Any thread.
+int32_t inlaid_session_config_init(inlaid_session_config *config, size_t struct_size);
+
+// Begins an empty conversation. Its whole context is set aside (and charged to the engine's budget) now, so that no later
+// call runs out of memory for it. `config` may be NULL: defaults. On success `*session` is a reference that the caller
+// owns; on failure it is NULL. The session keeps the model alive.
+//
+// Errors: `INLAID_ERROR_ARGUMENT`, `_BUDGET`, `_MEMORY`. Any thread.
+int32_t inlaid_session_new(const inlaid_model *model,
+                           const inlaid_session_config *config,
+                           inlaid_session **session,
+                           inlaid_error *err);
+
+// A second conversation with the same past, which is stored once. It is as independent as a new one.
+//
+// Errors: `INLAID_ERROR_BUDGET`, `_MEMORY`, `_BUSY`.
+int32_t inlaid_session_fork(inlaid_session *session, inlaid_session **fork, inlaid_error *err);
+
+// Counts one more reference, which the caller owns: for a thread that may call `inlaid_session_cancel` while another one
+// frees the session. NULL is fine. Any thread.
+void inlaid_session_retain(const inlaid_session *session);
+
+// Gives back a reference. The session ends with its last reference, and not before a running call has ended. NULL is
+// fine. Any thread.
+void inlaid_session_free(inlaid_session *session);
+
+// Ends the call that runs on the session, within a fraction of the time of one chunk; where none runs, the next one that
+// computes. That call answers `INLAID_ERROR_CANCELLED` (or ends an answer with `INLAID_FINISH_CANCELLED`), and the session
+// is as it was before. Never waits. Any thread, also from callbacks; NULL is fine.
+void inlaid_session_cancel(const inlaid_session *session);
+
+// Adds `n` tokens and runs them, in chunks.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for ids beyond the vocabulary, `_CONTEXT_FULL`, `_CANCELLED`, `_MEMORY`, `_BUDGET`,
+// `_BUSY`; the session is then as it was before.
+int32_t inlaid_session_prefill(inlaid_session *session, const uint32_t *ids, size_t n, inlaid_error *err);
+
+// Adds a token that the host chose itself. It runs with the next call that needs logits.
+//
+// Errors: `INLAID_ERROR_ARGUMENT`, `_CONTEXT_FULL`, `_BUSY`.
+int32_t inlaid_session_accept(inlaid_session *session, uint32_t id, inlaid_error *err);
+
+// Chooses the next token by the session's sampler, adds it and writes it to `*id`. Allocates nothing after the first.
+// The model's end tokens are returned like any other.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` where nothing was fed yet; otherwise as of `inlaid_session_prefill`.
+int32_t inlaid_session_step(inlaid_session *session, uint32_t *id, inlaid_error *err);
+
+// Forgets the tokens from position `len` on.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` where the session holds fewer, `_BUSY`.
+int32_t inlaid_session_rewind(inlaid_session *session, size_t len, inlaid_error *err);
+
+// Makes `ids` the conversation: what the cache already holds of its beginning stays, the rest is forgotten, and the
+// remainder runs with the next call that needs logits. `*reused` receives the number of tokens that stayed; it may be
+// NULL.
+//
+// Errors: `INLAID_ERROR_ARGUMENT`, `_CONTEXT_FULL`, `_BUSY`; the session is then as it was before.
+int32_t inlaid_session_resume(inlaid_session *session,
+                              const uint32_t *ids,
+                              size_t n,
+                              size_t *reused,
+                              inlaid_error *err);
+
+// The tokens of the conversation. `*n` receives their number; with `ids` NULL and `capacity` 0 nothing else is written.
+//
+// Errors: `INLAID_ERROR_BUFFER` where `capacity` ids are too few, `_BUSY`.
+int32_t inlaid_session_tokens(inlaid_session *session,
+                              uint32_t *ids,
+                              size_t capacity,
+                              size_t *n,
+                              inlaid_error *err);
+
+// The number of tokens of the conversation.
+//
+// Errors: `INLAID_ERROR_BUSY`.
+int32_t inlaid_session_len(inlaid_session *session, size_t *n, inlaid_error *err);
+
+// The number of tokens that the session can hold.
+//
+// Errors: `INLAID_ERROR_BUSY`.
+int32_t inlaid_session_context(inlaid_session *session, size_t *n, inlaid_error *err);
+
+// Chooses tokens by other settings from now on; NULL: greedily.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for a setting out of its range, `_BUSY`; the settings are then as before.
+int32_t inlaid_session_set_sampler(inlaid_session *session, const inlaid_sampler *settings, inlaid_error *err);
+
+// Time spent and tokens done since the session began (a fork begins anew).
+//
+// Errors: `INLAID_ERROR_BUSY`.
+int32_t inlaid_session_timings(inlaid_session *session, inlaid_timings *timings, inlaid_error *err);
+
+// The logits after the last token: `*logits` receives a pointer to `*n` floats, one for each token of the vocabulary. It
+// is valid until the next call on this session, whatever that is.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` where nothing was fed yet; otherwise as of `inlaid_session_prefill`.
+int32_t inlaid_session_logits(inlaid_session *session,
+                              const float **logits,
+                              size_t *n,
+                              inlaid_error *err);
+
+// Adds `n` tokens, runs them, and writes the logits after each of them to `logits`: `n` rows of as many floats as the
+// vocabulary has tokens. `capacity` counts floats. Feed long texts in pieces.
+//
+// Errors: `INLAID_ERROR_BUFFER` where there is not enough room; otherwise as of `inlaid_session_prefill`.
+int32_t inlaid_session_prefill_all(inlaid_session *session,
+                                   const uint32_t *ids,
+                                   size_t n,
+                                   float *logits,
+                                   size_t capacity,
+                                   inlaid_error *err);
+
+// The most likely next tokens, most likely first, with their log-probabilities (natural): at most `n` of them, into two
+// arrays of `n` elements. `*found` receives how many there are.
+//
+// Errors: as of `inlaid_session_logits`.
+int32_t inlaid_session_top_logprobs(inlaid_session *session,
+                                    size_t n,
+                                    uint32_t *ids,
+                                    float *logprobs,
+                                    size_t *found,
+                                    inlaid_error *err);
+
+// Adds `n` tokens, runs them, and writes the log-probability (natural) of each of them, given those before. The first
+// token of an empty session has none: then there is one number less. `*found` receives how many there are.
+//
+// Errors: `INLAID_ERROR_BUFFER` where `capacity` numbers are too few; otherwise as of `inlaid_session_prefill`.
+int32_t inlaid_session_score(inlaid_session *session,
+                             const uint32_t *ids,
+                             size_t n,
+                             float *logprobs,
+                             size_t capacity,
+                             size_t *found,
+                             inlaid_error *err);
+
+// Fills a config with defaults. `struct_size` is `sizeof(inlaid_generate_config)`. Any thread.
+int32_t inlaid_generate_config_init(inlaid_generate_config *config, size_t struct_size);
+
+// Writes an answer to what the session holds: chooses tokens until one of the reasons to stop, and hands each to `each`
+// (which may be NULL: read them with `inlaid_session_tokens`). `config` may be NULL: defaults. `*reason` receives
+// `INLAID_FINISH_...` and `*n_tokens` the number of tokens, a closing end token included; both may be NULL. The tokens
+// stay in the session.
+//
+// Errors: `INLAID_ERROR_TOKENIZER` where the model has none; `_ARGUMENT` for an empty stop string; otherwise as of
+// `inlaid_session_step`, but for a cancel and a full context, which end the answer and are no error.
+int32_t inlaid_generate(inlaid_session *session,
+                        const inlaid_generate_config *config,
+                        inlaid_token_fn each,
+                        void *user,
+                        int32_t *reason,
+                        size_t *n_tokens,
+                        inlaid_error *err);
+
+// One turn of a conversation: renders `messages` (a JSON list, `len` bytes; see `inlaid_chat_render`) by the model's chat
+// template, makes the result the session's conversation, reusing what the cache holds of it, and writes the answer as
+// `inlaid_generate` does. For the next turn, append the answer and the new message to the list and call again.
+//
+// Errors: those of `inlaid_chat_render`, `inlaid_tokenize`, `inlaid_session_resume` and `inlaid_generate`.
+int32_t inlaid_chat(inlaid_session *session,
+                    const char *messages,
+                    size_t len,
+                    const inlaid_template_config *template_,
+                    const inlaid_generate_config *config,
+                    inlaid_token_fn each,
+                    void *user,
+                    int32_t *reason,
+                    size_t *n_tokens,
+                    inlaid_error *err);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* INLAID_H */
