@@ -223,8 +223,8 @@ struct Room<'a> {
     width: usize,
 }
 
-/// Words of queries, outputs, statistics, keys and values. Statistics are counted for panels of half the height and
-/// more, which is what blocks of more than one panel have.
+/// Words of queries, outputs, statistics, keys and values. Evening out the panels makes them no more than full ones
+/// would be.
 fn sizes(shape: &AttendShape, queries: usize) -> [usize; 5] {
     let width = shape.dim.next_multiple_of(LANES);
     [

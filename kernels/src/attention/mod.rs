@@ -105,7 +105,7 @@ pub fn block(shape: &AttendShape, rows: usize) -> (usize, usize) {
     (block, heads * shape.dim)
 }
 
-/// Scratch words that [`attend`] needs for cells of [`block`].
+/// Scratch words that [`attend`](attend_isa) needs for cells of [`block`].
 #[must_use]
 pub fn scratch_words(shape: &AttendShape) -> usize {
     attend::scratch_words(shape, QUERIES.max(shape.group()))
