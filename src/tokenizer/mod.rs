@@ -134,7 +134,7 @@ impl Tokenizer {
         if let Some(id) = ids.iter().find(|id| !self.pieces.has(**id)) {
             return refuse(format!("expected ids of the {} tokens, found {id}", self.vocab_size()));
         }
-        if self.pieces.whole() {
+        if self.pieces.whole() && !ids.is_empty() {
             return self.decode_whole(ids, skip_special);
         }
         let (mut decoder, mut out) = (Decoder::new(self, skip_special), String::new());

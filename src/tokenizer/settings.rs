@@ -4,6 +4,7 @@ use super::CONFIG;
 use crate::error::{Error, Result};
 use crate::format::json;
 use serde_json::Value;
+use std::collections::HashMap;
 use tokenizers::tokenizer::{AddedToken, Tokenizer as Crate};
 
 /// Keys that name one special token each.
@@ -93,11 +94,20 @@ impl Settings {
 
     /// Gives the tokenizer the tokens that it lacks, and looks up the ids.
     pub fn apply(&mut self, inner: &mut Crate) -> tokenizers::Result<()> {
-        let known = inner.get_added_tokens_decoder();
-        let mut tokens = std::mem::take(&mut self.tokens);
-        // What `tokenizer.json` says of a token stands.
-        tokens.retain(|token| !known.values().any(|other| other.content == token.content));
-        inner.add_tokens(tokens)?;
+        let known: HashMap<String, AddedToken> = inner
+            .get_added_tokens_decoder()
+            .into_values()
+            .map(|token| (token.content.clone(), token))
+            .collect();
+        let wanted = std::mem::take(&mut self.tokens).into_iter().filter_map(|token| {
+            // What `tokenizer.json` says of a token stands, but that a token with a special name is special.
+            match known.get(&token.content) {
+                Some(there) if there.special || !token.special => None,
+                Some(there) => Some(there.clone().special(true)),
+                None => Some(token),
+            }
+        });
+        inner.add_tokens(wanted.collect::<Vec<_>>())?;
         let named = |name: &Option<String>| {
             let content = name.clone()?;
             let id = inner.token_to_id(&content)?;
