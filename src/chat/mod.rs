@@ -3,6 +3,9 @@
 //!
 //! Templates are written for Python: `transformers` renders them with jinja2 in a sandbox, `trim_blocks` and
 //! `lstrip_blocks` on, and a few names of its own. Here minijinja does, with `python` for what Python does differently.
+//!
+//! A template is a program that comes with a file, so its size, work and depth are bounded. One thing is not: minijinja
+//! counts no work for adding lists, so a template that doubles a list some thirty times can take all memory.
 
 mod clock;
 mod json;
@@ -17,12 +20,13 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
 
 /// Largest template.
-const MAX_SOURCE: usize = 1 << 20;
+const MAX_SOURCE: usize = 128 << 10;
 /// Work that a template may do: so many instructions, or 64 times as many bytes made.
 const FUEL: u64 = 1 << 20;
-/// Work on top for each byte of the conversation.
-const FUEL_PER_BYTE: u64 = 16;
-/// Macros may call each other so deep: hosts have threads with small stacks.
+/// Stack for parsing and rendering. Neither bounds how deep it nests, but each level costs a character or an instruction
+/// and a half; with the limits above that is the deepest.
+const STACK: usize = 256 << 20;
+/// Macros may call each other so deep.
 const MAX_DEPTH: usize = 64;
 /// Name of the template in messages.
 const NAME: &str = "template";
@@ -133,21 +137,33 @@ impl Parsed {
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Lenient);
         env.set_recursion_limit(MAX_DEPTH);
+        env.set_fuel(Some(FUEL));
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         env.set_syntax(syntax.map_err(|e| refused(&e))?);
         python::install(&mut env);
-        env.add_template_owned(NAME, source::prepare(source)).map_err(|e| refused(&e))?;
+        let parsed = deep(|| env.add_template_owned(NAME, source::prepare(source)).map_err(|e| refused(&e)));
+        parsed??;
         Ok(Parsed { source: source.to_owned(), env })
     }
 
     fn render(&self, context: &serde_json::Map<String, Json>, clock: Clock) -> Result<String> {
-        let mut env = self.env.clone();
-        let size: u64 = context.values().map(weigh).sum();
-        env.set_fuel(Some(FUEL.saturating_add(size.saturating_mul(FUEL_PER_BYTE))));
-        env.add_function("strftime_now", move |format: &str| clock.format(format));
-        let template = env.get_template(NAME).map_err(|e| refused(&e))?;
-        template.render(object(context)).map_err(|e| refused(&e))
+        deep(|| {
+            let strftime = Value::from_function(move |format: &str| clock.format(format));
+            let pairs = context.iter().map(|(key, value)| (key.as_str(), value_of(value)));
+            let context = Value::from_pairs(pairs.chain([("strftime_now", strftime)]));
+            let template = self.env.get_template(NAME).map_err(|e| refused(&e))?;
+            template.render(context).map_err(|e| refused(&e))
+        })?
     }
+}
+
+/// Does `work` where the stack is deep enough, whatever thread the host calls from.
+fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        let thread = thread.map_err(|_| Error::Memory { what: "a template's stack", bytes: STACK as u64 })?;
+        thread.join().map_err(|_| Error::Template("it makes no sense".to_owned()))
+    })
 }
 
 /// JSON as templates see it. (Nesting is that of the JSON parser: bounded.)
@@ -157,26 +173,14 @@ fn value_of(json: &Json) -> Value {
         Json::Bool(yes) => Value::from(*yes),
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(list) => list.iter().map(value_of).collect(),
-        Json::Object(map) => object(map),
+        Json::Object(map) => {
+            Value::from_pairs(map.iter().map(|(key, value)| (key.as_str(), value_of(value))))
+        }
         Json::Number(n) => match (n.as_i64(), n.as_u64()) {
             (Some(n), _) => Value::from(n),
             (None, Some(n)) => Value::from(n),
             (None, None) => Value::from(n.as_f64().unwrap_or(f64::NAN)),
         },
-    }
-}
-
-fn object(map: &serde_json::Map<String, Json>) -> Value {
-    Value::from_pairs(map.iter().map(|(key, value)| (key.as_str(), value_of(value))))
-}
-
-/// Bytes of text in a value.
-fn weigh(value: &Json) -> u64 {
-    match value {
-        Json::String(text) => text.len() as u64,
-        Json::Array(list) => list.iter().map(|value| 8 + weigh(value)).sum(),
-        Json::Object(map) => map.iter().map(|(key, value)| 8 + key.len() as u64 + weigh(value)).sum(),
-        _ => 0,
     }
 }
 

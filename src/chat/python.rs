@@ -21,13 +21,19 @@ pub(super) fn install(env: &mut Environment<'static>) {
     env.add_filter("trim", |value: &Value, chars: Option<&str>| -> Result<String, Error> {
         Ok(trimmed(&str_of(value)?, chars, true, true).to_owned())
     });
-    let listed = |value: &Value| {
-        matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map | ValueKind::Undefined)
-    };
-    env.add_test("sequence", listed);
-    env.add_test("iterable", move |value: &Value| listed(value) || value.kind() == ValueKind::Iterable);
+    env.add_test("sequence", |value: &Value| is_listed(value));
+    env.add_test("iterable", |value: &Value| is_listed(value) || value.kind() == ValueKind::Iterable);
     // In Python a truth value is a number, and an integer at that, but jinja2 tells it from neither of them.
     env.add_test("boolean", |value: &Value| value.kind() == ValueKind::Bool);
+}
+
+/// Whether Python could index it. The sum of two lists is an iterable here, but of known length.
+fn is_listed(value: &Value) -> bool {
+    match value.kind() {
+        ValueKind::Seq | ValueKind::String | ValueKind::Map | ValueKind::Undefined => true,
+        ValueKind::Iterable => value.len().is_some(),
+        _ => false,
+    }
 }
 
 /// `{{ value }}`.
@@ -56,7 +62,7 @@ fn repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
     match value.kind() {
         ValueKind::String => repr_text(value.as_str().unwrap_or_default(), out),
         ValueKind::Number if !value.is_integer() => float(value, out)?,
-        ValueKind::Seq => {
+        ValueKind::Seq | ValueKind::Iterable => {
             let tuple = value.downcast_object_ref::<Tuple>().is_some();
             out.push(if tuple { '(' } else { '[' });
             for (n, item) in value.try_iter()?.enumerate() {
