@@ -30,10 +30,10 @@ fn act_with<S: Simd>(s: S, out: &mut TileMut, x: &[f32], up: Option<&[f32]>, n: 
         let cols = r * n + out.cols().start..r * n + out.cols().end;
         let (x, out) = (&x[cols.clone()], out.row(r));
         match kind {
-            Act::Silu => each(s, out, x, silu),
-            Act::GeluErf => each(s, out, x, gelu_erf),
-            Act::GeluTanh => each(s, out, x, gelu_tanh),
-            Act::Relu => each(s, out, x, relu),
+            Act::Silu => each(s, out, x, Act::Silu),
+            Act::GeluErf => each(s, out, x, Act::GeluErf),
+            Act::GeluTanh => each(s, out, x, Act::GeluTanh),
+            Act::Relu => each(s, out, x, Act::Relu),
         }
         if let Some(up) = up {
             for (out, up) in out.iter_mut().zip(&up[cols]) {
@@ -43,18 +43,29 @@ fn act_with<S: Simd>(s: S, out: &mut TileMut, x: &[f32], up: Option<&[f32]>, n: 
     }
 }
 
-/// `f` of every element.
+/// The activation of every element. `kind` is a constant wherever this is inlined, so that the loops do not branch; a
+/// function passed in would not be inlined for sure, and would then lose the instruction set.
 #[inline(always)]
-fn each<S: Simd>(s: S, out: &mut [f32], x: &[f32], f: impl Fn(S, S::V) -> S::V) {
+fn each<S: Simd>(s: S, out: &mut [f32], x: &[f32], kind: Act) {
     let ((out, last), (x, tail)) = (out.as_chunks_mut::<LANES>(), x.as_chunks::<LANES>());
     for (out, x) in out.iter_mut().zip(x) {
-        s.store(f(s, s.load(x)), out);
+        s.store(value(s, s.load(x), kind), out);
     }
     if !tail.is_empty() {
         let mut all = filled(tail, 0.0);
-        let y = f(s, s.load(&all));
+        let y = value(s, s.load(&all), kind);
         s.store(y, &mut all);
         last.copy_from_slice(&all[..last.len()]);
+    }
+}
+
+#[inline(always)]
+fn value<S: Simd>(s: S, x: S::V, kind: Act) -> S::V {
+    match kind {
+        Act::Silu => silu(s, x),
+        Act::GeluErf => gelu_erf(s, x),
+        Act::GeluTanh => gelu_tanh(s, x),
+        Act::Relu => relu(s, x),
     }
 }
 
