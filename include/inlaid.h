@@ -189,7 +189,7 @@
 // Also what was done and how long it took.
 #define INLAID_LOG_INFO 2
 
-// The library chooses: f32 for a model with f32 weights, else f16.
+// The library chooses: f32, the most exact one.
 #define INLAID_TYPE_AUTO 0
 
 // IEEE 754 binary32.

@@ -28,7 +28,7 @@ pub const CHUNK: usize = 512;
 /// How a model is opened.
 #[derive(Default)]
 pub struct ModelConfig<'a> {
-    /// Type of cached keys and values: F32, F16 or BF16. `None`: F32 for a model with f32 weights, else F16.
+    /// Type of cached keys and values: F32, F16 or BF16. `None`: F32.
     pub cache: Option<DType>,
     /// Read the weights into private memory instead of mapping the file: for files that may be truncated or replaced
     /// while they are in use, which a mapping cannot survive.
@@ -254,8 +254,7 @@ impl Bound {
         let arch = Arch::read(&config)?;
         let tensors = files.tensors(load, progress)?;
         let weights = Weights::bind(&arch, &tensors)?;
-        let dense = weights.layers.first().map_or(DType::F32, |layer| layer.q.dtype);
-        let cache = cache.unwrap_or(if dense == DType::F32 { DType::F32 } else { DType::F16 });
+        let cache = cache.unwrap_or(DType::F32);
         if !matches!(cache, DType::F32 | DType::F16 | DType::BF16) {
             let what = format!("expected f32, f16 or bf16, found {}", cache.name());
             return Err(Error::Argument { name: "cache", what });

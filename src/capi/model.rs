@@ -17,7 +17,7 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// The library chooses: f32 for a model with f32 weights, else f16.
+/// The library chooses: f32, the most exact one.
 pub const INLAID_TYPE_AUTO: i32 = 0;
 /// IEEE 754 binary32.
 pub const INLAID_TYPE_F32: i32 = 1;

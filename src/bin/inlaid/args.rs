@@ -71,7 +71,7 @@ pub struct Run {
     /// Kernels to use; the results have the same bits [default: the best of this machine]
     #[arg(long, value_enum, hide_possible_values = false)]
     isa: Option<Instructions>,
-    /// Type of cached keys and values [default: f32 for a model with f32 weights, else f16]
+    /// Type of cached keys and values [default: f32]
     #[arg(long, value_enum, value_name = "TYPE")]
     kv: Option<Dense>,
     /// Read weights into memory instead of mapping the file
@@ -161,7 +161,7 @@ impl Run {
 #[derive(Args)]
 #[command(next_help_heading = "How tokens are chosen")]
 pub struct Sampling {
-    /// Divides the logits; 0 always takes the most likely token
+    /// Divides the logits; 0 always takes the most likely token [default: as generation_config.json says, else 0]
     #[arg(long, value_name = "T", value_parser = not_negative)]
     pub temperature: Option<f32>,
     /// Only the K most likely tokens; 0: all
@@ -206,6 +206,19 @@ impl Sampling {
             ..base
         }
     }
+}
+
+/// How `generation_config.json` says to sample, where it says `do_sample`.
+pub fn suggested(model: &Model) -> Option<SamplerConfig> {
+    let g = model.generation();
+    (g.do_sample == Some(true)).then(|| SamplerConfig {
+        temperature: g.temperature.unwrap_or(1.0),
+        top_k: g.top_k.unwrap_or(0),
+        top_p: g.top_p.unwrap_or(1.0),
+        min_p: g.min_p.unwrap_or(0.0),
+        repetition_penalty: g.repetition_penalty.unwrap_or(1.0),
+        ..SamplerConfig::default()
+    })
 }
 
 /// A count of one or more.

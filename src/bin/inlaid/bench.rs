@@ -211,7 +211,8 @@ impl Work {
     fn of(model: &Model) -> Work {
         let arch = model.arch();
         let matrices = || model.tensors().iter().filter(|(_, tensor)| tensor.shape().len() == 2);
-        let is = |name: &str, part: &str| name.ends_with(&format!("{part}.weight"));
+        // A family without such a tensor leaves its name empty.
+        let is = |name: &str, part: &str| !part.is_empty() && name.ends_with(&format!("{part}.weight"));
         let aside = |name: &str| is(name, arch.names.positions) || is(name, arch.names.tokens);
         let (mut block, mut head, mut bytes, mut bf16) = (0.0, 0.0, 0.0, 0.0);
         for (name, tensor) in matrices() {

@@ -1,6 +1,6 @@
 //! Floor 6: `inlaid chat`. Knows a conversation as messages, and how a terminal talks.
 
-use crate::args::{Run, Sampling};
+use crate::args::{Run, Sampling, suggested};
 use crate::generate::{finish, rate};
 use crate::interrupt::{self, Cancels};
 use crate::output::{Failure, note, print};
@@ -97,7 +97,7 @@ struct Talk<'a> {
 
 impl<'a> Talk<'a> {
     fn new(args: &'a Chat, model: &std::sync::Arc<Model>) -> Result<Talk<'a>, Failure> {
-        let sampler = args.sampling.over(suggested(model));
+        let sampler = args.sampling.over(settings(model));
         let session = args.run.session(model, 4096, sampler)?;
         let messages: Vec<Value> = args.system.iter().map(|text| message("system", text)).collect();
         let before = messages.len();
@@ -183,21 +183,9 @@ impl<'a> Talk<'a> {
 }
 
 /// What the model's authors suggest; where they suggest nothing, a little variety: small models repeat themselves without.
-fn suggested(model: &Model) -> SamplerConfig {
-    let g = model.generation();
-    let own = g.do_sample == Some(true) || g.temperature.is_some();
-    let usual = SamplerConfig { temperature: 0.7, top_p: 0.9, ..SamplerConfig::default() };
-    if !own {
-        return usual;
-    }
-    SamplerConfig {
-        temperature: g.temperature.unwrap_or(1.0),
-        top_k: g.top_k.unwrap_or(0),
-        top_p: g.top_p.unwrap_or(1.0),
-        min_p: g.min_p.unwrap_or(0.0),
-        repetition_penalty: g.repetition_penalty.unwrap_or(1.0),
-        ..SamplerConfig::default()
-    }
+fn settings(model: &Model) -> SamplerConfig {
+    let usual = || SamplerConfig { temperature: 0.7, top_p: 0.9, ..SamplerConfig::default() };
+    suggested(model).unwrap_or_else(usual)
 }
 
 fn summary(answer: &Generated, before: Timings, now: Timings) -> String {

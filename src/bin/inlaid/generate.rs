@@ -1,6 +1,6 @@
 //! Floor 6: `inlaid generate`. Knows sessions, text and how long things took.
 
-use crate::args::{ModelArg, Run, Sampling};
+use crate::args::{ModelArg, Run, Sampling, suggested};
 use crate::interrupt::{self, Cancels};
 use crate::output::{Failure, json, note, print, text_or_stdin};
 use clap::Args;
@@ -8,7 +8,7 @@ use inlaid::Error;
 use inlaid::chat::{RenderOptions, message};
 use inlaid::generate::{Finish, GenerateConfig, Generated, generate};
 use inlaid::model::Model;
-use inlaid::sample::{SamplerConfig, top_logprobs};
+use inlaid::sample::top_logprobs;
 use inlaid::session::Session;
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
@@ -77,7 +77,8 @@ pub fn run(args: &Generate) -> Result<(), Failure> {
     let model = args.run.open(&args.model.model)?;
     let prompt = prompt(args, &model)?;
     let wanted = prompt.len().saturating_add(args.max_tokens);
-    let mut session = args.run.session(&model, wanted, args.sampling.over(SamplerConfig::default()))?;
+    let mut session =
+        args.run.session(&model, wanted, args.sampling.over(suggested(&model).unwrap_or_default()))?;
     let _cancels = Cancels::new(session.cancel());
     if !args.json && io::stdout().is_terminal() {
         print(args.prompt.as_deref().filter(|text| *text != "-" && !args.chat).unwrap_or_default())?;
