@@ -112,7 +112,7 @@ macro_rules! table {
     };
 }
 
-static SCALAR: Ops = table!(Isa::Scalar, "scalar", 6, scalar);
+static SCALAR: Ops = table!(Isa::Scalar, "scalar", 1, scalar);
 #[cfg(target_arch = "x86_64")]
 static AVX2: Ops = table!(Isa::Avx2, "avx2", 6, avx2);
 #[cfg(target_arch = "x86_64")]

@@ -39,7 +39,7 @@ fn attend_with<S: Simd>(
             let mut head = heads.start;
             while head < heads.end {
                 let next = heads.end.min((head / group + 1) * group);
-                let block = Block::new(args, row..end, head..next);
+                let block = Block::new::<S>(args, row..end, head..next);
                 let mut room = Room::of(scratch, &args.shape, &block);
                 block.pack(room.q, q);
                 block.run(s, &mut room, state, out);
@@ -69,12 +69,12 @@ struct Block<'a> {
 
 impl<'a> Block<'a> {
     #[inline(always)]
-    fn new(args: &'a AttendArgs<'a>, rows: Range<usize>, heads: Range<usize>) -> Block<'a> {
+    fn new<S: Simd>(args: &'a AttendArgs<'a>, rows: Range<usize>, heads: Range<usize>) -> Block<'a> {
         let seq = args.rows[rows.start].seq;
         let rest = args.rows[rows.start..].iter().take_while(|r| r.seq == seq);
         let len = if args.causal { 0 } else { rest.last().map_or(0, |r| r.pos as usize + 1) };
         let queries = rows.len() * heads.len();
-        let panel = queries.div_ceil(queries.div_ceil(ROWS).max(1)).max(1);
+        let panel = queries.div_ceil(queries.div_ceil(rows_of::<S>()).max(1)).max(1);
         Block { args, rows, heads, len, panel }
     }
 
@@ -154,8 +154,13 @@ impl<'a> Block<'a> {
         }
         let (dim, scale) = (self.args.shape.dim, self.args.scale);
         let (q, out) = (&q[first * dim..][..n * dim], &mut out[first * chunk.width..][..n * chunk.width]);
+        if seen.iter().all(Range::is_empty) {
+            return;
+        }
+        if const { rows_of::<S>() == 1 } {
+            return panel::<S, 1>(s, out, stat, q.as_chunks().0, chunk, &seen, scale);
+        }
         match n {
-            _ if seen.iter().all(Range::is_empty) => {}
             1 => panel::<S, 1>(s, out, stat, q.as_chunks().0, chunk, &seen, scale),
             2 => panel::<S, 2>(s, out, stat, q.as_chunks().0, chunk, &seen, scale),
             3 => panel::<S, 3>(s, out, stat, q.as_chunks().0, chunk, &seen, scale),
@@ -223,14 +228,18 @@ struct Room<'a> {
     width: usize,
 }
 
-/// Words of queries, outputs, statistics, keys and values. Evening out the panels makes them no more than full ones
-/// would be.
+/// Queries of a panel: plain Rust, which is not there for speed, takes them one by one and stays small.
+const fn rows_of<S: Simd>() -> usize {
+    if S::REGISTERS >= 16 { ROWS } else { 1 }
+}
+
+/// Words of queries, outputs, statistics (a panel each, and a panel has one query at least), keys and values.
 fn sizes(shape: &AttendShape, queries: usize) -> [usize; 5] {
     let width = shape.dim.next_multiple_of(LANES);
     [
         (queries * shape.dim).next_multiple_of(LANES),
         queries * width,
-        queries.div_ceil(ROWS) * 2 * LANES,
+        queries * 2 * LANES,
         PAGE * shape.dim,
         PAGE * width,
     ]

@@ -252,7 +252,9 @@ fn some_rows<S: Simd, E: Elem>(
     // A constant block, so that the widths of the other instruction sets are not even compiled.
     if const { S::REGISTERS >= 32 } {
         tiles!(1 2 4 8 14);
-    } else {
+    } else if const { S::REGISTERS >= 16 } {
         tiles!(1 2 4 6);
+    } else {
+        tiles!(1);
     }
 }

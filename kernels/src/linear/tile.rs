@@ -8,7 +8,11 @@ use crate::simd::{LANES, Simd};
 /// activations; with one vector (two registers), 6 take 12 of AVX2's 16.
 #[inline(always)]
 pub fn rows<S: Simd>() -> usize {
-    if S::REGISTERS >= 32 { 14 } else { 6 }
+    match S::REGISTERS {
+        32.. => 14,
+        16.. => 6,
+        _ => 1,
+    }
 }
 
 /// `M` rows of packed activations `x [words of k][stride]` times `panel [words of k][32]`.
