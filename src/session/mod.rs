@@ -191,13 +191,26 @@ impl Session {
     /// # Errors
     /// As [`Session::prefill`].
     pub fn score(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        let mut out = Vec::new();
-        if let (Some(&first), true) = (ids.first(), !self.tokens.is_empty()) {
-            self.check(ids)?;
-            self.catch_up()?;
-            out.push(crate::sample::logprob(&self.logits, first));
+        self.check(ids)?;
+        self.check_room(ids.len())?;
+        if ids.is_empty() {
+            return Ok(Vec::new());
         }
-        let mut next = ids.iter().skip(1);
+        // The last token runs again, for the number of the first: from the kernel that gives all others.
+        let before = self.tokens.len();
+        let last = self.tokens.last().copied();
+        let all: Vec<u32> = last.into_iter().chain(ids.iter().copied()).collect();
+        self.rewind(before.saturating_sub(1));
+        let scores = self.score_all(&all);
+        if scores.is_err() {
+            self.tokens.extend(last); // it runs with the next call that needs logits
+        }
+        scores
+    }
+
+    /// The log-probability of each of `ids` but the first.
+    fn score_all(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        let (mut out, mut next) = (Vec::new(), ids.iter().skip(1));
         self.whole(ids, &mut |session, ids| {
             let mut targets: Vec<u32> = next.by_ref().take(ids.len()).copied().collect();
             let wanted = targets.len();
@@ -256,6 +269,12 @@ impl Session {
             }
             None => Ok(()),
         }
+    }
+
+    /// Whether so many tokens fit without dropping any.
+    fn check_room(&self, wanted: usize) -> Result<()> {
+        let (used, limit) = (self.tokens.len(), self.config.context);
+        if wanted > limit - used { Err(Error::ContextFull { used, wanted, limit }) } else { Ok(()) }
     }
 
     /// Adds tokens that will run later, making room by the session's policy.
@@ -332,10 +351,7 @@ impl Session {
     /// Feeds `ids` through `run` in pieces whose logits fit in memory; all or nothing.
     fn whole(&mut self, ids: &[u32], run: &mut dyn FnMut(&mut Session, &[u32]) -> Result<()>) -> Result<()> {
         self.check(ids)?;
-        if self.tokens.len() + ids.len() > self.config.context {
-            let (used, wanted, limit) = (self.tokens.len(), ids.len(), self.config.context);
-            return Err(Error::ContextFull { used, wanted, limit });
-        }
+        self.check_room(ids.len())?;
         if self.seq.len < self.tokens.len() {
             self.catch_up()?;
         }
