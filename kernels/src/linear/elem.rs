@@ -11,10 +11,16 @@ pub trait Elem {
 
     /// Sixteen words of one row, from their bytes in the file.
     fn words<S: Simd>(s: S, bytes: &[u8]) -> S::V;
-    /// Sixteen elements of one row, widened.
-    fn widen<S: Simd>(s: S, bytes: &[u8]) -> S::V;
+    /// Sixteen elements of one row, widened: their words, where a word is one element.
+    #[inline(always)]
+    fn widen<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+        Self::words(s, bytes)
+    }
     /// acc + weights * x: the step of the chain.
-    fn step<S: Simd>(s: S, acc: S::V, w: S::V, x: S::V) -> S::V;
+    #[inline(always)]
+    fn step<S: Simd>(s: S, acc: S::V, w: S::V, x: S::V) -> S::V {
+        s.fma(w, x, acc)
+    }
     /// A word of elements that are not sixteen in a row: one, or two of which the second may be missing.
     fn word(low: [u8; 4], high: [u8; 4]) -> f32;
 }
@@ -34,14 +40,6 @@ impl Elem for F32 {
         s.load_words(bytes.first_chunk().expect("sixteen words"))
     }
     #[inline(always)]
-    fn widen<S: Simd>(s: S, bytes: &[u8]) -> S::V {
-        Self::words(s, bytes)
-    }
-    #[inline(always)]
-    fn step<S: Simd>(s: S, acc: S::V, w: S::V, x: S::V) -> S::V {
-        s.fma(w, x, acc)
-    }
-    #[inline(always)]
     fn word(low: [u8; 4], _: [u8; 4]) -> f32 {
         f32::from_le_bytes(low)
     }
@@ -53,14 +51,6 @@ impl Elem for F16 {
     #[inline(always)]
     fn words<S: Simd>(s: S, bytes: &[u8]) -> S::V {
         s.load_f16(bytes.first_chunk().expect("sixteen halves"))
-    }
-    #[inline(always)]
-    fn widen<S: Simd>(s: S, bytes: &[u8]) -> S::V {
-        Self::words(s, bytes)
-    }
-    #[inline(always)]
-    fn step<S: Simd>(s: S, acc: S::V, w: S::V, x: S::V) -> S::V {
-        s.fma(w, x, acc)
     }
     #[inline(always)]
     fn word(low: [u8; 4], _: [u8; 4]) -> f32 {
