@@ -126,15 +126,10 @@ impl Runner {
 
     /// Grows the sequences' pages and writes the tables.
     fn fill(&mut self, parts: Parts, feeds: &mut [Feed]) -> Result<Shape> {
-        let (vocab, t) = (parts.arch.vocab, &mut self.tables);
+        let t = &mut self.tables;
         t.clear();
         for feed in feeds.iter_mut() {
-            if let Some(id) = feed.ids.iter().chain(feed.targets).find(|id| **id as usize >= vocab) {
-                return Err(Error::Argument {
-                    name: "ids",
-                    what: format!("expected ids below {vocab}, found {id}"),
-                });
-            }
+            parts.arch.check_ids(feed.ids.iter().chain(feed.targets))?;
             self.pool.grow(feed.seq, feed.ids.len())?;
             let first = t.ids.len() as u32;
             t.feed(feed.seq, feed.ids);

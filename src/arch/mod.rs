@@ -168,6 +168,20 @@ impl Arch {
         Ok(())
     }
 
+    /// Whether all of `ids` are in the vocabulary.
+    ///
+    /// # Errors
+    /// `Argument` that names the first one beyond.
+    pub fn check_ids<'a>(&self, ids: impl IntoIterator<Item = &'a u32>) -> Result<()> {
+        match ids.into_iter().find(|id| **id as usize >= self.vocab) {
+            Some(id) => {
+                let what = format!("expected ids below {}, found {id}", self.vocab);
+                Err(Error::Argument { name: "ids", what })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Columns of the queries of one row.
     pub fn q_cols(&self) -> usize {
         self.n_heads * self.head_dim

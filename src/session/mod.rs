@@ -11,7 +11,7 @@ use crate::exec::Shape;
 use crate::model::{CHUNK, Model};
 use crate::runner::{Feed, Pick};
 use crate::sample::{Sampler, SamplerConfig};
-use crate::state::Sequence;
+use crate::state::{Pool, Sequence};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
@@ -41,7 +41,16 @@ impl Session {
     ///
     /// # Errors
     /// `Argument` for sizes or sampling settings that cannot be; `Budget`; `Memory`.
-    pub fn new(model: &Arc<Model>, mut config: SessionConfig) -> Result<Session> {
+    pub fn new(model: &Arc<Model>, config: SessionConfig) -> Result<Session> {
+        Session::begin(model, config, Pool::open)
+    }
+
+    /// A session without tokens on the pages that `open` sets aside for so many positions.
+    fn begin(
+        model: &Arc<Model>,
+        mut config: SessionConfig,
+        open: impl FnOnce(&mut Pool, usize) -> Result<Sequence>,
+    ) -> Result<Session> {
         let (most, vocab) = (model.arch().max_positions, model.arch().vocab);
         if config.context > most {
             let what = format!("expected at most {most} tokens, found {}", config.context);
@@ -58,7 +67,7 @@ impl Session {
         }
         let charge = model.engine().charge("a session's context", model.kv_bytes(config.context))?;
         let sampler = Sampler::new(config.sampler.clone(), vocab)?;
-        let seq = model.runner()?.pool.open(config.context)?;
+        let seq = open(&mut model.runner()?.pool, config.context)?;
         let mut session = Session {
             model: model.clone(),
             seq,
@@ -119,7 +128,7 @@ impl Session {
     /// `Argument` for ids beyond the vocabulary, `ContextFull`, `Cancelled`, `Memory`, `Budget`; the session is then
     /// without `ids` (what [`Overflow::DropOldest`] dropped for them stays dropped).
     pub fn prefill(&mut self, ids: &[u32]) -> Result<()> {
-        self.check(ids)?;
+        self.model.arch().check_ids(ids)?;
         let before = self.tokens.len();
         self.push(ids)?;
         let ran = self.catch_up();
@@ -134,7 +143,7 @@ impl Session {
     /// # Errors
     /// `Argument` for an id beyond the vocabulary, `ContextFull`.
     pub fn accept(&mut self, id: u32) -> Result<()> {
-        self.check(&[id])?;
+        self.model.arch().check_ids(&[id])?;
         self.push(&[id])
     }
 
@@ -191,7 +200,7 @@ impl Session {
     /// # Errors
     /// As [`Session::prefill`].
     pub fn score(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        self.check(ids)?;
+        self.model.arch().check_ids(ids)?;
         self.check_room(ids.len())?;
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -235,7 +244,7 @@ impl Session {
     /// # Errors
     /// `Argument` for ids beyond the vocabulary; `ContextFull`; the session is then as it was before.
     pub fn resume(&mut self, ids: &[u32]) -> Result<usize> {
-        self.check(ids)?;
+        self.model.arch().check_ids(ids)?;
         if ids.len() > self.config.context {
             return Err(Error::ContextFull { used: 0, wanted: ids.len(), limit: self.config.context });
         }
@@ -250,25 +259,10 @@ impl Session {
     /// # Errors
     /// `Budget`, `Memory`.
     pub fn fork(&self) -> Result<Session> {
-        let mut twin = Session::new(&self.model, self.config.clone())?;
-        let mut runner = self.model.runner()?;
-        let mut seq = runner.pool.fork(&self.seq)?;
-        std::mem::swap(&mut seq, &mut twin.seq);
-        runner.pool.close(&mut seq);
-        drop(runner);
+        let mut twin = Session::begin(&self.model, self.config.clone(), |pool, _| pool.fork(&self.seq))?;
         twin.tokens.extend_from_slice(&self.tokens);
         twin.logits.extend_from_slice(&self.logits);
         Ok(twin)
-    }
-
-    fn check(&self, ids: &[u32]) -> Result<()> {
-        let vocab = self.model.arch().vocab;
-        match ids.iter().find(|id| **id as usize >= vocab) {
-            Some(id) => {
-                Err(Error::Argument { name: "ids", what: format!("expected ids below {vocab}, found {id}") })
-            }
-            None => Ok(()),
-        }
     }
 
     /// Whether so many tokens fit without dropping any.
@@ -350,7 +344,7 @@ impl Session {
 
     /// Feeds `ids` through `run` in pieces whose logits fit in memory; all or nothing.
     fn whole(&mut self, ids: &[u32], run: &mut dyn FnMut(&mut Session, &[u32]) -> Result<()>) -> Result<()> {
-        self.check(ids)?;
+        self.model.arch().check_ids(ids)?;
         self.check_room(ids.len())?;
         if self.seq.len < self.tokens.len() {
             self.catch_up()?;
