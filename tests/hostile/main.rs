@@ -23,6 +23,13 @@ struct Case {
     bytes: Vec<u8>,
 }
 
+/// A valid text file with `old` replaced.
+fn with(valid: Vec<u8>, old: &str, new: &str) -> Vec<u8> {
+    let text = String::from_utf8(valid).unwrap();
+    assert!(text.contains(old), "{old}");
+    text.replacen(old, new, 1).into()
+}
+
 fn case(what: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Case {
     Case { what: what.into(), bytes: bytes.into() }
 }
