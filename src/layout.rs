@@ -107,9 +107,9 @@ impl Layout {
     }
 
     /// Scratch words of a linear.
-    pub fn linear_scratch(&self, w: P, out: Buf) -> usize {
+    pub fn linear_scratch(&self, w: P) -> usize {
         let (k, dtype) = self.params[w.0 as usize];
-        self.ops.linear_scratch(k, dtype, self.buf(out).rows)
+        self.ops.linear_scratch(k, dtype)
     }
 
     /// How attention is shared: few rows by heads, many in blocks of rows and key/value heads.

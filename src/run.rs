@@ -74,7 +74,7 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
             let (x, rows) = (p.read(l.buf(x)), l.buf(out).rows);
             let (bias, add) = (bias.map(|b| c.vector(b)), add.map(|b| p.read(l.buf(b))));
             let scratch = p.scratch();
-            (ops.linear)(&mut p.write(l.buf(out)), x, rows, &c.matrix(w), bias, add, scratch);
+            ops.linear(&mut p.write(l.buf(out)), x, rows, &c.matrix(w), bias, add, scratch);
         }
         Verb::Rope { out, x } => {
             let Position::Rope(rope) = &a.position else { return };

@@ -49,7 +49,7 @@ impl Verb {
             | Verb::Rows { out, x }
             | Verb::Logprob { out, logits: x } => vec![read(x), rows(out)],
             Verb::Linear { out, x, w, add, .. } => {
-                let mut task = vec![read(x), cols(out), Access::Scratch(l.linear_scratch(w, out))];
+                let mut task = vec![read(x), cols(out), Access::Scratch(l.linear_scratch(w))];
                 task.extend(add.map(read));
                 task
             }

@@ -51,7 +51,7 @@ fn time(ops: &'static Ops, team: &Team, dtype: DType, bytes: &[u8], [n, k, rows]
     let x = Span { mem: 0, at: 0, rows, cols: k };
     let packed = Span { mem: 1, at: 0, rows: words / piece, cols: piece };
     let out = Span { mem: 2, at: 0, rows, cols: n };
-    let scratch = Access::Scratch(ops.linear_scratch(k, dtype, rows));
+    let scratch = Access::Scratch(ops.linear_scratch(k, dtype));
     let mut tasks = vec![vec![Access::Read(x), Access::Write(packed, Cut::Pieces(piece))]];
     tasks.extend(
         (0..copies).map(|_| vec![Access::Read(packed), Access::Write(out, Cut::Cols(PANEL)), scratch]),
@@ -72,7 +72,7 @@ fn time(ops: &'static Ops, team: &Team, dtype: DType, bytes: &[u8], [n, k, rows]
                 let bytes = &bytes[(copy - 1) * size..][..size];
                 let w = Matrix::new(bytes, dtype, Order::Nk, n, k, size / n).expect("a matrix");
                 let (x, scratch) = (part.read(packed), part.scratch());
-                (ops.linear)(&mut part.write(out), x, rows, &w, None, None, scratch);
+                ops.linear(&mut part.write(out), x, rows, &w, None, None, scratch);
             }
         });
         done.expect("a run");

@@ -1,6 +1,6 @@
 //! Floor 0: rows of tables by number. Knows nothing of tokens.
 
-use crate::linear::Matrix;
+use crate::linear::{Matrix, Order, embed_row};
 use crate::plan::TileMut;
 use crate::quant::dequantize_row;
 
@@ -13,7 +13,11 @@ const PIECE: usize = 256;
 pub fn embed(out: &mut TileMut, table: &Matrix, ids: &[u32], positions: Option<(&Matrix, &[u32])>) {
     for r in out.rows() {
         let out = out.row(r);
-        dequantize_row(table.dtype(), table.row(ids[r] as usize), out);
+        if table.order() == Order::Panels {
+            embed_row(table, ids[r] as usize, out);
+        } else {
+            dequantize_row(table.dtype(), table.row(ids[r] as usize), out);
+        }
         if let Some((table, of)) = positions {
             add_row(out, table, of[r] as usize);
         }

@@ -2,7 +2,7 @@
 
 use crate::act::Act;
 use crate::attention::AttendArgs;
-use crate::linear::{Matrix, Pack};
+use crate::linear::{Kernel, Matrix, Pack};
 use crate::norm::Norm;
 use crate::pages::{StateMut, StateRef};
 use crate::plan::TileMut;
@@ -64,10 +64,13 @@ pub struct Ops {
     isa: Isa,
     name: &'static str,
     pub(crate) tile_rows: usize,
+    /// Whether pairs of bf16 have an instruction.
+    pub(crate) pairs: bool,
     /// [`crate::linear::pack_isa`]
     pub pack: fn(&mut TileMut, &[f32], usize, usize, Pack),
-    /// [`crate::linear::linear_isa`]
-    pub linear: fn(&mut TileMut, &[f32], usize, &Matrix, Option<&[f32]>, Option<&[f32]>, &mut [f32]),
+    pub(crate) linear_f32: Kernel,
+    pub(crate) linear_bf16: Kernel,
+    pub(crate) linear_blocks: Kernel,
     /// [`crate::norm::norm_isa`]
     pub norm: fn(&mut TileMut, &[f32], &[f32], Option<&[f32]>, f32, Norm),
     /// [`crate::rope::rope_isa`]
@@ -90,35 +93,42 @@ pub struct Ops {
     pub(crate) read: fn(&mut [f32], &[f32]),
 }
 
+/// A table from the instance that most functions have, and those of the three linears.
 macro_rules! table {
-    ($isa:expr, $name:literal, $tile_rows:literal, $instance:ident) => {
+    ($isa:expr, $name:literal, $tile_rows:literal, $pairs:literal, $instance:ident, $f32:ident, $blocks:ident) => {
         Ops {
             isa: $isa,
             name: $name,
             tile_rows: $tile_rows,
+            pairs: $pairs,
             pack: crate::linear::pack_isa::$instance,
-            linear: crate::linear::linear_isa::$instance,
-            norm: crate::norm::norm_isa::$instance,
-            rope: crate::rope::rope_isa::$instance,
-            act: crate::act::act_isa::$instance,
-            softmax: crate::softmax::softmax_isa::$instance,
-            logprob: crate::logprob::logprob_isa::$instance,
+            linear_f32: crate::linear::f32_isa::$f32,
+            linear_bf16: crate::linear::bf16_isa::$instance,
+            linear_blocks: crate::linear::blocks_isa::$blocks,
+            norm: crate::norm::norm_isa::$f32,
+            rope: crate::rope::rope_isa::$f32,
+            act: crate::act::act_isa::$f32,
+            softmax: crate::softmax::softmax_isa::$f32,
+            logprob: crate::logprob::logprob_isa::$f32,
             append: crate::attention::append,
-            attend: crate::attention::by_table::$instance,
+            attend: crate::attention::attend_isa::$f32,
             embed: crate::embed::embed,
             spin: crate::peak::spin_isa::$instance,
-            read: crate::peak::read_isa::$instance,
+            read: crate::peak::read_isa::$f32,
         }
     };
 }
 
-static SCALAR: Ops = table!(Isa::Scalar, "scalar", 1, scalar);
+static SCALAR: Ops = table!(Isa::Scalar, "scalar", 1, false, scalar, scalar, scalar);
 #[cfg(target_arch = "x86_64")]
-static AVX2: Ops = table!(Isa::Avx2, "avx2", 6, avx2);
+static AVX2: Ops = table!(Isa::Avx2, "avx2", 6, false, avx2, avx2, avx2);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Ops = table!(Isa::Avx512, "avx512", 14, avx512);
+static AVX512: Ops = table!(Isa::Avx512, "avx512", 14, false, avx512, avx512, avx512);
 #[cfg(target_arch = "x86_64")]
-static AVX512_BF16: Ops = table!(Isa::Avx512, "avx512 with bf16", 14, avx512_bf16);
+static AVX512_VNNI: Ops = table!(Isa::Avx512, "avx512 with vnni", 14, false, avx512, avx512, avx512_vnni);
+#[cfg(target_arch = "x86_64")]
+static AVX512_BF16: Ops =
+    table!(Isa::Avx512, "avx512 with vnni and bf16", 14, true, avx512_bf16, avx512, avx512_vnni);
 
 impl Ops {
     /// Which instruction set.
@@ -139,10 +149,12 @@ impl Ops {
         let mut all = vec![&SCALAR];
         #[cfg(target_arch = "x86_64")]
         {
-            use crate::simd::{Avx2, Avx512, Avx512Bf16};
+            use crate::simd::{Avx2, Avx512, Avx512Bf16, Avx512Vnni};
             all.extend(Avx2::new().map(|_| &AVX2));
             all.extend(Avx512::new().map(|_| &AVX512));
-            all.extend(Avx512Bf16::new().filter(|s| chains_as_two_fmas(*s)).map(|_| &AVX512_BF16));
+            all.extend(Avx512Vnni::new().map(|_| &AVX512_VNNI));
+            let pairs = Avx512Bf16::new().filter(|s| Avx512Vnni::new().is_some() && chains_as_two_fmas(*s));
+            all.extend(pairs.map(|_| &AVX512_BF16));
         }
         all
     }
@@ -200,52 +212,60 @@ fn chains_as_two_fmas(s: crate::simd::Avx512Bf16) -> bool {
 }
 
 /// Makes a module of safe functions, one per instruction set, from one generic `#[inline(always)]` function that takes a
-/// token first.
+/// token first. `on` names the sets where they are not the three usual ones.
 macro_rules! per_isa {
-    ($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $with:ident as $instances:ident;) => {
+    ($(#[$doc:meta])* pub fn $name:ident $args:tt = $with:ident as $instances:ident;) => {
+        $crate::ops::per_isa! {
+            $(#[$doc])*
+            pub fn $name $args = $with as $instances on scalar avx2 avx512;
+        }
+    };
+    ($(#[$doc:meta])* pub fn $name:ident $args:tt = $with:ident as $instances:ident on $($isa:ident)*;) => {
         $(#[$doc])*
         ///
         /// One function per instruction set, to be reached through [`Ops`](crate::ops::Ops).
         pub mod $instances {
             use super::*;
-
-            pub(crate) fn scalar($($arg: $ty),*) {
-                $with(crate::simd::Scalar, $($arg),*)
-            }
-
-            #[cfg(target_arch = "x86_64")]
-            pub(crate) fn avx2($($arg: $ty),*) {
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn enabled($($arg: $ty),*) {
-                    // SAFETY: this function has the features.
-                    $with(unsafe { crate::simd::Avx2::proven() }, $($arg),*)
-                }
-                // SAFETY: the table that names this function is handed out only where the features were detected.
-                unsafe { enabled($($arg),*) }
-            }
-
-            #[cfg(target_arch = "x86_64")]
-            pub(crate) fn avx512($($arg: $ty),*) {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-                fn enabled($($arg: $ty),*) {
-                    // SAFETY: this function has the features.
-                    $with(unsafe { crate::simd::Avx512::proven() }, $($arg),*)
-                }
-                // SAFETY: the table that names this function is handed out only where the features were detected.
-                unsafe { enabled($($arg),*) }
-            }
-
-            #[cfg(target_arch = "x86_64")]
-            pub(crate) fn avx512_bf16($($arg: $ty),*) {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-                fn enabled($($arg: $ty),*) {
-                    // SAFETY: this function has the features.
-                    $with(unsafe { crate::simd::Avx512Bf16::proven() }, $($arg),*)
-                }
-                // SAFETY: the table that names this function is handed out only where the features were detected.
-                unsafe { enabled($($arg),*) }
-            }
+            $($crate::ops::instance! { $isa $with $args })*
         }
     };
 }
 pub(crate) use per_isa;
+
+/// One of them.
+macro_rules! instance {
+    (scalar $with:ident ($($arg:ident: $ty:ty),* $(,)?)) => {
+        pub(crate) fn scalar($($arg: $ty),*) {
+            $with(crate::simd::Scalar, $($arg),*)
+        }
+    };
+    (avx2 $with:ident $args:tt) => {
+        $crate::ops::instance! { avx2 Avx2 "avx2,fma,f16c" $with $args }
+    };
+    (avx512 $with:ident $args:tt) => {
+        $crate::ops::instance! { avx512 Avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" $with $args }
+    };
+    (avx512_bf16 $with:ident $args:tt) => {
+        $crate::ops::instance! {
+            avx512_bf16 Avx512Bf16 "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c" $with $args
+        }
+    };
+    (avx512_vnni $with:ident $args:tt) => {
+        $crate::ops::instance! {
+            avx512_vnni Avx512Vnni "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c" $with $args
+        }
+    };
+    ($isa:ident $token:ident $features:literal $with:ident ($($arg:ident: $ty:ty),* $(,)?)) => {
+        #[cfg(target_arch = "x86_64")]
+        pub(crate) fn $isa($($arg: $ty),*) {
+            #[target_feature(enable = $features)]
+            fn enabled($($arg: $ty),*) {
+                // SAFETY: this function has the features.
+                $with(unsafe { crate::simd::$token::proven() }, $($arg),*)
+            }
+            // SAFETY: the table that names this function is handed out only where the features were detected.
+            unsafe { enabled($($arg),*) }
+        }
+    };
+}
+pub(crate) use instance;

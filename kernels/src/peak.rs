@@ -65,7 +65,7 @@ fn fastest(team: &Team, ms: u64, pass: &(dyn Fn(usize) + Sync)) -> f64 {
 
 per_isa! {
     /// `CHAINS` chains of `steps` multiply-adds; out `[16]`: their sum.
-    pub fn spin(out: &mut [f32], steps: usize, kind: Pack) = spin_with as spin_isa;
+    pub fn spin(out: &mut [f32], steps: usize, kind: Pack) = spin_with as spin_isa on scalar avx2 avx512 avx512_bf16;
 }
 
 #[inline(always)]

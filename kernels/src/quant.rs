@@ -46,7 +46,7 @@ fn blocks<const B: usize, const N: usize>(
 
 /// binary16 to f32, exactly; signalling NaNs become quiet, as in hardware.
 #[inline(always)]
-fn f16(bytes: [u8; 2]) -> f32 {
+pub(crate) fn f16(bytes: [u8; 2]) -> f32 {
     let bits = u32::from(u16::from_le_bytes(bytes));
     let (sign, rest) = ((bits & 0x8000) << 16, (bits & 0x7fff) << 13);
     // The exponent's bias differs by 112: one exact multiplication, right for subnormals too.
@@ -176,16 +176,15 @@ fn q6_k(b: &[u8; 210], out: &mut [f32; 256]) {
 }
 
 /// What a nibble of `IQ4_NL` stands for: denser around zero, as weights are.
-const IQ4_NL: [f32; 16] = [
-    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
-];
+pub(crate) const IQ4_NL: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// `{ f16 d; u8 q[16] }`: d * table[q].
 #[inline(always)]
 fn iq4_nl(b: &[u8; 18], out: &mut [f32; 32]) {
     let d = f16([b[0], b[1]]);
     for j in 0..16 {
-        out[j] = d * IQ4_NL[usize::from(b[2 + j] & 15)];
-        out[j + 16] = d * IQ4_NL[usize::from(b[2 + j] >> 4)];
+        out[j] = d * f32::from(IQ4_NL[usize::from(b[2 + j] & 15)]);
+        out[j + 16] = d * f32::from(IQ4_NL[usize::from(b[2 + j] >> 4)]);
     }
 }

@@ -25,6 +25,18 @@ pub fn linear(
     out
 }
 
+/// Activations as a linear with quantised weights reads them: of each 32 elements of `x` the largest magnitude stands for
+/// 127, and every element for the nearest of the 255 steps.
+#[must_use]
+pub fn quantise(x: &[f32]) -> Vec<f64> {
+    let blocks = x.chunks(32).flat_map(|x| {
+        let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let (scale, inverse) = (most / 127.0, if most > 0.0 { 127.0 / most } else { 0.0 });
+        x.iter().map(move |x| f64::from(scale) * (f64::from(*x) * f64::from(inverse)).round_ties_even())
+    });
+    blocks.collect()
+}
+
 /// RMSNorm (Zhang and Sennrich 2019, eq. 4) or LayerNorm (Ba et al. 2016) of each row of `x [rows, n]`.
 #[must_use]
 pub fn norm(x: &[f64], gain: &[f64], bias: Option<&[f64]>, eps: f64, kind: Norm) -> Vec<f64> {

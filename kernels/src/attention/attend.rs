@@ -16,7 +16,6 @@ per_isa! {
     /// position are zero.
     ///
     /// Panics where a position has no page, or scratch is shorter than [`scratch_words`](super::scratch_words).
-    #[allow(dead_code)] // one instance less: see `by_table`
     pub fn attend(out: &mut TileMut, q: &[f32], state: &StateRef, args: &AttendArgs, scratch: &mut [f32]) = attend_with as attend_isa;
 }
 

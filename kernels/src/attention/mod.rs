@@ -16,13 +16,6 @@ pub use attend::attend_isa;
 
 use crate::dtype::DType;
 
-/// The instance of [`attend_isa`] of each table. Nothing here multiplies pairs of bf16, so the AVX-512 tables share one.
-pub(crate) mod by_table {
-    pub(crate) use super::attend::attend_isa::scalar;
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) use super::attend::attend_isa::{avx2, avx512, avx512 as avx512_bf16};
-}
-
 /// Positions of a page, and of a chunk of attention.
 pub const PAGE: usize = 64;
 

@@ -1,4 +1,4 @@
-//! Floor 0: what a linear multiplies: sixteen words of weights, and one word of a row. Knows no matrices.
+//! Floor 0: what a dense linear multiplies: sixteen words of weights, and words of a row. Knows no matrices.
 
 use crate::simd::{LANES, Simd};
 
@@ -16,10 +16,12 @@ pub trait Elem {
     fn widen<S: Simd>(s: S, bytes: &[u8]) -> S::V {
         Self::words(s, bytes)
     }
-    /// acc + weights * x: the step of the chain.
+    /// Bytes of one output in a step of a packed panel.
+    const PACKED: usize = Self::K * Self::BYTES;
+    /// Sixteen words of a packed panel.
     #[inline(always)]
-    fn step<S: Simd>(s: S, acc: S::V, w: S::V, x: S::V) -> S::V {
-        s.fma(w, x, acc)
+    fn packed<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+        Self::words(s, bytes)
     }
     /// A word of elements that are not sixteen in a row: one, or two of which the second may be missing.
     fn word(low: [u8; 4], high: [u8; 4]) -> f32;
@@ -70,8 +72,8 @@ impl Elem for Bf16 {
         s.load_bf16(bytes.first_chunk().expect("sixteen bf16"))
     }
     #[inline(always)]
-    fn step<S: Simd>(s: S, acc: S::V, w: S::V, x: S::V) -> S::V {
-        s.dot(acc, w, x)
+    fn packed<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+        s.load_words(bytes.first_chunk().expect("sixteen pairs"))
     }
     #[inline(always)]
     fn word(low: [u8; 4], high: [u8; 4]) -> f32 {
@@ -81,6 +83,29 @@ impl Elem for Bf16 {
         };
         f32::from_bits(flushed(low) | (flushed(high) << 16))
     }
+}
+
+/// Words of a row of activations for each word of weights: where pairs have no instruction, both halves of a pair are
+/// words of their own, the odd one first.
+#[inline(always)]
+pub const fn parts<S: Simd, E: Elem>() -> usize {
+    if E::K == 2 && !S::PAIRS { 2 } else { 1 }
+}
+
+/// A word of weights as what meets the words of a row: of [`parts`] there are so many.
+#[inline(always)]
+pub fn split<S: Simd, E: Elem>(s: S, w: S::V) -> [S::V; 2] {
+    if const { parts::<S, E>() == 2 } {
+        let [low, high] = s.halves(w);
+        return [high, low];
+    }
+    [w, w]
+}
+
+/// acc + weights * x: a step of the chain.
+#[inline(always)]
+pub fn step<S: Simd, E: Elem>(s: S, acc: S::V, w: S::V, x: S::V) -> S::V {
+    if E::K == 2 && S::PAIRS { s.dot(acc, w, x) } else { s.fma(w, x, acc) }
 }
 
 /// Word `word` of a row whose last word may be cut off: what is missing counts as zero.

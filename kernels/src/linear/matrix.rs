@@ -1,5 +1,8 @@
-//! Floor 0: a matrix where it lies: in a file's bytes, possibly unaligned, with a stride. Knows no arithmetic.
+//! Floor 0: a matrix where it lies: in a file's bytes, possibly unaligned, with a stride, or in packed panels. Knows no
+//! arithmetic.
 
+use super::PANEL;
+use super::packed::panel_bytes;
 use crate::dtype::DType;
 use std::fmt;
 
@@ -10,6 +13,8 @@ pub enum Order {
     Nk,
     /// A row of bytes per input, as GPT-2's `Conv1D` has it. Dense types only.
     Kn,
+    /// Panels of [`PANEL`] outputs, one after the other, as [`pack_panel`](super::pack_panel) writes them.
+    Panels,
 }
 
 /// A weight matrix: `y = x W^T`, `W [n, k]`.
@@ -51,7 +56,7 @@ impl fmt::Display for MatrixError {
 }
 
 impl<'a> Matrix<'a> {
-    /// `n` outputs and `k` inputs in `bytes`, `stride` bytes from row to row.
+    /// `n` outputs and `k` inputs in `bytes`, `stride` bytes from row to row (of no meaning in `Order::Panels`).
     ///
     /// # Errors
     /// See [`MatrixError`].
@@ -67,6 +72,14 @@ impl<'a> Matrix<'a> {
             return Err(MatrixError::Order);
         }
         let (rows, cols) = if order == Order::Nk { (n, k) } else { (k, n) };
+        if order == Order::Panels {
+            let panel = panel_bytes(dtype, k).ok_or(MatrixError::Block)?;
+            let needed = n.div_ceil(PANEL).checked_mul(panel).ok_or(MatrixError::Size)?;
+            if bytes.len() < needed {
+                return Err(MatrixError::Bytes(bytes.len(), needed));
+            }
+            return Ok(Matrix { bytes, dtype, order, n, k, stride: panel });
+        }
         let row = dtype.row_bytes(cols).ok_or(MatrixError::Block)?;
         if row > stride && rows > 1 {
             return Err(MatrixError::Stride);
@@ -104,10 +117,19 @@ impl<'a> Matrix<'a> {
         self.k
     }
 
+    /// Bytes of panel `p` in `Order::Panels`. Panics where there is none.
+    #[must_use]
+    #[inline(always)]
+    pub fn panel(&self, p: usize) -> &'a [u8] {
+        assert!(self.order == Order::Panels && p * PANEL < self.n, "panel {p} of {} outputs", self.n);
+        &self.bytes[p * self.stride..][..self.stride]
+    }
+
     /// Bytes of row `r`: of an output in `Order::Nk`, of an input in `Order::Kn`. Panics where there is none.
     #[must_use]
     #[inline(always)]
     pub fn row(&self, r: usize) -> &'a [u8] {
+        assert!(self.order != Order::Panels, "panels have no rows");
         let (rows, cols) = if self.order == Order::Nk { (self.n, self.k) } else { (self.k, self.n) };
         assert!(r < rows, "row {r} of {rows}");
         let len = cols / self.dtype.block() * self.dtype.block_bytes();

@@ -1,108 +1,47 @@
-//! Floor 0: `y = x W^T + bias + add` with W where it lies in its file. Each output is one chain of fused multiply-adds
-//! over k in order (pairs of k for bf16, the odd one first), for one row or many: lanes hold different outputs, never
-//! parts of one sum, so tiles and threads change no bit. Knows no models.
+//! Floor 0: `y = x W^T + bias + add` with W where it lies in its file, or in packed panels. Each output is one chain over
+//! k in order, for one row or many: of fused multiply-adds (over pairs of k for bf16, the odd one first), or for
+//! quantised weights of exact sums over blocks of k. Lanes hold different outputs, never parts of one sum, so tiles and
+//! threads change no bit. Knows no models.
 
+mod activations;
+mod blocks;
 mod elem;
 mod matrix;
+mod packed;
 mod panel;
 mod row;
 mod tile;
 
+pub use activations::Pack;
+pub(crate) use activations::pack_isa;
 pub use matrix::{Matrix, MatrixError, Order};
+pub use packed::{embed_row, pack_panel, panel_bytes};
 
 use crate::dtype::DType;
 use crate::ops::{Ops, per_isa};
 use crate::plan::TileMut;
-use crate::simd::{LANES, Simd, to_bf16};
-use elem::{Bf16, Elem, F16, F32};
+use crate::simd::{LANES, Simd};
+use elem::{Bf16, Elem, F16, F32, parts};
+use std::ops::Range;
 
 /// Outputs that lie side by side: two vectors, so that a tile of 14 rows fills the registers of AVX-512.
 pub const PANEL: usize = 32;
 
-/// How rows are laid out (and rounded) for a linear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Pack {
-    /// f32, for f32, f16 and quantised weights.
-    F32,
-    /// Rounded to bf16, in pairs, for bf16 weights.
-    Bf16,
-}
-
-impl Pack {
-    /// What weights of a type take.
-    #[must_use]
-    pub fn of(dtype: DType) -> Pack {
-        if dtype == DType::BF16 { Pack::Bf16 } else { Pack::F32 }
-    }
-
-    /// Words of a row of k.
-    fn words(self, k: usize) -> usize {
-        if self == Pack::Bf16 { k.div_ceil(2) } else { k }
-    }
-}
-
 impl Ops {
-    /// Words of `rows` packed rows: pieces of `pack_piece` words, each of which holds as many rows as a tile takes.
+    /// Scratch words of a linear with weights of a type.
     #[must_use]
-    pub fn packed_words(&self, rows: usize, k: usize, pack: Pack) -> usize {
-        if rows <= 1 {
-            rows * pack.words(k)
-        } else {
-            rows.div_ceil(self.tile_rows) * self.pack_piece(rows, k, pack)
-        }
+    pub fn linear_scratch(&self, k: usize, dtype: DType) -> usize {
+        // A word of weights may become two of the panel.
+        let dense = k.saturating_add(1).min(2 * tile::STEPS).saturating_mul(PANEL);
+        if dtype.block() == 1 { dense } else { blocks::SCRATCH }
     }
 
-    /// Words of a piece.
-    #[must_use]
-    pub fn pack_piece(&self, rows: usize, k: usize, pack: Pack) -> usize {
-        if rows <= 1 { pack.words(k).max(1) } else { (self.tile_rows * pack.words(k)).max(1) }
-    }
-
-    /// Scratch words of a linear.
-    #[must_use]
-    pub fn linear_scratch(&self, k: usize, dtype: DType, _rows: usize) -> usize {
-        panel::words(k, dtype)
-    }
-}
-
-per_isa! {
-    /// out: packed rows, cut in pieces of [`Ops::pack_piece`]: `[words of k][tile rows]` each, or one plain row. x `[rows, k]`.
-    pub fn pack(out: &mut TileMut, x: &[f32], rows: usize, k: usize, pack: Pack) = pack_with as pack_isa;
-}
-
-#[inline(always)]
-fn pack_with<S: Simd>(_: S, out: &mut TileMut, x: &[f32], rows: usize, k: usize, pack: Pack) {
-    let stride = if rows <= 1 { 1 } else { tile::rows::<S>() };
-    for piece in out.rows() {
-        let (first, out) = (piece * stride, out.row(piece));
-        for i in 0..stride.min(rows - first) {
-            let x = &x[(first + i) * k..][..k];
-            match pack {
-                Pack::F32 => {
-                    for (out, x) in out[i..].iter_mut().step_by(stride).zip(x) {
-                        *out = *x;
-                    }
-                }
-                Pack::Bf16 => {
-                    let (pairs, rest) = x.as_chunks::<2>();
-                    for (out, x) in out[i..].iter_mut().step_by(stride).zip(pairs) {
-                        *out = f32::from_bits(to_bf16(x[0]) | (to_bf16(x[1]) << 16));
-                    }
-                    if let [x] = rest {
-                        out[i + pairs.len() * stride] = f32::from_bits(to_bf16(*x));
-                    }
-                }
-            }
-        }
-    }
-}
-
-per_isa! {
     /// out `[rows, n]`, cut by columns in groups of [`PANEL`]: `x W^T + bias + add`. x packed for w's type; bias `[n]`;
     /// add `[rows, n]`; scratch [`Ops::linear_scratch`] words.
     ///
     /// Panics where the sizes do not fit.
     pub fn linear(
+        &self,
         out: &mut TileMut,
         x: &[f32],
         rows: usize,
@@ -110,61 +49,213 @@ per_isa! {
         bias: Option<&[f32]>,
         add: Option<&[f32]>,
         scratch: &mut [f32],
-    ) = linear_with as linear_isa;
+    ) {
+        let after = After { n: w.n(), bias, add };
+        let kernel = match Pack::of(w.dtype()) {
+            Pack::F32 => self.linear_f32,
+            Pack::Bf16 => self.linear_bf16,
+            Pack::Bytes => self.linear_blocks,
+        };
+        kernel(out, x, rows, w, &after, scratch);
+    }
+}
+
+/// A kernel behind [`Ops::linear`].
+pub(crate) type Kernel = fn(&mut TileMut, &[f32], usize, &Matrix, &After, &mut [f32]);
+
+pub(crate) use blocks::blocks_isa;
+
+per_isa! {
+    /// [`Ops::linear`] for f32 and f16 weights.
+    pub fn linear_f32(out: &mut TileMut, x: &[f32], rows: usize, w: &Matrix, after: &After, scratch: &mut [f32]) =
+        f32_with as f32_isa;
+}
+
+per_isa! {
+    /// [`Ops::linear`] for bf16 weights.
+    pub fn linear_bf16(out: &mut TileMut, x: &[f32], rows: usize, w: &Matrix, after: &After, scratch: &mut [f32]) =
+        bf16_with as bf16_isa on scalar avx2 avx512 avx512_bf16;
 }
 
 #[inline(always)]
-fn linear_with<S: Simd>(
+fn f32_with<S: Simd>(
     s: S,
     out: &mut TileMut,
     x: &[f32],
     rows: usize,
     w: &Matrix,
-    bias: Option<&[f32]>,
-    add: Option<&[f32]>,
+    after: &After,
     scratch: &mut [f32],
 ) {
-    let (cols, pack, k) = (out.cols(), Pack::of(w.dtype()), w.k());
+    match w.dtype() {
+        DType::F32 => dense::<F32, S>(s, out, x, rows, w, after, scratch),
+        _ => dense::<F16, S>(s, out, x, rows, w, after, scratch),
+    }
+}
+
+#[inline(always)]
+fn bf16_with<S: Simd>(
+    s: S,
+    out: &mut TileMut,
+    x: &[f32],
+    rows: usize,
+    w: &Matrix,
+    after: &After,
+    scratch: &mut [f32],
+) {
+    dense::<Bf16, S>(s, out, x, rows, w, after, scratch);
+}
+
+/// Dense weights of one type.
+#[inline(always)]
+fn dense<E: Elem, S: Simd>(
+    s: S,
+    out: &mut TileMut,
+    x: &[f32],
+    rows: usize,
+    w: &Matrix,
+    after: &After,
+    scratch: &mut [f32],
+) {
+    let (cols, steps) = (out.cols(), w.k().div_ceil(E::K));
     if rows == 0 || cols.is_empty() {
         return;
     }
     assert!(cols.end <= w.n(), "{} outputs of {}", cols.end, w.n());
-    let (after, words) = (After { n: w.n(), bias, add }, pack.words(k));
-    let (panel, spare) = scratch.split_at_mut(words * PANEL);
-    let panel = panel.as_chunks_mut::<PANEL>().0;
-    // Few rows take the weights straight from the file; for more it pays to transpose them once, into scratch.
-    let few = rows <= row::most::<S>() && w.order() == Order::Nk && w.dtype().block() == 1;
+    let words = steps * parts::<S, E>();
+    // Few rows take the weights as they lie; for more it pays to widen or transpose them once, into scratch.
+    let mapped = rows <= row::most::<S>() && w.order() == Order::Nk;
+    let ready = parts::<S, E>() == 1 && E::PACKED == 4;
+    let direct = w.order() == Order::Panels && (ready || rows <= tile::rows::<S>());
     for first in cols.clone().step_by(PANEL) {
         if out.stop() {
             return;
         }
         let lanes = PANEL.min(cols.end - first);
-        if few && lanes == PANEL {
+        if mapped && lanes == PANEL {
             for half in [0, LANES] {
-                match w.dtype() {
-                    DType::F32 => few_rows::<S, F32>(s, out, w, x, rows, first + half, &after),
-                    DType::F16 => few_rows::<S, F16>(s, out, w, x, rows, first + half, &after),
-                    _ => few_rows::<S, Bf16>(s, out, w, x, rows, first + half, &after),
-                }
+                few_rows::<S, E>(s, out, w, x, rows, first + half, after);
             }
             continue;
         }
-        panel::fill(s, panel, spare, w, first);
-        let (stride, mut r) = (if rows == 1 { 1 } else { tile::rows::<S>() }, 0);
-        while r < rows {
-            let m = stride.min(rows - r);
-            let x = &x[r * words..][..words * stride];
-            match pack {
-                Pack::F32 => some_rows::<S, F32>(s, out, panel, x, [r, m, stride], first, lanes, &after),
-                Pack::Bf16 => some_rows::<S, Bf16>(s, out, panel, x, [r, m, stride], first, lanes, &after),
+        let mut from = 0;
+        while from < steps || from == 0 {
+            let some = from..steps.min(from + tile::STEPS);
+            let run = Run { first, lanes, rows, words, steps: some.clone(), last: some.end == steps, after };
+            if direct {
+                let bytes = &w.panel(first / PANEL)[some.start * PANEL * E::PACKED..];
+                run.tiles::<S, E>(s, out, &bytes[..some.len() * PANEL * E::PACKED], x);
+            } else {
+                let panel = &mut scratch.as_chunks_mut::<PANEL>().0[..some.len() * parts::<S, E>()];
+                panel::fill::<S, E>(s, panel, w, first, some);
+                let bytes = bytemuck::cast_slice(panel);
+                if const { parts::<S, E>() == 1 && E::K == 2 } {
+                    run.tiles::<S, E>(s, out, bytes, x);
+                } else {
+                    run.scaled(parts::<S, E>()).tiles::<S, F32>(s, out, bytes, x);
+                }
             }
+            from = run.steps.end.max(1);
+        }
+    }
+}
+
+/// One panel of outputs and a run of its steps, which all rows meet.
+struct Run<'a> {
+    /// First output, and outputs that exist.
+    first: usize,
+    lanes: usize,
+    rows: usize,
+    /// Words of a packed row of activations.
+    words: usize,
+    steps: Range<usize>,
+    /// Whether the sums end here.
+    last: bool,
+    after: &'a After<'a>,
+}
+
+impl Run<'_> {
+    /// The same run where every step has become several.
+    #[inline(always)]
+    fn scaled(&self, parts: usize) -> Self {
+        Run { steps: self.steps.start * parts..self.steps.end * parts, ..*self }
+    }
+
+    /// All rows, tile by tile.
+    #[inline(always)]
+    fn tiles<S: Simd, E: Elem>(&self, s: S, out: &mut TileMut, panel: &[u8], x: &[f32]) {
+        let stride = if self.rows == 1 { 1 } else { tile::rows::<S>() };
+        let (parts, mut r) = (parts::<S, E>(), 0);
+        while r < self.rows {
+            let m = stride.min(self.rows - r);
+            let x = &x[r * self.words..][..self.words * stride];
+            let x = &x[self.steps.start * parts * stride..self.steps.end * parts * stride];
+            self.some_rows::<S, E>(s, out, panel, x, [r, m, stride]);
             r += m;
+        }
+    }
+
+    /// A tile of `m` rows from row `r`, packed with `stride`. The next larger width that is compiled takes them: the rows
+    /// beyond are computed from whatever the packed piece holds there, and dropped.
+    #[inline(always)]
+    fn some_rows<S: Simd, E: Elem>(
+        &self,
+        s: S,
+        out: &mut TileMut,
+        panel: &[u8],
+        x: &[f32],
+        [r, m, stride]: [usize; 3],
+    ) {
+        macro_rules! tiles {
+            ($($m:literal)*) => {
+                match m {
+                    $(..=$m => {
+                        let mut sums = [[0.0; PANEL]; $m];
+                        self.load(out, r, &mut sums[..m]);
+                        tile::tile::<S, E, $m>(s, &mut sums, panel, x, stride);
+                        self.store(out, r, &sums[..m]);
+                    })*
+                    _ => unreachable!("a tile of {m} rows"),
+                }
+            };
+        }
+        // A constant block, so that the widths of the other instruction sets are not even compiled.
+        if const { S::REGISTERS >= 32 } {
+            tiles!(1 2 4 8 14);
+        } else if const { S::REGISTERS >= 16 } {
+            tiles!(1 2 4 6);
+        } else {
+            tiles!(1);
+        }
+    }
+
+    /// The sums so far of rows from `r` on: what the run before left, or zeros.
+    #[inline(always)]
+    fn load(&self, out: &mut TileMut, r: usize, sums: &mut [[f32; PANEL]]) {
+        if self.steps.start > 0 {
+            let at = self.first - out.cols().start;
+            for (i, sums) in sums.iter_mut().enumerate() {
+                sums[..self.lanes].copy_from_slice(&out.row(r + i)[at..][..self.lanes]);
+            }
+        }
+    }
+
+    /// Writes them, finished or not.
+    #[inline(always)]
+    fn store(&self, out: &mut TileMut, r: usize, sums: &[[f32; PANEL]]) {
+        for (i, sums) in sums.iter().enumerate() {
+            if self.last {
+                self.after.store(out, r + i, self.first, &sums[..self.lanes]);
+            } else {
+                let at = self.first - out.cols().start;
+                out.row(r + i)[at..][..self.lanes].copy_from_slice(&sums[..self.lanes]);
+            }
         }
     }
 }
 
 /// What happens to a finished sum.
-struct After<'a> {
+pub struct After<'a> {
     n: usize,
     bias: Option<&'a [f32]>,
     add: Option<&'a [f32]>,
@@ -220,41 +311,5 @@ fn few_rows<S: Simd, E: Elem>(
         sums!(1 2 4 8);
     } else {
         sums!(1);
-    }
-}
-
-/// A tile of `m` rows from row `r`, packed with `stride`. The next larger width that is compiled takes them: the rows
-/// beyond are computed from whatever the packed piece holds there, and dropped.
-#[inline(always)]
-fn some_rows<S: Simd, E: Elem>(
-    s: S,
-    out: &mut TileMut,
-    panel: &[[f32; PANEL]],
-    x: &[f32],
-    [r, m, stride]: [usize; 3],
-    first: usize,
-    lanes: usize,
-    after: &After,
-) {
-    macro_rules! tiles {
-        ($($m:literal)*) => {
-            match m {
-                $(..=$m => {
-                    let sums = tile::tile::<S, E, $m>(s, panel, x, stride);
-                    for i in 0..m {
-                        after.store(out, r + i, first, &sums[i][..lanes]);
-                    }
-                })*
-                _ => unreachable!("a tile of {m} rows"),
-            }
-        };
-    }
-    // A constant block, so that the widths of the other instruction sets are not even compiled.
-    if const { S::REGISTERS >= 32 } {
-        tiles!(1 2 4 8 14);
-    } else if const { S::REGISTERS >= 16 } {
-        tiles!(1 2 4 6);
-    } else {
-        tiles!(1);
     }
 }

@@ -1,89 +1,106 @@
-//! Floor 0: 32 outputs of a matrix brought into panel layout `[words of k][32]`, so that lanes are outputs. Knows no
-//! activations.
+//! Floor 0: 32 outputs of a matrix in panel layout `[steps][32]`, so that lanes are outputs: brought there from a file's
+//! rows, or widened from a packed panel. Knows no activations.
 
-use super::elem::{Bf16, Elem, F16, F32, chunk_bytes, last_word};
+use super::elem::{Elem, chunk_bytes, last_word, parts, split};
 use super::{Matrix, Order, PANEL};
-use crate::dtype::DType;
-use crate::quant::dequantize_row;
 use crate::simd::{LANES, Simd};
+use std::ops::Range;
 
-/// Scratch words of one panel: the panel, and 16 rows of a quantised matrix in f32.
-pub fn words(k: usize, dtype: DType) -> usize {
-    let rows = if dtype.block() == 1 { 0 } else { LANES };
-    k.saturating_mul(PANEL + rows)
+/// Steps `steps` (words of k) of outputs `first..first + 32` of `w` into `panel [words][32]`, a word as what meets a
+/// word of activations: pairs of bf16 where pairs have an instruction, else f32. Outputs that do not exist become zero.
+#[inline(always)]
+pub fn fill<S: Simd, E: Elem>(
+    s: S,
+    panel: &mut [[f32; PANEL]],
+    w: &Matrix,
+    first: usize,
+    steps: Range<usize>,
+) {
+    match w.order() {
+        Order::Nk => dense::<S, E>(s, panel, w, first, steps),
+        Order::Kn => across::<S, E>(s, panel, w, first, steps),
+        Order::Panels => {
+            let bytes = &w.panel(first / PANEL)[steps.start * PANEL * E::PACKED..];
+            for (step, bytes) in bytes.chunks_exact(PANEL * E::PACKED).take(steps.len()).enumerate() {
+                for half in [0, LANES] {
+                    put::<S, E>(s, panel, step, half, E::packed(s, &bytes[half * E::PACKED..]));
+                }
+            }
+        }
+    }
 }
 
-/// Outputs `first..first + 32` of `w` into `panel [words of k][32]`; outputs that do not exist become zero. `spare` is
-/// what [`words`] adds for quantised types.
+/// Writes sixteen words, from lane `half` on.
 #[inline(always)]
-pub fn fill<S: Simd>(s: S, panel: &mut [[f32; PANEL]], spare: &mut [f32], w: &Matrix, first: usize) {
-    match (w.dtype(), w.order()) {
-        (DType::F32, Order::Nk) => dense::<S, F32>(s, panel, w, first),
-        (DType::F16, Order::Nk) => dense::<S, F16>(s, panel, w, first),
-        (DType::BF16, Order::Nk) => dense::<S, Bf16>(s, panel, w, first),
-        (DType::F32, Order::Kn) => across::<S, F32>(s, panel, w, first),
-        (DType::F16, Order::Kn) => across::<S, F16>(s, panel, w, first),
-        (DType::BF16, Order::Kn) => across::<S, Bf16>(s, panel, w, first),
-        _ => quantised(s, panel, spare, w, first),
+fn put<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], step: usize, half: usize, word: S::V) {
+    let split = split::<S, E>(s, word);
+    for part in 0..parts::<S, E>() {
+        s.store(split[part], &mut panel[step * parts::<S, E>() + part][half..]);
     }
 }
 
 /// Rows of outputs, sixteen at a time, sixteen words at a time.
 #[inline(always)]
-fn dense<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: usize) {
+fn dense<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: usize, steps: Range<usize>) {
+    let chunk = chunk_bytes::<E>();
     for half in [0, LANES] {
-        let mut next = w.ahead(first + half + LANES);
+        let mut next = w.ahead(first + half + LANES).wrapping_add(steps.start * chunk / LANES);
         let mut rows: [&[u8]; LANES] = [&[]; LANES];
         for (i, row) in rows.iter_mut().enumerate() {
             if first + half + i < w.n() {
-                *row = w.row(first + half + i);
+                *row = &w.row(first + half + i)[steps.start * chunk / LANES..];
             }
         }
-        let whole = if first + half + LANES <= w.n() { rows[0].len() / chunk_bytes::<E>() } else { 0 };
+        let whole =
+            if first + half + LANES <= w.n() { (rows[0].len() / chunk).min(steps.len() / LANES) } else { 0 };
         for j in 0..whole {
             let mut x = [s.zero(); LANES];
             for i in 0..LANES {
-                x[i] = E::words(s, &rows[i][j * chunk_bytes::<E>()..]);
+                x[i] = E::words(s, &rows[i][j * chunk..]);
                 // The next sixteen rows, in the order of their addresses: the processor sees one stream.
-                if chunk_bytes::<E>() == 64 || i % 2 == 0 {
+                if chunk == 64 || i % 2 == 0 {
                     s.prefetch(next);
                     next = next.wrapping_add(64);
                 }
             }
             let x = s.transpose(x);
             for i in 0..LANES {
-                s.store(x[i], &mut panel[j * LANES + i][half..]);
+                put::<S, E>(s, panel, j * LANES + i, half, x[i]);
             }
         }
-        for word in whole * LANES..panel.len() {
+        for word in whole * LANES..steps.len() {
+            let mut x = [0.0; LANES];
             for i in 0..LANES {
-                panel[word][half + i] = last_word::<E>(rows[i], word);
+                x[i] = last_word::<E>(rows[i], word);
             }
+            put::<S, E>(s, panel, word, half, s.load(&x));
         }
     }
 }
 
 /// Rows of inputs: the lanes lie side by side already.
 #[inline(always)]
-fn across<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: usize) {
+fn across<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: usize, steps: Range<usize>) {
     let bytes = LANES * E::BYTES;
-    for (word, out) in panel.iter_mut().enumerate() {
+    for (at, word) in steps.enumerate() {
         let low = &w.row(word * E::K)[first * E::BYTES..];
         let high =
             if E::K == 2 && word * 2 + 1 < w.k() { &w.row(word * 2 + 1)[first * E::BYTES..] } else { &[] };
         for half in 0..2 {
             let (low, high) =
                 (low.get(half * bytes..).unwrap_or(&[]), high.get(half * bytes..).unwrap_or(&[]));
-            let out = &mut out[half * LANES..];
-            if low.len() >= bytes && E::K == 1 {
-                s.store(E::widen(s, low), out);
+            let word = if low.len() >= bytes && E::K == 1 {
+                E::widen(s, low)
             } else if low.len() >= bytes && high.len() >= bytes {
-                s.store(s.flush(s.pair(E::widen(s, low), E::widen(s, high))), out);
+                s.flush(s.pair(E::widen(s, low), E::widen(s, high)))
             } else {
-                for i in 0..LANES {
-                    out[i] = lane_word::<E>(low, high, i);
+                let mut lanes = [0.0; LANES];
+                for (i, lane) in lanes.iter_mut().enumerate() {
+                    *lane = lane_word::<E>(low, high, i);
                 }
-            }
+                s.load(&lanes)
+            };
+            put::<S, E>(s, panel, at, half * LANES, word);
         }
     }
 }
@@ -99,31 +116,4 @@ fn lane_word<E: Elem>(low: &[u8], high: &[u8], i: usize) -> f32 {
         bytes
     };
     E::word(at(low), at(high))
-}
-
-/// Quantised rows, widened sixteen at a time.
-#[inline(always)]
-fn quantised<S: Simd>(s: S, panel: &mut [[f32; PANEL]], spare: &mut [f32], w: &Matrix, first: usize) {
-    let k = w.k();
-    for half in [0, LANES] {
-        for i in 0..LANES {
-            let row = &mut spare[i * k..][..k];
-            if first + half + i < w.n() {
-                dequantize_row(w.dtype(), w.row(first + half + i), row);
-            } else {
-                row.fill(0.0);
-            }
-        }
-        // Blocks hold a multiple of 32 elements, so k has no rest.
-        for j in (0..k).step_by(LANES) {
-            let mut x = [s.zero(); LANES];
-            for i in 0..LANES {
-                x[i] = s.load(&spare[i * k + j..]);
-            }
-            let x = s.transpose(x);
-            for i in 0..LANES {
-                s.store(x[i], &mut panel[j + i][half..]);
-            }
-        }
-    }
 }

@@ -2,7 +2,7 @@
 //! sequential stream. Knows no panels.
 
 use super::Matrix;
-use super::elem::{Elem, chunk_bytes, last_word};
+use super::elem::{Elem, chunk_bytes, last_word, parts, split, step};
 use super::tile;
 use crate::simd::{LANES, Simd};
 
@@ -17,17 +17,26 @@ pub fn most<S: Simd>() -> usize {
 /// or as one tile. The weights are transposed in registers.
 #[inline(always)]
 pub fn sixteen<S: Simd, E: Elem, const M: usize>(s: S, w: &Matrix, first: usize, x: &[f32]) -> [S::V; M] {
-    let stride = if M == 1 { 1 } else { tile::rows::<S>() };
+    let (stride, parts) = (if M == 1 { 1 } else { tile::rows::<S>() }, parts::<S, E>());
     let mut rows: [&[u8]; LANES] = [&[]; LANES];
     for (i, row) in rows.iter_mut().enumerate() {
         *row = w.row(first + i);
     }
     let (len, chunk) = (rows[0].len(), chunk_bytes::<E>());
     let (whole, words) = (len / chunk, len.div_ceil(E::BYTES * E::K));
-    assert!(x.len() >= words * stride && rows.iter().all(|row| row.len() == len), "a row of x is too short");
+    let wide = parts * stride; // what one word of weights meets
+    assert!(x.len() >= words * wide && rows.iter().all(|row| row.len() == len), "a row of x is too short");
     let (mut acc, mut next) = ([s.zero(); M], w.ahead(first + LANES));
-    let (x, rest) = x[..words * stride].split_at(whole * LANES * stride);
-    for (j, x) in x.chunks_exact(LANES * stride).enumerate() {
+    let mut meet = |t: S::V, x: &[f32]| {
+        let t = split::<S, E>(s, t);
+        for part in 0..parts {
+            for m in 0..M {
+                acc[m] = step::<S, E>(s, acc[m], t[part], s.splat(x[part * stride + m]));
+            }
+        }
+    };
+    let (x, rest) = x[..words * wide].split_at(whole * LANES * wide);
+    for (j, x) in x.chunks_exact(LANES * wide).enumerate() {
         let mut t = [s.zero(); LANES];
         for i in 0..LANES {
             // SAFETY: `j < whole`, so `(j + 1) * chunk` is within every row (all have `len` bytes).
@@ -40,19 +49,15 @@ pub fn sixteen<S: Simd, E: Elem, const M: usize>(s: S, w: &Matrix, first: usize,
         }
         let t = s.transpose(t);
         for i in 0..LANES {
-            for m in 0..M {
-                acc[m] = E::step(s, acc[m], t[i], s.splat(x[i * stride + m]));
-            }
+            meet(t[i], &x[i * wide..]);
         }
     }
-    for (word, x) in (whole * LANES..words).zip(rest.chunks_exact(stride)) {
+    for (word, x) in (whole * LANES..words).zip(rest.chunks_exact(wide)) {
         let mut t = [0.0; LANES];
         for i in 0..LANES {
             t[i] = last_word::<E>(rows[i], word);
         }
-        for m in 0..M {
-            acc[m] = E::step(s, acc[m], s.load(&t), s.splat(x[m]));
-        }
+        meet(s.load(&t), x);
     }
     acc
 }

@@ -1,13 +1,13 @@
-//! Floor 0: some rows times one panel of outputs, with the sums in registers over all of k. Knows no files.
+//! Floor 0: some rows times one panel of outputs, with the sums in registers over a run of k. Knows no files.
 
 use super::PANEL;
-use super::elem::Elem;
+use super::elem::{Elem, parts, split, step};
 use crate::simd::{LANES, Simd};
 
 /// Rows of a tile: with two vectors of outputs, 14 take 28 of AVX-512's 32 registers, beside two of weights and one of
 /// activations; with one vector (two registers), 6 take 12 of AVX2's 16.
 #[inline(always)]
-pub fn rows<S: Simd>() -> usize {
+pub const fn rows<S: Simd>() -> usize {
     match S::REGISTERS {
         32.. => 14,
         16.. => 6,
@@ -15,50 +15,63 @@ pub fn rows<S: Simd>() -> usize {
     }
 }
 
-/// `M` rows of packed activations `x [words of k][stride]` times `panel [words of k][32]`.
+/// Steps of k (words of a panel) that are multiplied at once: a panel of so many stays in a second-level cache while
+/// all rows meet it, and what a tile reads of the activations in a first-level one.
+pub const STEPS: usize = 1024;
+
+/// `sums` + `M` rows of packed activations `x [words][stride]` times `panel [steps][32]`. Bytes of a step:
+/// `32 * E::PACKED`.
 #[inline(always)]
 pub fn tile<S: Simd, E: Elem, const M: usize>(
     s: S,
-    panel: &[[f32; PANEL]],
+    sums: &mut [[f32; PANEL]; M],
+    panel: &[u8],
     x: &[f32],
     stride: usize,
-) -> [[f32; PANEL]; M] {
-    let mut out = [[0.0; PANEL]; M];
+) {
     if const { S::REGISTERS >= 32 } {
-        chains::<S, E, M, 2>(s, &mut out, panel, x, stride, 0);
+        chains::<S, E, M, 2>(s, sums, panel, x, stride, 0);
     } else {
-        chains::<S, E, M, 1>(s, &mut out, panel, x, stride, 0);
-        chains::<S, E, M, 1>(s, &mut out, panel, x, stride, LANES);
+        chains::<S, E, M, 1>(s, sums, panel, x, stride, 0);
+        chains::<S, E, M, 1>(s, sums, panel, x, stride, LANES);
     }
-    out
 }
 
 /// Lanes `at..at + 16 V` of a tile.
 #[inline(always)]
 fn chains<S: Simd, E: Elem, const M: usize, const V: usize>(
     s: S,
-    out: &mut [[f32; PANEL]; M],
-    panel: &[[f32; PANEL]],
+    sums: &mut [[f32; PANEL]; M],
+    panel: &[u8],
     x: &[f32],
     stride: usize,
     at: usize,
 ) {
     let mut acc = [[s.zero(); V]; M];
-    for (w, x) in panel.iter().zip(x.chunks_exact(stride)) {
-        let (x, mut lanes) = (&x[..M], [s.zero(); V]);
+    for i in 0..M {
         for v in 0..V {
-            lanes[v] = s.load(&w[at + v * LANES..]);
+            acc[i][v] = s.load(&sums[i][at + v * LANES..]);
         }
-        for i in 0..M {
-            let x = s.splat(x[i]);
-            for v in 0..V {
-                acc[i][v] = E::step(s, acc[i][v], lanes[v], x);
+    }
+    for (w, x) in panel.chunks_exact(PANEL * E::PACKED).zip(x.chunks_exact(parts::<S, E>() * stride)) {
+        let mut lanes = [[s.zero(); V]; 2];
+        for v in 0..V {
+            let word = E::packed(s, &w[(at + v * LANES) * E::PACKED..]);
+            [lanes[0][v], lanes[1][v]] = split::<S, E>(s, word);
+        }
+        for part in 0..parts::<S, E>() {
+            let x = &x[part * stride..][..M];
+            for i in 0..M {
+                let x = s.splat(x[i]);
+                for v in 0..V {
+                    acc[i][v] = step::<S, E>(s, acc[i][v], lanes[part][v], x);
+                }
             }
         }
     }
     for i in 0..M {
         for v in 0..V {
-            s.store(acc[i][v], &mut out[i][at + v * LANES..]);
+            s.store(acc[i][v], &mut sums[i][at + v * LANES..]);
         }
     }
 }

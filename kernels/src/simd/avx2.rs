@@ -127,6 +127,11 @@ impl Simd for Avx2 {
         both!(pair, low, high)
     }
     #[inline(always)]
+    fn halves(self, pairs: V) -> [V; 2] {
+        let high = unsafe { [_mm256_castsi256_ps(_mm256_set1_epi32(0xFFFF_0000_u32 as i32)); 2] };
+        [both!(low_as_high, pairs), both!(_mm256_and_ps, pairs, high)]
+    }
+    #[inline(always)]
     fn transpose(self, x: [V; LANES]) -> [V; LANES] {
         let mut out = [self.zero(); LANES];
         for (half, lanes) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
@@ -148,9 +153,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn dot(self, acc: V, a: V, b: V) -> V {
-        let high = unsafe { [_mm256_castsi256_ps(_mm256_set1_epi32(0xFFFF_0000_u32 as i32)); 2] };
-        let (a1, b1) = (both!(_mm256_and_ps, a, high), both!(_mm256_and_ps, b, high));
-        let (a0, b0) = (both!(low_as_high, a), both!(low_as_high, b));
+        let ([a0, a1], [b0, b1]) = (self.halves(a), self.halves(b));
         self.fma(a0, b0, self.fma(a1, b1, acc))
     }
     #[inline(always)]

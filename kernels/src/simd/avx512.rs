@@ -1,5 +1,5 @@
 //! Floor 0: the lanes as one 512-bit register. `Avx512Bf16` has the instruction for pairs of bf16, `Avx512` does with
-//! two fused multiply-adds what it does.
+//! two fused multiply-adds what it does; `Avx512Vnni` has the instructions for quads of bytes.
 
 use super::{LANES, Simd};
 use std::arch::x86_64::*;
@@ -34,6 +34,25 @@ impl Avx512 {
     }
 }
 
+/// The same with VNNI.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512Vnni(Avx512);
+
+impl Avx512Vnni {
+    /// The token, where the processor has the instructions.
+    #[must_use]
+    pub fn new() -> Option<Avx512Vnni> {
+        Avx512::new().filter(|_| is_x86_feature_detected!("avx512vnni")).map(Avx512Vnni)
+    }
+
+    /// # Safety
+    /// The processor has the instructions.
+    #[inline(always)]
+    pub(crate) unsafe fn proven() -> Avx512Vnni {
+        Avx512Vnni(Avx512(()))
+    }
+}
+
 impl Avx512Bf16 {
     /// The token, where the processor has the instructions.
     #[must_use]
@@ -49,15 +68,16 @@ impl Avx512Bf16 {
     }
 }
 
-/// What both sets share; `$dot` and `$flush` are their own.
+/// What all sets share; `$pairs`, `$dot` and `$flush` are their own.
 macro_rules! avx512 {
-    ($token:ty, |$acc:ident, $a:ident, $b:ident| $dot:expr, |$pairs:ident| $flush:expr) => {
+    ($token:ty, $pairs_are:literal, |$this:ident, $acc:ident, $a:ident, $b:ident| $dot:expr, |$pairs:ident| $flush:expr) => {
         // SAFETY (all blocks): the token proves the instructions; memory is in slices of sufficient length.
         #[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
         impl Simd for $token {
             type V = __m512;
             type M = __mmask16;
             const REGISTERS: usize = 32;
+            const PAIRS: bool = $pairs_are;
 
             #[inline(always)]
             fn splat(self, x: f32) -> __m512 {
@@ -143,6 +163,14 @@ macro_rules! avx512 {
                 }
             }
             #[inline(always)]
+            fn halves(self, pairs: __m512) -> [__m512; 2] {
+                unsafe {
+                    let words = _mm512_castps_si512(pairs);
+                    let high = _mm512_and_si512(words, _mm512_set1_epi32(0xFFFF_0000_u32 as i32));
+                    [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)), _mm512_castsi512_ps(high)]
+                }
+            }
+            #[inline(always)]
             fn transpose(self, x: [__m512; LANES]) -> [__m512; LANES] {
                 unsafe { transpose(x) }
             }
@@ -152,6 +180,7 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             fn dot(self, $acc: __m512, $a: __m512, $b: __m512) -> __m512 {
+                let $this = self;
                 unsafe { $dot }
             }
             #[inline(always)]
@@ -162,26 +191,32 @@ macro_rules! avx512 {
     };
 }
 
-avx512!(
-    Avx512,
-    |acc, a, b| {
-        let high = _mm512_castsi512_ps(_mm512_set1_epi32(0xFFFF_0000_u32 as i32));
-        let odd = _mm512_fmadd_ps(_mm512_and_ps(a, high), _mm512_and_ps(b, high), acc);
-        let a = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(a)));
-        let b = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(b)));
-        _mm512_fmadd_ps(a, b, odd)
-    },
-    |pairs| unsafe {
-        let words = _mm512_castps_si512(pairs);
-        let normal = _mm512_test_epi16_mask(words, _mm512_set1_epi16(0x7F80));
-        let sign = _mm512_and_si512(words, _mm512_set1_epi16(i16::MIN));
-        _mm512_castsi512_ps(_mm512_mask_blend_epi16(normal, sign, words))
-    }
-);
+/// Sets without the instruction for pairs.
+macro_rules! by_fmas {
+    ($token:ty) => {
+        avx512!(
+            $token,
+            false,
+            |set, acc, a, b| {
+                let ([a0, a1], [b0, b1]) = (set.halves(a), set.halves(b));
+                _mm512_fmadd_ps(a0, b0, _mm512_fmadd_ps(a1, b1, acc))
+            },
+            |pairs| unsafe {
+                let words = _mm512_castps_si512(pairs);
+                let normal = _mm512_test_epi16_mask(words, _mm512_set1_epi16(0x7F80));
+                let sign = _mm512_and_si512(words, _mm512_set1_epi16(i16::MIN));
+                _mm512_castsi512_ps(_mm512_mask_blend_epi16(normal, sign, words))
+            }
+        );
+    };
+}
+by_fmas!(Avx512);
+by_fmas!(Avx512Vnni);
 
 avx512!(
     Avx512Bf16,
-    |acc, a, b| {
+    true,
+    |_set, acc, a, b| {
         // Both are 64 bytes without invalid bit patterns.
         let (a, b) = (std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b));
         _mm512_dpbf16_ps(acc, a, b)

@@ -8,12 +8,14 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod dots;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-pub use avx512::{Avx512, Avx512Bf16};
+pub use avx512::{Avx512, Avx512Bf16, Avx512Vnni};
+pub use dots::Dots;
 pub use scalar::Scalar;
 
 /// Lanes of a vector.
@@ -27,6 +29,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type M: Copy;
     /// Vector registers of the machine: how large a tile may be.
     const REGISTERS: usize;
+    /// Whether [`dot`](Simd::dot) is an instruction. Elsewhere kernels widen pairs of bf16 once and multiply f32.
+    const PAIRS: bool = false;
 
     /// Zeros.
     #[inline(always)]
@@ -67,6 +71,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn pow2(self, shifted: Self::V) -> Self::V;
     /// Words whose high half is that of `high` and whose low half is the high half of `low`: pairs of bf16.
     fn pair(self, low: Self::V, high: Self::V) -> Self::V;
+    /// Pairs of bf16 as f32: the low (even) elements, and the high (odd) ones.
+    fn halves(self, pairs: Self::V) -> [Self::V; 2];
     /// Lanes and vectors exchanged: element i of vector j becomes element j of vector i.
     fn transpose(self, x: [Self::V; LANES]) -> [Self::V; LANES];
     /// Pairs of bf16 with subnormals made zero, where `dot` would not ignore them itself.

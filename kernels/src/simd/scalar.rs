@@ -137,6 +137,10 @@ impl Simd for Scalar {
         zip(low, high, |low, high| f32::from_bits((low.to_bits() >> 16) | (high.to_bits() & 0xFFFF_0000)))
     }
     #[inline(always)]
+    fn halves(self, pairs: V) -> [V; 2] {
+        [pairs.map(low), pairs.map(high)]
+    }
+    #[inline(always)]
     fn transpose(self, x: [V; LANES]) -> [V; LANES] {
         let mut out = [[0.0; LANES]; LANES];
         for i in 0..LANES {

@@ -1,6 +1,6 @@
 //! Bit for bit: the contract. One output is one chain over k, whatever else is computed with it.
 
-use crate::{Case, DENSE, Numbers, Stored, bits, isas, pack};
+use crate::{Case, DENSE, Numbers, Packed, Stored, bits, isas, pack};
 use half::bf16;
 use kernels::linear::Pack;
 use kernels::{DType, Order};
@@ -30,7 +30,7 @@ fn chain(dtype: DType, x: &[f32], w: &[f32]) -> f32 {
 
 #[test]
 fn each_output_is_the_chain_of_the_contract() {
-    for (rows, n, k) in [(1, 35, 67), (3, 16, 32), (17, 40, 129), (30, 33, 576)] {
+    for (rows, n, k) in [(1, 35, 67), (3, 16, 32), (17, 40, 129), (30, 33, 576), (8, 33, 2051)] {
         let mut numbers = Numbers::new(k as u64);
         let (x, w) = (numbers.vec(rows * k), numbers.vec(n * k));
         let (bias, add) = (numbers.vec(n), numbers.vec(rows * n));
@@ -42,12 +42,16 @@ fn each_output_is_the_chain_of_the_contract() {
             let want = bits(&outputs.collect::<Vec<f32>>());
             for order in [Order::Nk, Order::Kn] {
                 let stored = Stored::dense(dtype, order, &w, n, k, 3);
-                for ops in isas() {
-                    let case = Case { x: &x, rows, w: stored.matrix(), bias: Some(&bias), add: Some(&add) };
+                let packed = Packed::new(&stored.matrix());
+                for (ops, w) in
+                    isas().into_iter().flat_map(|ops| [(ops, stored.matrix()), (ops, packed.matrix())])
+                {
+                    let case = Case { x: &x, rows, w, bias: Some(&bias), add: Some(&add) };
                     assert!(
                         bits(&case.run(ops, 1)) == want,
-                        "{} {dtype:?} {order:?} {rows} x {k} x {n}",
-                        ops.name()
+                        "{} {dtype:?} {order:?} {:?} {rows} x {k} x {n}",
+                        ops.name(),
+                        w.order()
                     );
                 }
             }
@@ -61,12 +65,15 @@ fn a_row_has_the_same_bits_alone_in_any_company_and_however_the_outputs_are_cut(
     let mut numbers = Numbers::new(3);
     let (x, w) = (numbers.vec(most * k), numbers.vec(n * k));
     for dtype in DENSE {
-        for order in [Order::Nk, Order::Kn] {
-            let stored = Stored::dense(dtype, order, &w, n, k, 0);
+        for order in [Order::Nk, Order::Kn, Order::Panels] {
+            let stored =
+                Stored::dense(dtype, if order == Order::Kn { order } else { Order::Nk }, &w, n, k, 0);
+            let packed = Packed::new(&stored.matrix());
+            let w = if order == Order::Panels { packed.matrix() } else { stored.matrix() };
             for ops in isas() {
                 let run = |first: usize, rows: usize, of: usize| {
                     let x = &x[first * k..][..rows * k];
-                    bits(&Case { x, rows, w: stored.matrix(), bias: None, add: None }.run(ops, of))
+                    bits(&Case { x, rows, w, bias: None, add: None }.run(ops, of))
                 };
                 let all = run(0, most, 1);
                 for (first, rows) in
@@ -116,7 +123,7 @@ fn packing_is_the_same_however_it_is_cut() {
     for rows in [0, 1, 2, 13, 14, 29] {
         for k in [1, 2, 33] {
             let x = Numbers::new(4).vec(rows * k);
-            for kind in [Pack::F32, Pack::Bf16] {
+            for kind in [Pack::F32, Pack::Bf16, Pack::Bytes] {
                 for ops in isas() {
                     let whole: Vec<u32> =
                         pack(ops, &x, rows, k, kind, 1).iter().map(|x| x.to_bits()).collect();

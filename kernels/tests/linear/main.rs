@@ -5,7 +5,7 @@ mod bits;
 mod numbers;
 mod quantised;
 
-use kernels::linear::{PANEL, Pack};
+use kernels::linear::{PANEL, Pack, pack_panel, panel_bytes};
 use kernels::{Cut, DType, Matrix, Ops, Order, TileMut};
 
 /// Half the distance from 1 to the next f32: the relative error of one rounding.
@@ -98,6 +98,29 @@ fn element(dtype: DType, x: f32) -> Vec<u8> {
     }
 }
 
+/// A matrix in packed panels, at an odd address.
+pub(crate) struct Packed {
+    bytes: Vec<u8>,
+    dtype: DType,
+    n: usize,
+    k: usize,
+}
+
+impl Packed {
+    pub(crate) fn new(w: &Matrix) -> Packed {
+        let size = panel_bytes(w.dtype(), w.k()).unwrap();
+        let mut bytes = vec![0xFF; LEAD + w.n().div_ceil(PANEL) * size];
+        for (p, panel) in bytes[LEAD..].chunks_exact_mut(size.max(1)).enumerate() {
+            pack_panel(panel, w, p);
+        }
+        Packed { bytes, dtype: w.dtype(), n: w.n(), k: w.k() }
+    }
+
+    pub(crate) fn matrix(&self) -> Matrix<'_> {
+        Matrix::new(&self.bytes[LEAD..], self.dtype, Order::Panels, self.n, self.k, 0).unwrap()
+    }
+}
+
 /// `x [rows, k]` packed by `of` workers.
 pub(crate) fn pack(ops: &Ops, x: &[f32], rows: usize, k: usize, pack: Pack, of: usize) -> Vec<f32> {
     let (words, piece) = (ops.packed_words(rows, k, pack), ops.pack_piece(rows, k, pack));
@@ -126,9 +149,9 @@ impl Case<'_> {
         let packed = pack(ops, self.x, self.rows, k, Pack::of(dtype), of);
         let mut out = vec![f32::NAN; self.rows * n];
         for worker in 0..of {
-            let mut scratch = vec![f32::NAN; ops.linear_scratch(k, dtype, self.rows)];
+            let mut scratch = vec![f32::NAN; ops.linear_scratch(k, dtype)];
             let mut tile = TileMut::part(&mut out, self.rows, n, Cut::Cols(PANEL), worker, of);
-            (ops.linear)(&mut tile, &packed, self.rows, &self.w, self.bias, self.add, &mut scratch);
+            ops.linear(&mut tile, &packed, self.rows, &self.w, self.bias, self.add, &mut scratch);
         }
         out
     }

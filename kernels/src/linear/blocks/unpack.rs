@@ -1,0 +1,207 @@
+//! Floor 0: blocks of 32 outputs as codes and scales that can be multiplied: from a file's rows, or from a packed panel.
+//! Knows no activations.
+
+use super::form::{Block, Form, Scales, block};
+use super::{BLOCK, Matrix, PANEL, Unpacked};
+use crate::quant::{IQ4_NL, f16};
+use crate::simd::{LANES, Simd};
+use std::ops::Range;
+
+/// Bytes of the codes of a block.
+const CODES: usize = PANEL * BLOCK;
+
+/// The scales of the halves of a block (equal, where there is one scale), and what is added: each exact in f32.
+#[inline(always)]
+pub fn scales(form: &Form, b: &Block) -> ([f32; 2], f32) {
+    let (d, m) = (f16(b.d.to_le_bytes()), f16(b.m.to_le_bytes()));
+    match form.scales {
+        Scales::Half => ([d; 2], if form.nibbles { d * -f32::from(form.offset) } else { 0.0 }),
+        Scales::HalfMin => ([d; 2], m),
+        Scales::Six => ([d * f32::from(b.sc[0]); 2], -(m * f32::from(b.mn))),
+        Scales::Eight => (b.sc.map(|sc| d * f32::from(sc.cast_signed())), 0.0),
+    }
+}
+
+/// Codes as signed bytes, unless they are multiplied as they are.
+#[inline(always)]
+pub fn signed(form: &Form, codes: &mut [u8]) {
+    if form.table {
+        for code in codes {
+            *code = IQ4_NL[usize::from(*code & 15)].cast_unsigned();
+        }
+    } else if !form.nibbles && form.offset != 0 {
+        for code in codes {
+            *code = code.wrapping_sub(form.offset.cast_unsigned());
+        }
+    }
+}
+
+/// The elements that a block stands for.
+pub fn values(form: &Form, mut b: Block, out: &mut [f32; BLOCK]) {
+    let (scales, min) = scales(form, &b);
+    signed(form, &mut b.codes);
+    // A file's format subtracts from the code what the kernels add as a minimum: the zeros have other signs.
+    let (offset, own_min) = if form.nibbles { (form.offset, form.offset == 0) } else { (0, form.has_min()) };
+    for (k, (out, code)) in out.iter_mut().zip(b.codes).enumerate() {
+        let value = scales[2 * k / BLOCK] * f32::from(code.cast_signed() - offset);
+        *out = if own_min { value + min } else { value };
+    }
+}
+
+/// Blocks `some` of outputs `first..first + 32` of a matrix in file layout; outputs that do not exist are zero.
+#[inline(always)]
+pub fn rows<'a, S: Simd>(
+    s: S,
+    form: &Form,
+    w: &Matrix,
+    first: usize,
+    some: Range<usize>,
+    codes: &'a mut [u8],
+    scale: &'a mut [[f32; PANEL]],
+    min: &'a mut [[f32; PANEL]],
+) -> Unpacked<'a> {
+    let groups = BLOCK / form.group;
+    for half in [0, LANES] {
+        // Two blocks fill a vector's width of words.
+        for at in some.clone().step_by(2) {
+            let mut wide = [[0u8; 2 * BLOCK]; LANES];
+            for (i, wide) in wide.iter_mut().enumerate().filter(|(i, _)| first + half + i < w.n()) {
+                let row = w.row(first + half + i);
+                for (b, wide) in (at..some.end.min(at + 2)).zip(wide.as_chunks_mut::<BLOCK>().0) {
+                    let found = block(w.dtype(), row, b);
+                    let (scales, m) = scales(form, &found);
+                    *wide = found.codes;
+                    signed(form, wide);
+                    for g in 0..groups {
+                        scale[(b - some.start) * groups + g][half + i] = scales[g];
+                    }
+                    min[b - some.start][half + i] = m;
+                }
+            }
+            let mut x = [s.zero(); LANES];
+            for i in 0..LANES {
+                x[i] = s.load_words(&wide[i]);
+            }
+            let x = s.transpose(x);
+            let quads: &mut [f32] = bytemuck::cast_slice_mut(codes);
+            for (q, x) in x.into_iter().enumerate().take(BLOCK / 4 * (some.end - at).min(2)) {
+                s.store(x, &mut quads[((at - some.start) * BLOCK / 4 + q) * PANEL + half..]);
+            }
+        }
+    }
+    for i in w.n().saturating_sub(first).min(PANEL)..PANEL {
+        scale.iter_mut().chain(&mut *min).for_each(|x| x[i] = 0.0);
+    }
+    Unpacked {
+        codes: &codes[..some.len() * CODES],
+        stride: CODES,
+        scales: scale,
+        mins: form.has_min().then_some(min),
+    }
+}
+
+/// Blocks `some` of the packed panel that begins with output `first`.
+#[inline(always)]
+pub fn panel<'a, S: Simd>(
+    s: S,
+    form: &Form,
+    w: &Matrix<'a>,
+    first: usize,
+    some: Range<usize>,
+    codes: &'a mut [u8],
+    scale: &'a mut [[f32; PANEL]],
+    min: &'a mut [[f32; PANEL]],
+) -> Unpacked<'a> {
+    let (panel, blocks, groups) = (w.panel(first / PANEL), w.k() / BLOCK, BLOCK / form.group);
+    for (i, b) in some.clone().enumerate() {
+        let (head, at) = form.place(b, blocks);
+        let (packed, small) = panel[at..][..form.block_bytes()].split_at(form.bits * CODES / 8);
+        if form.bits < 8 {
+            widen(form, packed, &mut codes[i * CODES..][..CODES]);
+        }
+        for half in [0, LANES] {
+            let halves = |bytes: &[u8]| s.load_f16(bytes[2 * half..].first_chunk().expect("sixteen halves"));
+            let lane = |x: &[u8; LANES], f: fn(u8) -> f32| s.load(&x.map(f));
+            match form.scales {
+                Scales::Half => {
+                    let d = halves(small);
+                    s.store(d, &mut scale[i][half..]);
+                    if form.nibbles {
+                        s.store(s.mul(d, s.splat(-f32::from(form.offset))), &mut min[i][half..]);
+                    }
+                }
+                Scales::HalfMin => {
+                    s.store(halves(small), &mut scale[i][half..]);
+                    s.store(halves(&small[2 * PANEL..]), &mut min[i][half..]);
+                }
+                Scales::Six => {
+                    let (d, m) = (halves(&panel[head..]), halves(&panel[head + 2 * PANEL..]));
+                    let (sc, mn) = six(small, half);
+                    s.store(s.mul(d, lane(&sc, f32::from)), &mut scale[i][half..]);
+                    // 0 - x and not -x: a product of zero gives the zero that `scales` gives, but for its sign.
+                    s.store(s.mul(s.mul(m, lane(&mn, f32::from)), s.splat(-1.0)), &mut min[i][half..]);
+                }
+                Scales::Eight => {
+                    let d = halves(&panel[head..]);
+                    for g in 0..groups {
+                        let sc = small[g * PANEL + half..].first_chunk().expect("sixteen scales");
+                        let sc = lane(sc, |x| f32::from(x.cast_signed()));
+                        s.store(s.mul(d, sc), &mut scale[i * groups + g][half..]);
+                    }
+                }
+            }
+        }
+    }
+    let mins = form.has_min().then_some(&*min);
+    if form.bits == 8 {
+        let at = form.place(some.start, blocks).1;
+        let bytes = form.block_bytes();
+        return Unpacked { codes: &panel[at..][..some.len() * bytes], stride: bytes, scales: scale, mins };
+    }
+    Unpacked { codes: &codes[..some.len() * CODES], stride: CODES, scales: scale, mins }
+}
+
+/// Six-bit scales and minima of sixteen outputs: low nibbles, then the upper pairs of bits.
+#[inline(always)]
+fn six(small: &[u8], half: usize) -> ([u8; LANES], [u8; LANES]) {
+    let (low, high) = (&small[half..][..LANES], &small[PANEL..][..LANES]);
+    let (mut sc, mut mn) = ([0; LANES], [0; LANES]);
+    for i in 0..LANES {
+        let high = if half == 0 { high[i] & 15 } else { high[i] >> 4 };
+        sc[i] = low[i] & 15 | (high & 3) << 4;
+        mn[i] = low[i] >> 4 | (high >> 2) << 4;
+    }
+    (sc, mn)
+}
+
+/// Nibbles, and the bits above them, as bytes `[quads][32][4]`.
+#[inline(always)]
+fn widen(form: &Form, packed: &[u8], codes: &mut [u8]) {
+    const QUAD: usize = 4 * PANEL;
+    let (low, high) = packed.split_at(CODES / 2);
+    for (low, codes) in low.as_chunks::<QUAD>().0.iter().zip(codes.as_chunks_mut::<{ 2 * QUAD }>().0) {
+        for i in 0..QUAD {
+            codes[i] = low[i] & 15;
+            codes[QUAD + i] = low[i] >> 4;
+        }
+    }
+    let (high, quads) = (high.as_chunks::<QUAD>().0, codes.as_chunks_mut::<QUAD>().0);
+    match form.bits {
+        5 => {
+            for (q, codes) in quads.iter_mut().enumerate() {
+                for i in 0..QUAD {
+                    codes[i] |= (high[0][i] >> q & 1) << 4;
+                }
+            }
+        }
+        6 => {
+            for (q, codes) in quads.iter_mut().enumerate() {
+                for i in 0..QUAD {
+                    codes[i] |= (high[q / 4][i] >> (2 * (q % 4)) & 3) << 4;
+                }
+            }
+        }
+        _ => {}
+    }
+    signed(form, codes);
+}

@@ -1,0 +1,92 @@
+//! Floor 0: packed panels: 32 outputs of a matrix brought side by side once, so that every product afterwards reads one
+//! sequential stream in which lanes are outputs. Knows no arithmetic.
+//!
+//! Dense types lie `[words of k][32]`: an element, or for bf16 a pair with subnormals flushed. Quantised ones lie as
+//! `blocks/form.rs` says. Outputs beyond the last are zeros.
+
+use super::blocks::{self, Form, block, panel_block, put_block, values};
+use super::elem::{Bf16, Elem, F16, F32};
+use super::{Matrix, Order, PANEL};
+use crate::dtype::DType;
+
+/// Elements of a block.
+const BLOCK: usize = 32;
+
+/// Bytes of a panel of [`PANEL`] outputs and `k` inputs; `None` where `k` is not whole blocks or too large.
+#[must_use]
+pub fn panel_bytes(dtype: DType, k: usize) -> Option<usize> {
+    match dtype {
+        DType::F32 => k.checked_mul(4 * PANEL),
+        DType::F16 => k.checked_mul(2 * PANEL),
+        DType::BF16 => k.div_ceil(2).checked_mul(4 * PANEL),
+        _ => blocks::panel_bytes(dtype, k),
+    }
+}
+
+/// Writes panel `p` of `w` (in file layout) to `out`, which has [`panel_bytes`] bytes and whatever in them.
+///
+/// Panics where the sizes do not fit.
+pub fn pack_panel(out: &mut [u8], w: &Matrix, p: usize) {
+    assert!(Some(out.len()) == panel_bytes(w.dtype(), w.k()), "a panel of another size");
+    match w.dtype() {
+        DType::F32 => dense::<F32>(out, w, p),
+        DType::F16 => dense::<F16>(out, w, p),
+        DType::BF16 => dense::<Bf16>(out, w, p),
+        dtype => {
+            out.fill(0);
+            let (form, blocks) = (Form::of(dtype), w.k() / BLOCK);
+            for lane in 0..PANEL.min(w.n() - p * PANEL) {
+                let row = w.row(p * PANEL + lane);
+                for b in 0..blocks {
+                    put_block(&form, out, [b, blocks], lane, &block(dtype, row, b));
+                }
+            }
+        }
+    }
+}
+
+/// Words of 32 outputs, transposed in blocks that a first-level cache holds.
+fn dense<E: Elem>(out: &mut [u8], w: &Matrix, p: usize) {
+    let (first, words) = (p * PANEL, w.k().div_ceil(E::K));
+    let lanes = PANEL.min(w.n() - first);
+    let element = |lane: usize, k: usize| -> [u8; 4] {
+        let (row, at) = if w.order() == Order::Nk { (first + lane, k) } else { (k, first + lane) };
+        let mut bytes = [0; 4];
+        if k < w.k() {
+            bytes[..E::BYTES].copy_from_slice(&w.row(row)[at * E::BYTES..][..E::BYTES]);
+        }
+        bytes
+    };
+    for (word, out) in out.chunks_exact_mut(PANEL * E::PACKED).enumerate().take(words) {
+        for (lane, out) in out.chunks_exact_mut(E::PACKED).enumerate() {
+            if lane >= lanes {
+                out.fill(0);
+            } else if E::K == 2 {
+                let pair = E::word(element(lane, 2 * word), element(lane, 2 * word + 1));
+                out.copy_from_slice(&pair.to_bits().to_le_bytes());
+            } else {
+                out.copy_from_slice(&element(lane, word)[..E::PACKED]);
+            }
+        }
+    }
+}
+
+/// Row `r` of a matrix in panels, as f32: what [`dequantize_row`](crate::quant::dequantize_row) makes of the row that was
+/// packed, but for flushed subnormals. Panics where `out` has not k elements or there is no such row.
+pub fn embed_row(w: &Matrix, r: usize, out: &mut [f32]) {
+    assert!(r < w.n() && out.len() == w.k(), "row {r} of {}", w.n());
+    let (panel, lane) = (w.panel(r / PANEL), r % PANEL);
+    if w.dtype().block() > 1 {
+        let (form, blocks) = (Form::of(w.dtype()), w.k() / BLOCK);
+        for (b, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            values(&form, panel_block(&form, panel, [b, blocks], lane), out);
+        }
+        return;
+    }
+    let size = w.dtype().block_bytes();
+    let per = if w.dtype() == DType::BF16 { 2 } else { 1 };
+    for (k, out) in out.iter_mut().enumerate() {
+        let at = (k / per * PANEL + lane) * per * size + k % per * size;
+        crate::quant::dequantize_row(w.dtype(), &panel[at..][..size], std::slice::from_mut(out));
+    }
+}

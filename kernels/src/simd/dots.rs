@@ -1,0 +1,241 @@
+//! Floor 0: sums of products of bytes, four to a lane. They are exact, so every set may go its own way. Knows no formats.
+
+#[cfg(target_arch = "x86_64")]
+use super::{Avx2, Avx512, Avx512Vnni};
+use super::{Scalar, Simd};
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+/// Sixteen lanes of four bytes, or of one i32.
+pub trait Dots: Simd {
+    /// Bytes or sums.
+    type I: Copy;
+    /// Sums of products of nibbles, until [`long`](Dots::long).
+    type Short: Copy;
+    /// Signed weights, made ready for [`bytes`](Dots::bytes).
+    type Ready: Copy;
+
+    /// Sixteen little-endian words, unaligned.
+    fn load_i(self, x: &[u8; 64]) -> Self::I;
+    /// The bits of `x` in all lanes.
+    fn splat_i(self, x: f32) -> Self::I;
+    /// Each lane as the nearest f32.
+    fn to_f32(self, x: Self::I) -> Self::V;
+
+    /// No products yet.
+    fn short(self) -> Self::Short;
+    /// acc + the four products of each lane: w in 0..=15, x signed. Eight times at most from [`short`](Dots::short).
+    fn nibbles(self, acc: Self::Short, w: Self::I, x: Self::I) -> Self::Short;
+    /// The sums.
+    fn long(self, acc: Self::Short) -> Self::I;
+
+    /// Signed weights, made ready.
+    fn ready(self, w: Self::I) -> Self::Ready;
+    /// What a sum begins with, where `sum` is the sum of all x it will meet.
+    fn begin(self, sum: i32) -> Self::I;
+    /// acc + the four products of each lane: w and x in -127..=127.
+    fn bytes(self, acc: Self::I, w: Self::Ready, x: Self::I) -> Self::I;
+}
+
+impl Dots for Scalar {
+    type I = [i32; 16];
+    type Short = [i32; 16];
+    type Ready = [i32; 16];
+
+    #[inline(always)]
+    fn load_i(self, x: &[u8; 64]) -> [i32; 16] {
+        std::array::from_fn(|i| i32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]))
+    }
+    #[inline(always)]
+    fn splat_i(self, x: f32) -> [i32; 16] {
+        [x.to_bits().cast_signed(); 16]
+    }
+    #[inline(always)]
+    fn to_f32(self, x: [i32; 16]) -> [f32; 16] {
+        x.map(|x| x as f32)
+    }
+    #[inline(always)]
+    fn short(self) -> [i32; 16] {
+        [0; 16]
+    }
+    #[inline(always)]
+    fn nibbles(self, acc: [i32; 16], w: [i32; 16], x: [i32; 16]) -> [i32; 16] {
+        self.bytes(acc, w, x)
+    }
+    #[inline(always)]
+    fn long(self, acc: [i32; 16]) -> [i32; 16] {
+        acc
+    }
+    #[inline(always)]
+    fn ready(self, w: [i32; 16]) -> [i32; 16] {
+        w
+    }
+    #[inline(always)]
+    fn begin(self, _: i32) -> [i32; 16] {
+        [0; 16]
+    }
+    #[inline(always)]
+    fn bytes(self, acc: [i32; 16], w: [i32; 16], x: [i32; 16]) -> [i32; 16] {
+        let mut out = acc;
+        for i in 0..16 {
+            for (w, x) in w[i].to_le_bytes().into_iter().zip(x[i].to_le_bytes()) {
+                out[i] += i32::from(w.cast_signed()) * i32::from(x.cast_signed());
+            }
+        }
+        out
+    }
+}
+
+// SAFETY (all blocks below): the token proves the instructions; memory is in arrays of sufficient length.
+
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
+impl Dots for Avx2 {
+    type I = [__m256i; 2];
+    /// Sixteen-bit sums of two products: eight of at most 2 * 15 * 127 fit.
+    type Short = [__m256i; 2];
+    /// The weights, and their magnitudes.
+    type Ready = [__m256i; 4];
+
+    #[inline(always)]
+    fn load_i(self, x: &[u8; 64]) -> [__m256i; 2] {
+        let at = x.as_ptr().cast::<__m256i>();
+        unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
+    }
+    #[inline(always)]
+    fn splat_i(self, x: f32) -> [__m256i; 2] {
+        unsafe { [_mm256_castps_si256(_mm256_set1_ps(x)); 2] }
+    }
+    #[inline(always)]
+    fn to_f32(self, x: [__m256i; 2]) -> [__m256; 2] {
+        unsafe { [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])] }
+    }
+    #[inline(always)]
+    fn short(self) -> [__m256i; 2] {
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+    #[inline(always)]
+    fn nibbles(self, acc: [__m256i; 2], w: [__m256i; 2], x: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe {
+            [
+                _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(w[0], x[0])),
+                _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(w[1], x[1])),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn long(self, acc: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            [_mm256_madd_epi16(acc[0], ones), _mm256_madd_epi16(acc[1], ones)]
+        }
+    }
+    #[inline(always)]
+    fn ready(self, w: [__m256i; 2]) -> [__m256i; 4] {
+        unsafe { [w[0], w[1], _mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])] }
+    }
+    #[inline(always)]
+    fn begin(self, _: i32) -> [__m256i; 2] {
+        self.short()
+    }
+    #[inline(always)]
+    fn bytes(self, acc: [__m256i; 2], w: [__m256i; 4], x: [__m256i; 2]) -> [__m256i; 2] {
+        // |w| * (x with the sign of w): two products of at most 127 * 127 do not saturate.
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            let low = _mm256_maddubs_epi16(w[2], _mm256_sign_epi8(x[0], w[0]));
+            let high = _mm256_maddubs_epi16(w[3], _mm256_sign_epi8(x[1], w[1]));
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(low, ones)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(high, ones)),
+            ]
+        }
+    }
+}
+
+/// What the 512-bit sets share.
+#[cfg(target_arch = "x86_64")]
+macro_rules! wide {
+    () => {
+        type I = __m512i;
+        type Short = __m512i;
+
+        #[inline(always)]
+        fn load_i(self, x: &[u8; 64]) -> __m512i {
+            unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+        }
+        #[inline(always)]
+        fn splat_i(self, x: f32) -> __m512i {
+            unsafe { _mm512_set1_epi32(x.to_bits().cast_signed()) }
+        }
+        #[inline(always)]
+        fn to_f32(self, x: __m512i) -> __m512 {
+            unsafe { _mm512_cvtepi32_ps(x) }
+        }
+        #[inline(always)]
+        fn short(self) -> __m512i {
+            unsafe { _mm512_setzero_si512() }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
+impl Dots for Avx512 {
+    wide!();
+    /// Where the weights are negative, and their magnitudes.
+    type Ready = (__mmask64, __m512i);
+
+    #[inline(always)]
+    fn nibbles(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi16(acc, _mm512_maddubs_epi16(w, x)) }
+    }
+    #[inline(always)]
+    fn long(self, acc: __m512i) -> __m512i {
+        unsafe { _mm512_madd_epi16(acc, _mm512_set1_epi16(1)) }
+    }
+    #[inline(always)]
+    fn ready(self, w: __m512i) -> (__mmask64, __m512i) {
+        unsafe { (_mm512_movepi8_mask(w), _mm512_abs_epi8(w)) }
+    }
+    #[inline(always)]
+    fn begin(self, _: i32) -> __m512i {
+        self.short()
+    }
+    #[inline(always)]
+    fn bytes(self, acc: __m512i, (negative, w): (__mmask64, __m512i), x: __m512i) -> __m512i {
+        unsafe {
+            let x = _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x);
+            _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w, x), _mm512_set1_epi16(1)))
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
+impl Dots for Avx512Vnni {
+    wide!();
+    /// The weights plus 128.
+    type Ready = __m512i;
+
+    #[inline(always)]
+    fn nibbles(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(acc, w, x) }
+    }
+    #[inline(always)]
+    fn long(self, acc: __m512i) -> __m512i {
+        acc
+    }
+    #[inline(always)]
+    fn ready(self, w: __m512i) -> __m512i {
+        unsafe { _mm512_xor_si512(w, _mm512_set1_epi8(i8::MIN)) }
+    }
+    #[inline(always)]
+    fn begin(self, sum: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(-128 * sum) }
+    }
+    #[inline(always)]
+    fn bytes(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(acc, w, x) }
+    }
+}
