@@ -19,6 +19,7 @@ pub mod format;
 pub mod generate;
 mod layout;
 pub mod model;
+pub mod pack;
 mod program;
 pub mod rng;
 mod run;

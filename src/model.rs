@@ -7,7 +7,9 @@ use crate::error::{Error, Result};
 use crate::exec::Shape;
 use crate::format::config::{Config, GenerationConfig};
 use crate::format::files::{Files, Load};
+use crate::format::source::{Progress, Reading};
 use crate::format::tensors::Tensors;
+use crate::pack::{self, Hold, Importance};
 use crate::runner::{Parts, Runner};
 use crate::state::pages_for;
 use crate::weights::Weights;
@@ -33,6 +35,10 @@ pub struct ModelConfig<'a> {
     /// Read the weights into private memory instead of mapping the file: for files that may be truncated or replaced
     /// while they are in use, which a mapping cannot survive.
     pub copy: bool,
+    /// How weights are held.
+    pub weights: Hold,
+    /// How much the squared error of each input counts where weights are quantised, by the name of the matrix.
+    pub importance: Option<&'a Importance>,
     /// Leave the tokenizer out: for hosts that feed ids.
     pub no_tokenizer: bool,
     /// Called while loading with bytes done and bytes in all; `Break` cancels.
@@ -88,10 +94,13 @@ impl Model {
     pub fn open(engine: &Arc<Engine>, files: &Files, mut config: ModelConfig) -> Result<Arc<Model>> {
         let start = Instant::now();
         let load = if config.copy { Load::Copy } else { Load::Map };
-        let Bound { arch, tensors, weights, inv_freq, cache } =
-            Bound::new(files, load, config.cache, &mut config.progress)?;
-        let plan = memory_plan(engine, &arch, &weights, &tensors, cache, load)?;
-        let charge = engine.charge("the model", private_weights(&weights, &tensors, load))?;
+        let mut bound = Bound::new(files, load, config.cache, &mut config.progress)?;
+        let (hold, charge) = bound.hold(engine, config.weights, load)?;
+        let mut reading = Reading::new(load, &mut config.progress);
+        pack::pack(&mut bound.weights, hold, engine.threads(), config.importance, &mut reading)?;
+        // What is packed is counted as the panels it has become.
+        let plan = bound.memory_plan(engine, Hold::Mapped, load)?;
+        let Bound { arch, tensors, weights, inv_freq, cache } = bound;
         let generation = files.generation_config()?;
         let times = LoadTimes { weights: start.elapsed(), ..LoadTimes::default() };
         let mut model = Model {
@@ -126,9 +135,9 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn plan(engine: &Arc<Engine>, files: &Files, config: &ModelConfig) -> Result<MemoryPlan> {
-        let bound = Bound::new(files, Load::Map, config.cache, &mut None)?;
+        let mut bound = Bound::new(files, Load::Map, config.cache, &mut None)?;
         let load = if config.copy { Load::Copy } else { Load::Map };
-        memory_plan(engine, &bound.arch, &bound.weights, &bound.tensors, bound.cache, load)
+        bound.memory_plan(engine, config.weights, load)
     }
 
     #[cfg_attr(not(feature = "tokenizer"), allow(unused_variables, clippy::unnecessary_wraps))] // nothing to open
@@ -248,7 +257,7 @@ impl Bound {
         files: &Files,
         load: Load,
         cache: Option<DType>,
-        progress: &mut Option<crate::format::source::Progress>,
+        progress: &mut Option<Progress>,
     ) -> Result<Bound> {
         let config: Config = files.config()?;
         let arch = Arch::read(&config)?;
@@ -265,29 +274,38 @@ impl Bound {
         };
         Ok(Bound { arch, tensors, weights, inv_freq, cache })
     }
-}
 
-fn private_weights(weights: &Weights, tensors: &Tensors, load: Load) -> u64 {
-    let copied = if load == Load::Copy { tensors.bytes() } else { 0 };
-    weights.private_bytes() + copied
-}
+    /// Private bytes of the weights, those that packing as `hold` wants takes among them.
+    fn private_bytes(&mut self, hold: Hold, load: Load) -> u64 {
+        let copied = if load == Load::Copy { self.tensors.bytes() } else { 0 };
+        self.weights.private_bytes() + copied + pack::bytes(&mut self.weights, hold)
+    }
 
-fn memory_plan(
-    engine: &Arc<Engine>,
-    arch: &Arch,
-    weights: &Weights,
-    tensors: &Tensors,
-    cache: DType,
-    load: Load,
-) -> Result<MemoryPlan> {
-    let mut runner = Runner::new(arch, cache);
-    let rows = CHUNK.min(arch.max_positions);
-    let parts = Parts { engine, arch, weights, inv_freq: &[] };
-    let buffers = runner.run_bytes(parts, Shape { rows, picks: 1, score: false })?;
-    Ok(MemoryPlan {
-        mapped_bytes: if load == Load::Copy { 0 } else { tensors.bytes() },
-        private_bytes: buffers.saturating_add(private_weights(weights, tensors, load)),
-        kv_bytes_per_token: runner.pool.page_bytes() / PAGE as u64,
-        kv_page_tokens: PAGE as u64,
-    })
+    /// How the weights will be held, and what that takes of the budget: who leaves the choice to the engine gets a model
+    /// that runs where its weights lie rather than none.
+    fn hold(&mut self, engine: &Arc<Engine>, hold: Hold, load: Load) -> Result<(Hold, Charge)> {
+        let charged = engine.charge("the model", self.private_bytes(hold, load));
+        match charged {
+            Err(Error::Budget { .. }) if hold == Hold::Auto => {
+                engine.log(Level::Warn, || "the budget has no room to pack the weights".to_owned());
+                let charge = engine.charge("the model", self.private_bytes(Hold::Mapped, load))?;
+                Ok((Hold::Mapped, charge))
+            }
+            charged => Ok((hold, charged?)),
+        }
+    }
+
+    fn memory_plan(&mut self, engine: &Arc<Engine>, hold: Hold, load: Load) -> Result<MemoryPlan> {
+        let private = self.private_bytes(hold, load);
+        let mut runner = Runner::new(&self.arch, self.cache);
+        let rows = CHUNK.min(self.arch.max_positions);
+        let parts = Parts { engine, arch: &self.arch, weights: &self.weights, inv_freq: &[] };
+        let buffers = runner.run_bytes(parts, Shape { rows, picks: 1, score: false })?;
+        Ok(MemoryPlan {
+            mapped_bytes: if load == Load::Copy { 0 } else { self.tensors.bytes() },
+            private_bytes: buffers.saturating_add(private),
+            kv_bytes_per_token: runner.pool.page_bytes() / PAGE as u64,
+            kv_page_tokens: PAGE as u64,
+        })
+    }
 }

@@ -1,5 +1,5 @@
-//! Floor 3: a model's tensors, bound to the places of its family. Matrices stay in their file, as they are; norms and
-//! biases, which are small, are read into f32. Knows no maths.
+//! Floor 3: a model's tensors, bound to the places of its family. Matrices stay in their file, as they are (`pack` may
+//! bring them into panels later); norms and biases, which are small, are read into f32. Knows no maths.
 
 use crate::arch::{Arch, Linear, Part, Position};
 use crate::error::{Error, Result};
@@ -22,7 +22,10 @@ pub enum Param {
 
 /// Where a matrix lies and how.
 pub struct MatrixParam {
-    tensor: TensorRef,
+    /// What a file of packed panels calls it.
+    pub name: String,
+    /// What holds the bytes.
+    pub tensor: TensorRef,
     offset: usize,
     dtype: DType,
     order: Order,
@@ -31,12 +34,25 @@ pub struct MatrixParam {
     stride: usize,
 }
 
+impl MatrixParam {
+    /// The matrix.
+    pub fn matrix(&self) -> Matrix<'_> {
+        Matrix::new(&self.tensor.bytes()[self.offset..], self.dtype, self.order, self.n, self.k, self.stride)
+            .expect("checked when it was bound")
+    }
+
+    /// The same matrix in packed panels, whose bytes `tensor` holds.
+    pub fn packed(&self, tensor: TensorRef) -> MatrixParam {
+        let (dtype, order) = (tensor.dtype(), Order::Panels);
+        MatrixParam { name: self.name.clone(), tensor, offset: 0, dtype, order, stride: 0, ..*self }
+    }
+}
+
 impl Param {
     /// The matrix. Panics where it is a vector.
     pub fn matrix(&self) -> Matrix<'_> {
         let Param::Matrix(m) = self else { panic!("a vector where a matrix belongs") };
-        Matrix::new(&m.tensor.bytes()[m.offset..], m.dtype, m.order, m.n, m.k, m.stride)
-            .expect("checked when it was bound")
+        m.matrix()
     }
 
     /// The vector. Panics where it is a matrix.
@@ -142,9 +158,22 @@ impl Weights {
         Ok(Weights { params: b.params, tokens, positions, layers, norm, head })
     }
 
+    /// Every linear, in the order of the program; the head last.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut LinearW> {
+        let layers = self.layers.iter_mut().flat_map(|layer| {
+            let Layer { q, k, v, o, gate, up, down, .. } = layer;
+            [q, k, v, o].into_iter().chain(gate).chain([up, down])
+        });
+        layers.chain([&mut self.head])
+    }
+
     /// Bytes of the parameters that were read into private memory.
     pub fn private_bytes(&self) -> u64 {
-        let bytes = |p: &Param| if let Param::Vector(v) = p { v.len() as u64 * 4 } else { 0 };
+        let bytes = |p: &Param| match p {
+            Param::Vector(v) => v.len() as u64 * 4,
+            Param::Matrix(m) if m.tensor.source().is_anonymous() => m.tensor.bytes().len() as u64,
+            Param::Matrix(_) => 0,
+        };
         self.params.iter().map(bytes).sum()
     }
 }
@@ -183,7 +212,7 @@ impl<'a> Binder<'a> {
     /// `len` floats of a vector, from `at`, of one that is `whole` long.
     fn vector(&mut self, name: &str, at: usize, len: usize, whole: usize) -> Result<P> {
         let tensor = self.find(name)?;
-        let dense = matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16);
+        let dense = tensor.dtype().block() == 1 && !tensor.is_packed();
         if tensor.shape() != [whole] || !dense {
             return Err(self.wrong(name, &format!("a float vector [{whole}]"), tensor));
         }
@@ -235,7 +264,14 @@ impl<'a> Binder<'a> {
     }
 
     fn matrix(&mut self, name: &str, slot: &Linear, n: usize, k: usize) -> Result<(P, DType)> {
-        let tensor = self.find(name)?;
+        let own = format!("{name}{}", slot.part.suffix());
+        let tensor = match self.tensors.get(&format!("{}{own}", self.arch.names.prefix))? {
+            Some(packed) if packed.is_packed() => return self.panels(&own, packed.clone(), [n, k]),
+            _ => self.find(name)?,
+        };
+        if tensor.is_packed() {
+            return self.panels(&own, tensor.clone(), [n, k]);
+        }
         let (dtype, (first, whole)) = (tensor.dtype(), self.slice(slot, n));
         let order = if self.tensors.is_gguf() { Order::Nk } else { slot.order };
         let (rows, cols) = if order == Order::Nk { (whole, k) } else { (k, whole) };
@@ -250,7 +286,20 @@ impl<'a> Binder<'a> {
         if let Err(e) = Matrix::new(bytes, dtype, order, n, k, stride) {
             return Err(self.wrong(name, &format!("a matrix ({e})"), tensor));
         }
-        let param = MatrixParam { tensor: tensor.clone(), offset, dtype, order, n, k, stride };
+        let name = format!("{}{own}", self.arch.names.prefix);
+        let param = MatrixParam { name, tensor: tensor.clone(), offset, dtype, order, n, k, stride };
+        Ok((self.push(Param::Matrix(param)), dtype))
+    }
+
+    /// A matrix that its file has in packed panels already.
+    fn panels(&mut self, name: &str, tensor: TensorRef, [n, k]: [usize; 2]) -> Result<(P, DType)> {
+        if tensor.shape() != [n, k] {
+            return Err(self.wrong(name, &format!("[{n}, {k}]"), &tensor));
+        }
+        let name = format!("{}{name}", self.arch.names.prefix);
+        self.used.insert(name.clone());
+        let (dtype, order) = (tensor.dtype(), Order::Panels);
+        let param = MatrixParam { name, tensor, offset: 0, dtype, order, n, k, stride: 0 };
         Ok((self.push(Param::Matrix(param)), dtype))
     }
 

@@ -68,6 +68,8 @@ pub struct Ops {
     pub(crate) pairs: bool,
     /// [`crate::linear::pack_isa`]
     pub pack: fn(&mut TileMut, &[f32], usize, usize, Pack),
+    /// [`crate::linear::pack_panel`]
+    pub pack_panel: fn(&mut [u8], &Matrix, usize),
     pub(crate) linear_f32: Kernel,
     pub(crate) linear_bf16: Kernel,
     pub(crate) linear_blocks: Kernel,
@@ -102,6 +104,7 @@ macro_rules! table {
             tile_rows: $tile_rows,
             pairs: $pairs,
             pack: crate::linear::pack_isa::$instance,
+            pack_panel: crate::linear::pack_panel_isa::$f32,
             linear_f32: crate::linear::f32_isa::$f32,
             linear_bf16: crate::linear::bf16_isa::$instance,
             linear_blocks: crate::linear::blocks_isa::$blocks,

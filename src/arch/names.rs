@@ -28,6 +28,18 @@ pub enum Part {
     V,
 }
 
+impl Part {
+    /// What a file of packed panels adds to the tensor's name: there every slice is a tensor of its own.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Part::Whole => "",
+            Part::Q => ".q",
+            Part::K => ".k",
+            Part::V => ".v",
+        }
+    }
+}
+
 impl Linear {
     /// A plain `torch.nn.Linear` without bias.
     pub const fn new(name: &'static str) -> Linear {

@@ -10,8 +10,10 @@ use super::versioned::{Versioned, init, read, write};
 use crate::error::Result;
 use crate::format::files::Files;
 use crate::model::{Model, ModelConfig};
+use crate::pack::Hold;
 use kernels::DType;
 use std::ffi::{CString, c_char, c_void};
+use std::mem::offset_of;
 use std::ops::ControlFlow;
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -25,6 +27,18 @@ pub const INLAID_TYPE_F32: i32 = 1;
 pub const INLAID_TYPE_F16: i32 = 2;
 /// The upper half of a binary32.
 pub const INLAID_TYPE_BF16: i32 = 3;
+
+/// The library chooses: dense weights as `INLAID_WEIGHTS_MAPPED`, quantised ones as `INLAID_WEIGHTS_PACKED` where the
+/// budget has room.
+pub const INLAID_WEIGHTS_AUTO: i32 = 0;
+/// Weights are used where they lie: no copy is made.
+pub const INLAID_WEIGHTS_MAPPED: i32 = 1;
+/// Weights are copied once into an interleaved layout, in the type they have: the same bits as mapped, faster.
+pub const INLAID_WEIGHTS_PACKED: i32 = 2;
+/// Weights are quantised to 8 bits (8.5 with scales) and packed.
+pub const INLAID_WEIGHTS_Q8: i32 = 3;
+/// Weights are quantised to 4 bits (4.5 with scales and minima) and packed.
+pub const INLAID_WEIGHTS_Q4: i32 = 4;
 
 /// Told while a model is opened: bytes done and bytes in all. Non-zero cancels: the open call answers
 /// `INLAID_ERROR_CANCELLED`. Called on the thread of the call, no lock held; it must return normally.
@@ -48,12 +62,17 @@ pub struct inlaid_model_config {
     pub progress: inlaid_progress_fn,
     /// The first argument of `progress`.
     pub progress_user: *mut c_void,
+    /// How weights are held, `INLAID_WEIGHTS_...`, default `INLAID_WEIGHTS_AUTO`. A file that was written packed is mapped
+    /// and stays as it is.
+    pub weights: i32,
+    /// Must be 0.
+    pub reserved: i32,
 }
 
-// SAFETY: four words and two pointers.
+// SAFETY: four words, two pointers and two words.
 unsafe impl Versioned for inlaid_model_config {
     const NAME: &'static str = "model config";
-    const SIZES: &'static [usize] = &[size_of::<Self>()];
+    const SIZES: &'static [usize] = &[offset_of!(Self, weights), size_of::<Self>()];
 
     fn defaults() -> Self {
         inlaid_model_config {
@@ -63,6 +82,8 @@ unsafe impl Versioned for inlaid_model_config {
             no_tokenizer: 0,
             progress: None,
             progress_user: null_mut(),
+            weights: INLAID_WEIGHTS_AUTO,
+            reserved: 0,
         }
     }
 }
@@ -109,6 +130,17 @@ fn configured<T>(c: &inlaid_model_config, open: impl FnOnce(ModelConfig) -> Resu
         INLAID_TYPE_BF16 => Some(DType::BF16),
         other => return Err(argument("cache_type", format!("expected INLAID_TYPE_..., found {other}"))),
     };
+    let weights = match c.weights {
+        INLAID_WEIGHTS_AUTO => Hold::Auto,
+        INLAID_WEIGHTS_MAPPED => Hold::Mapped,
+        INLAID_WEIGHTS_PACKED => Hold::Packed,
+        INLAID_WEIGHTS_Q8 => Hold::Q8,
+        INLAID_WEIGHTS_Q4 => Hold::Q4,
+        other => return Err(argument("weights", format!("expected INLAID_WEIGHTS_..., found {other}"))),
+    };
+    if c.reserved != 0 {
+        return Err(argument("reserved", format!("expected 0, found {}", c.reserved)));
+    }
     let user = User(c.progress_user);
     let mut tell = c.progress.map(|tell| {
         move |done, total| {
@@ -119,6 +151,8 @@ fn configured<T>(c: &inlaid_model_config, open: impl FnOnce(ModelConfig) -> Resu
     });
     open(ModelConfig {
         cache,
+        weights,
+        importance: None,
         copy: flag("copy", c.copy)?,
         no_tokenizer: flag("no_tokenizer", c.no_tokenizer)?,
         progress: tell.as_mut().map(|tell| tell as &mut dyn FnMut(u64, u64) -> ControlFlow<()>),

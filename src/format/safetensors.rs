@@ -9,10 +9,11 @@ use super::source::{Reading, Source};
 use super::tensors::{Stored, Tensors};
 use super::{MAX_TENSORS, bad, shown};
 use crate::error::{Error, Result};
-use header::Info;
+use header::{Info, PACKED, Packed};
 use kernels::DType;
+use kernels::linear::{PANEL, panel_bytes};
 
-mod header;
+pub(super) mod header;
 mod index;
 
 /// Largest header, as the format defines it.
@@ -37,7 +38,7 @@ pub fn parse(source: &Source) -> Result<Tensors> {
     let (Some(head), Some(data)) = (rest.get(..len as usize), rest.get(len as usize..)) else {
         return Err(bad(file, format!("the header has {len} bytes, only {} follow", rest.len())));
     };
-    let mut infos = header::parse(file, head)?;
+    let (mut infos, mut packed) = header::parse(file, head)?;
     infos.sort_by_key(|(_, info)| (info.begin, info.end));
     let mut tensors = Tensors::of(source.clone(), false);
     let (first, mut at) = (8 + head.len(), 0);
@@ -46,14 +47,37 @@ pub fn parse(source: &Source) -> Result<Tensors> {
         check(&info, at, data.len()).map_err(found)?;
         at = info.end;
         let range = first + info.begin..first + info.end;
-        if !tensors.insert(name.clone(), info.stored, info.shape, range) {
+        let (stored, shape) = match packed.remove(&name) {
+            Some(said) => panels(&info, said).map_err(found)?,
+            None => (info.stored, info.shape),
+        };
+        if !tensors.insert(name.clone(), stored, shape, range) {
             return Err(found("is listed twice".into()));
         }
+    }
+    if let Some(name) = packed.keys().next() {
+        return Err(bad(file, format!("metadata `{PACKED}`: there is no tensor `{}`", shown(name))));
     }
     if at != data.len() {
         return Err(bad(file, format!("the tensors end at byte {at} of the data, which has {}", data.len())));
     }
     Ok(tensors)
+}
+
+/// Type and shape of a tensor that the metadata calls packed: its bytes must be the panels of such a matrix.
+fn panels(info: &Info, (dtype, n, k, crc): Packed) -> Result<(Stored, Vec<usize>), String> {
+    let Some(dtype) = DType::ALL.into_iter().find(|known| known.name() == dtype) else {
+        return Err(format!("expected packed panels of a known type, found `{}`", shown(&dtype)));
+    };
+    let bytes = panel_bytes(dtype, k).and_then(|panel| n.div_ceil(PANEL).checked_mul(panel));
+    if info.stored != Stored::Other("U8") || bytes != Some(info.end - info.begin) {
+        let (name, found) = (dtype.name(), info.end - info.begin);
+        return Err(format!(
+            "expected {bytes:?} bytes (U8) as packed panels of {name} [{n}, {k}], found {found} ({})",
+            info.type_name
+        ));
+    }
+    Ok((Stored::Panels(dtype, crc), vec![n, k]))
 }
 
 /// A tensor must begin where the one before ended, end within the data, and have the bytes that its shape takes.

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use memmap2::{Mmap, MmapOptions};
 use std::fs::File;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 /// Memory that belongs to the caller and outlives every use.
@@ -33,6 +33,7 @@ enum Bytes {
     Mapped(Arc<Mmap>),
     Shared(Memory),
     Private(Arc<Vec<u8>>),
+    Anonymous(Arc<Mmap>),
 }
 
 impl std::fmt::Debug for Source {
@@ -40,7 +41,7 @@ impl std::fmt::Debug for Source {
         let kind = match self.bytes {
             Bytes::Mapped(_) => "mapped",
             Bytes::Shared(_) => "shared",
-            Bytes::Private(_) => "private",
+            Bytes::Private(_) | Bytes::Anonymous(_) => "private",
         };
         write!(f, "Source({}, {kind}, {} bytes)", self.name, self.bytes().len())
     }
@@ -65,7 +66,7 @@ impl Source {
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
         match &self.bytes {
-            Bytes::Mapped(map) => map,
+            Bytes::Mapped(map) | Bytes::Anonymous(map) => map,
             Bytes::Shared(memory) => (**memory).as_ref(),
             Bytes::Private(vec) => vec,
         }
@@ -75,8 +76,37 @@ impl Source {
     pub fn private_bytes(&self) -> usize {
         match &self.bytes {
             Bytes::Private(vec) => vec.len(),
+            Bytes::Anonymous(map) => map.len(),
             Bytes::Mapped(_) | Bytes::Shared(_) => 0,
         }
+    }
+
+    /// `map`, memory that belongs to no file, called `name` in messages.
+    pub fn anonymous(name: &str, map: Mmap) -> Source {
+        Source { name: name.into(), bytes: Bytes::Anonymous(Arc::new(map)) }
+    }
+
+    /// Gives back the memory of bytes that nobody will read soon: a mapped file's are read again when they are needed.
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &self.bytes
+            && range.end <= map.len()
+        {
+            // SAFETY: a read-only map of a file: what is dropped here is read from the file again.
+            #[allow(unsafe_code)]
+            let dropped = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+            // It only saves memory.
+            drop(dropped);
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
+    /// Whether the bytes are memory that belongs to no file.
+    pub fn is_anonymous(&self) -> bool {
+        matches!(self.bytes, Bytes::Anonymous(_))
     }
 
     /// Whether the bytes are a mapped file's.
@@ -234,7 +264,10 @@ impl<'a> Reading<'a> {
     }
 
     /// Counts `bytes` as done.
-    fn advance(&mut self, bytes: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Cancelled` where the callback says so.
+    pub(crate) fn advance(&mut self, bytes: u64) -> Result<()> {
         self.done += bytes;
         let (done, total) = (self.done, self.total.max(self.done));
         match self.tell.as_mut().map(|tell| tell(done, total)) {

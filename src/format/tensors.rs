@@ -10,8 +10,10 @@ use std::ops::Range;
 /// How the elements of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// A type that kernels read.
+    /// A type that kernels read, in file layout.
     As(DType),
+    /// A type that kernels read, in packed panels of 32 outputs, with the CRC-32 of its bytes.
+    Panels(DType, u32),
     /// Any other type that the format knows, by its name there.
     Other(&'static str),
 }
@@ -23,9 +25,27 @@ pub struct TensorRef {
     shape: Vec<usize>,
     source: Source,
     range: Range<usize>,
+    /// Whether the bytes are packed panels; else they are in file layout.
+    packed: bool,
+    crc: Option<u32>,
 }
 
 impl TensorRef {
+    /// A matrix `[n, k]` in packed panels at `range` of memory that is nobody's file.
+    pub(crate) fn panels(dtype: DType, shape: [usize; 2], source: Source, range: Range<usize>) -> TensorRef {
+        TensorRef { dtype, shape: shape.to_vec(), source, range, packed: true, crc: None }
+    }
+
+    /// Whether the bytes are packed panels; else they are in file layout.
+    pub fn is_packed(&self) -> bool {
+        self.packed
+    }
+
+    /// Whether packed panels still have the bytes that were written; true of what has no checksum.
+    pub fn is_intact(&self) -> bool {
+        self.crc.is_none_or(|crc| crc32fast::hash(self.bytes()) == crc)
+    }
+
     /// The element type.
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -44,6 +64,11 @@ impl TensorRef {
     /// The bytes, in file layout.
     pub fn bytes(&self) -> &[u8] {
         self.source.bytes().get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// Gives back the memory of the bytes, where they are a mapped file's: nobody will read them soon.
+    pub fn release(&self) {
+        self.source.release(self.range.clone());
     }
 
     /// What holds the bytes.
@@ -90,7 +115,22 @@ impl Tensors {
             return false;
         };
         let entry = match stored {
-            Stored::As(dtype) => Entry::Readable(TensorRef { dtype, shape, source: source.clone(), range }),
+            Stored::As(dtype) => Entry::Readable(TensorRef {
+                dtype,
+                shape,
+                source: source.clone(),
+                range,
+                packed: false,
+                crc: None,
+            }),
+            Stored::Panels(dtype, crc) => Entry::Readable(TensorRef {
+                dtype,
+                shape,
+                source: source.clone(),
+                range,
+                packed: true,
+                crc: Some(crc),
+            }),
             Stored::Other(kind) => Entry::Other(kind),
         };
         self.map.insert(name, entry);

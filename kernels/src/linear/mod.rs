@@ -15,6 +15,7 @@ mod tile;
 pub use activations::Pack;
 pub(crate) use activations::pack_isa;
 pub use matrix::{Matrix, MatrixError, Order};
+pub(crate) use packed::pack_panel_isa;
 pub use packed::{embed_row, pack_panel, panel_bytes};
 
 use crate::dtype::DType;

@@ -5,9 +5,11 @@
 //! `blocks/form.rs` says. Outputs beyond the last are zeros.
 
 use super::blocks::{self, Form, block, panel_block, put_block, values};
-use super::elem::{Bf16, Elem, F16, F32};
+use super::elem::{Bf16, Elem, F16, F32, chunk_bytes};
 use super::{Matrix, Order, PANEL};
 use crate::dtype::DType;
+use crate::ops::{Ops, per_isa};
+use crate::simd::{LANES, Simd};
 
 /// Elements of a block.
 const BLOCK: usize = 32;
@@ -23,16 +25,29 @@ pub fn panel_bytes(dtype: DType, k: usize) -> Option<usize> {
     }
 }
 
-/// Writes panel `p` of `w` (in file layout) to `out`, which has [`panel_bytes`] bytes and whatever in them.
+/// Writes panel `p` of `w` (in file layout) to `out`, which has [`panel_bytes`] bytes and whatever in them. Every
+/// instruction set writes the same bytes.
 ///
 /// Panics where the sizes do not fit.
 pub fn pack_panel(out: &mut [u8], w: &Matrix, p: usize) {
+    (Ops::best().pack_panel)(out, w, p);
+}
+
+per_isa! {
+    /// [`pack_panel`].
+    pub fn panel(out: &mut [u8], w: &Matrix, p: usize) = panel_with as pack_panel_isa;
+}
+
+#[inline(always)]
+fn panel_with<S: Simd>(s: S, out: &mut [u8], w: &Matrix, p: usize) {
     assert!(Some(out.len()) == panel_bytes(w.dtype(), w.k()), "a panel of another size");
-    match w.dtype() {
-        DType::F32 => dense::<F32>(out, w, p),
-        DType::F16 => dense::<F16>(out, w, p),
-        DType::BF16 => dense::<Bf16>(out, w, p),
-        dtype => {
+    match (w.dtype(), w.order()) {
+        (DType::F32, Order::Nk) => words::<S, F32>(s, out, w, p),
+        (DType::BF16, Order::Nk) => words::<S, Bf16>(s, out, w, p),
+        (DType::F32, _) => elements::<F32>(out, w, p, 0),
+        (DType::F16, _) => elements::<F16>(out, w, p, 0),
+        (DType::BF16, _) => elements::<Bf16>(out, w, p, 0),
+        (dtype, _) => {
             out.fill(0);
             let (form, blocks) = (Form::of(dtype), w.k() / BLOCK);
             for lane in 0..PANEL.min(w.n() - p * PANEL) {
@@ -45,8 +60,36 @@ pub fn pack_panel(out: &mut [u8], w: &Matrix, p: usize) {
     }
 }
 
-/// Words of 32 outputs, transposed in blocks that a first-level cache holds.
-fn dense<E: Elem>(out: &mut [u8], w: &Matrix, p: usize) {
+/// Rows of words of 32 bits, transposed sixteen by sixteen; what is no whole square goes one by one.
+#[inline(always)]
+fn words<S: Simd, E: Elem>(s: S, out: &mut [u8], w: &Matrix, p: usize) {
+    let (first, chunk) = (p * PANEL, chunk_bytes::<E>());
+    let whole = if first + PANEL <= w.n() { w.row(first).len() / chunk } else { 0 };
+    for half in [0, LANES] {
+        let mut rows: [&[u8]; LANES] = [&[]; LANES];
+        for (i, row) in rows.iter_mut().enumerate().take(if whole > 0 { LANES } else { 0 }) {
+            *row = w.row(first + half + i);
+        }
+        for j in 0..whole {
+            let mut x = [s.zero(); LANES];
+            for i in 0..LANES {
+                x[i] = E::words(s, &rows[i][j * chunk..]);
+            }
+            let x = s.transpose(x);
+            for i in 0..LANES {
+                let mut lanes = [0.0f32; LANES];
+                s.store(x[i], &mut lanes);
+                let at = ((j * LANES + i) * PANEL + half) * 4;
+                out[at..at + 4 * LANES].copy_from_slice(bytemuck::bytes_of(&lanes));
+            }
+        }
+    }
+    elements::<E>(out, w, p, whole * LANES);
+}
+
+/// Words of 32 outputs from word `from` on, one by one.
+#[inline(always)]
+fn elements<E: Elem>(out: &mut [u8], w: &Matrix, p: usize, from: usize) {
     let (first, words) = (p * PANEL, w.k().div_ceil(E::K));
     let lanes = PANEL.min(w.n() - first);
     let element = |lane: usize, k: usize| -> [u8; 4] {
@@ -57,7 +100,7 @@ fn dense<E: Elem>(out: &mut [u8], w: &Matrix, p: usize) {
         }
         bytes
     };
-    for (word, out) in out.chunks_exact_mut(PANEL * E::PACKED).enumerate().take(words) {
+    for (word, out) in out.chunks_exact_mut(PANEL * E::PACKED).enumerate().take(words).skip(from) {
         for (lane, out) in out.chunks_exact_mut(E::PACKED).enumerate() {
             if lane >= lanes {
                 out.fill(0);

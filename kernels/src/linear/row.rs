@@ -27,14 +27,6 @@ pub fn sixteen<S: Simd, E: Elem, const M: usize>(s: S, w: &Matrix, first: usize,
     let wide = parts * stride; // what one word of weights meets
     assert!(x.len() >= words * wide && rows.iter().all(|row| row.len() == len), "a row of x is too short");
     let (mut acc, mut next) = ([s.zero(); M], w.ahead(first + LANES));
-    let mut meet = |t: S::V, x: &[f32]| {
-        let t = split::<S, E>(s, t);
-        for part in 0..parts {
-            for m in 0..M {
-                acc[m] = step::<S, E>(s, acc[m], t[part], s.splat(x[part * stride + m]));
-            }
-        }
-    };
     let (x, rest) = x[..words * wide].split_at(whole * LANES * wide);
     for (j, x) in x.chunks_exact(LANES * wide).enumerate() {
         let mut t = [s.zero(); LANES];
@@ -49,7 +41,7 @@ pub fn sixteen<S: Simd, E: Elem, const M: usize>(s: S, w: &Matrix, first: usize,
         }
         let t = s.transpose(t);
         for i in 0..LANES {
-            meet(t[i], &x[i * wide..]);
+            meet::<S, E, M>(s, &mut acc, t[i], &x[i * wide..], stride);
         }
     }
     for (word, x) in (whole * LANES..words).zip(rest.chunks_exact(wide)) {
@@ -57,7 +49,19 @@ pub fn sixteen<S: Simd, E: Elem, const M: usize>(s: S, w: &Matrix, first: usize,
         for i in 0..LANES {
             t[i] = last_word::<E>(rows[i], word);
         }
-        meet(s.load(&t), x);
+        meet::<S, E, M>(s, &mut acc, s.load(&t), x, stride);
     }
     acc
+}
+
+/// One word of sixteen outputs meets `M` rows. A function and not a closure: one that is not inlined would lose the
+/// instruction set.
+#[inline(always)]
+fn meet<S: Simd, E: Elem, const M: usize>(s: S, acc: &mut [S::V; M], word: S::V, x: &[f32], stride: usize) {
+    let word = split::<S, E>(s, word);
+    for part in 0..parts::<S, E>() {
+        for m in 0..M {
+            acc[m] = step::<S, E>(s, acc[m], word[part], s.splat(x[part * stride + m]));
+        }
+    }
 }

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use inlaid::engine::{Engine, EngineConfig};
 use inlaid::format::files::Files;
 use inlaid::model::{Model, ModelConfig};
+use inlaid::pack::Hold;
 use inlaid::sample::SamplerConfig;
 use inlaid::session::{Session, SessionConfig};
 use kernels::{DType, Isa};
@@ -61,6 +62,21 @@ enum Instructions {
     Avx512,
 }
 
+/// How weights are held.
+#[derive(Clone, Copy, ValueEnum)]
+enum Weights {
+    /// Dense ones mapped, quantised ones packed
+    Auto,
+    /// Where they lie in their file, without a copy
+    Mapped,
+    /// Interleaved in memory, in the type they have
+    Packed,
+    /// Packed in 8 bits
+    Q8,
+    /// Packed in 4 bits
+    Q4,
+}
+
 /// How a model runs.
 #[derive(Args)]
 #[command(next_help_heading = "How it runs")]
@@ -74,6 +90,9 @@ pub struct Run {
     /// Type of cached keys and values [default: f32]
     #[arg(long, value_enum, value_name = "TYPE")]
     kv: Option<Dense>,
+    /// How weights are held
+    #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
+    weights: Weights,
     /// Read weights into memory instead of mapping the file
     #[arg(long)]
     copy: bool,
@@ -129,6 +148,14 @@ impl Run {
         };
         let config = ModelConfig {
             cache: self.kv.map(Dense::dtype),
+            weights: match self.weights {
+                Weights::Auto => Hold::Auto,
+                Weights::Mapped => Hold::Mapped,
+                Weights::Packed => Hold::Packed,
+                Weights::Q8 => Hold::Q8,
+                Weights::Q4 => Hold::Q4,
+            },
+            importance: None,
             copy: self.copy,
             no_tokenizer: !tokenizer,
             progress: Some(&mut tell),

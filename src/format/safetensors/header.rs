@@ -6,7 +6,7 @@ use crate::format::tensors::Stored;
 use crate::format::{bad, shown};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
@@ -29,16 +29,27 @@ pub struct Info {
     pub end: usize,
 }
 
-/// Every tensor of the header in file order; a name may still be there twice.
-pub fn parse(file: &str, head: &[u8]) -> Result<Vec<(String, Info)>> {
+/// The key of the free-form metadata that says which tensors are packed panels: JSON, `{name: [type, n, k, crc32]}`.
+pub const PACKED: &str = "inlaid.packed";
+
+/// What the metadata says of a packed tensor: type, outputs, inputs, CRC-32 of the bytes.
+pub type Packed = (String, usize, usize, u32);
+
+/// Every tensor of the header in file order (a name may still be there twice), and what is said of packed ones.
+pub fn parse(file: &str, head: &[u8]) -> Result<(Vec<(String, Info)>, BTreeMap<String, Packed>)> {
     if head.first() != Some(&b'{') {
         return Err(bad(file, "expected a header that begins with `{`"));
     }
     if longest_string(head) > MAX_STRING {
         return Err(bad(file, format!("expected strings of at most {MAX_STRING} bytes in the header")));
     }
-    let Header { list } = serde_json::from_slice(head).map_err(|e| bad(file, format!("header: {e}")))?;
-    list.into_iter().map(|(name, raw)| Ok((name.clone(), info(file, &name, raw)?))).collect()
+    let Header { list, packed } =
+        serde_json::from_slice(head).map_err(|e| bad(file, format!("header: {e}")))?;
+    let packed = packed.map_or(Ok(BTreeMap::new()), |text| serde_json::from_str(&text));
+    let packed = packed.map_err(|e| bad(file, format!("metadata `{PACKED}`: {e}")))?;
+    let list: Result<_> =
+        list.into_iter().map(|(name, raw)| Ok((name.clone(), info(file, &name, raw)?))).collect();
+    Ok((list?, packed))
 }
 
 fn info(file: &str, name: &str, raw: Raw) -> Result<Info> {
@@ -71,6 +82,7 @@ fn longest_string(head: &[u8]) -> usize {
 
 struct Header {
     list: Vec<(String, Raw)>,
+    packed: Option<String>,
 }
 
 /// A tensor's entry as written.
@@ -98,13 +110,13 @@ impl<'de> Deserialize<'de> for Header {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                let (mut list, mut meta) = (Vec::new(), false);
+                let (mut list, mut meta, mut packed) = (Vec::new(), false, None);
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
                         if std::mem::replace(&mut meta, true) {
                             return Err(A::Error::custom("`__metadata__` is given twice"));
                         }
-                        map.next_value::<Metadata>()?;
+                        packed = map.next_value::<Metadata>()?.packed;
                         continue;
                     }
                     if name.len() > MAX_NAME || list.len() == MAX_TENSORS {
@@ -115,15 +127,17 @@ impl<'de> Deserialize<'de> for Header {
                     }
                     list.push((name, map.next_value()?));
                 }
-                Ok(Header { list })
+                Ok(Header { list, packed })
             }
         }
         d.deserialize_map(Entries)
     }
 }
 
-/// The free-form metadata: looked through, not kept.
-struct Metadata;
+/// The free-form metadata: looked through, and not kept but for what says which tensors are packed.
+struct Metadata {
+    packed: Option<String>,
+}
 
 impl<'de> Deserialize<'de> for Metadata {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -137,16 +151,20 @@ impl<'de> Deserialize<'de> for Metadata {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
                 // Hashes stand for keys, which may be long; two different keys of one hash do not happen by chance.
-                let (hasher, mut seen) = (RandomState::new(), HashSet::new());
+                let (hasher, mut seen, mut packed) = (RandomState::new(), HashSet::new(), None);
                 while let Some(key) = map.next_key::<String>()? {
                     if !seen.insert(hasher.hash_one(&key)) || seen.len() > MAX_META {
                         let what =
                             format_args!("metadata key `{}` is one too many or given twice", shown(&key));
                         return Err(A::Error::custom(what));
                     }
-                    map.next_value::<Text>()?;
+                    if key == PACKED {
+                        packed = Some(map.next_value::<String>()?);
+                    } else {
+                        map.next_value::<Text>()?;
+                    }
                 }
-                Ok(Metadata)
+                Ok(Metadata { packed })
             }
         }
         d.deserialize_map(Texts)

@@ -120,33 +120,34 @@ pub fn panel<'a, S: Simd>(
             widen(form, packed, &mut codes[i * CODES..][..CODES]);
         }
         for half in [0, LANES] {
-            let halves = |bytes: &[u8]| s.load_f16(bytes[2 * half..].first_chunk().expect("sixteen halves"));
-            let lane = |x: &[u8; LANES], f: fn(u8) -> f32| s.load(&x.map(f));
             match form.scales {
                 Scales::Half => {
-                    let d = halves(small);
+                    let d = halves(s, small, half);
                     s.store(d, &mut scale[i][half..]);
                     if form.nibbles {
                         s.store(s.mul(d, s.splat(-f32::from(form.offset))), &mut min[i][half..]);
                     }
                 }
                 Scales::HalfMin => {
-                    s.store(halves(small), &mut scale[i][half..]);
-                    s.store(halves(&small[2 * PANEL..]), &mut min[i][half..]);
+                    s.store(halves(s, small, half), &mut scale[i][half..]);
+                    s.store(halves(s, &small[2 * PANEL..], half), &mut min[i][half..]);
                 }
                 Scales::Six => {
-                    let (d, m) = (halves(&panel[head..]), halves(&panel[head + 2 * PANEL..]));
+                    let (d, m) =
+                        (halves(s, &panel[head..], half), halves(s, &panel[head + 2 * PANEL..], half));
                     let (sc, mn) = six(small, half);
-                    s.store(s.mul(d, lane(&sc, f32::from)), &mut scale[i][half..]);
+                    s.store(s.mul(d, s.load(&sc)), &mut scale[i][half..]);
                     // 0 - x and not -x: a product of zero gives the zero that `scales` gives, but for its sign.
-                    s.store(s.mul(s.mul(m, lane(&mn, f32::from)), s.splat(-1.0)), &mut min[i][half..]);
+                    s.store(s.mul(s.mul(m, s.load(&mn)), s.splat(-1.0)), &mut min[i][half..]);
                 }
                 Scales::Eight => {
-                    let d = halves(&panel[head..]);
+                    let d = halves(s, &panel[head..], half);
                     for g in 0..groups {
-                        let sc = small[g * PANEL + half..].first_chunk().expect("sixteen scales");
-                        let sc = lane(sc, |x| f32::from(x.cast_signed()));
-                        s.store(s.mul(d, sc), &mut scale[i * groups + g][half..]);
+                        let mut sc = [0.0; LANES];
+                        for (i, sc) in sc.iter_mut().enumerate() {
+                            *sc = f32::from(small[g * PANEL + half + i].cast_signed());
+                        }
+                        s.store(s.mul(d, s.load(&sc)), &mut scale[i * groups + g][half..]);
                     }
                 }
             }
@@ -161,15 +162,21 @@ pub fn panel<'a, S: Simd>(
     Unpacked { codes: &codes[..some.len() * CODES], stride: CODES, scales: scale, mins }
 }
 
+/// Sixteen halves.
+#[inline(always)]
+fn halves<S: Simd>(s: S, bytes: &[u8], from: usize) -> S::V {
+    s.load_f16(bytes[2 * from..].first_chunk().expect("sixteen halves"))
+}
+
 /// Six-bit scales and minima of sixteen outputs: low nibbles, then the upper pairs of bits.
 #[inline(always)]
-fn six(small: &[u8], half: usize) -> ([u8; LANES], [u8; LANES]) {
+fn six(small: &[u8], half: usize) -> ([f32; LANES], [f32; LANES]) {
     let (low, high) = (&small[half..][..LANES], &small[PANEL..][..LANES]);
-    let (mut sc, mut mn) = ([0; LANES], [0; LANES]);
+    let (mut sc, mut mn) = ([0.0; LANES], [0.0; LANES]);
     for i in 0..LANES {
         let high = if half == 0 { high[i] & 15 } else { high[i] >> 4 };
-        sc[i] = low[i] & 15 | (high & 3) << 4;
-        mn[i] = low[i] >> 4 | (high >> 2) << 4;
+        sc[i] = f32::from(low[i] & 15 | (high & 3) << 4);
+        mn[i] = f32::from(low[i] >> 4 | (high >> 2) << 4);
     }
     (sc, mn)
 }

@@ -1,0 +1,180 @@
+//! Floor 3: a model's linears brought into packed panels, as they are or quantised. Knows what a host may want and no
+//! maths.
+//!
+//! All panels lie in one piece of memory, in huge pages where the system has them: a product reads one stream through
+//! few entries of the address cache. What was packed is released, so that at most one copy of a matrix is in memory.
+
+use crate::error::{Error, Result};
+use crate::format::source::{Reading, Source};
+use crate::format::tensors::TensorRef;
+use crate::weights::{MatrixParam, P, Param, Weights};
+use kernels::linear::{PANEL, pack_panel, panel_bytes, quantise_panel};
+use kernels::{DType, Order};
+use memmap2::{MmapMut, MmapOptions};
+use rayon::ThreadPool;
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// How a host wants weights held. What is packed already stays so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// Dense weights mapped, quantised ones packed where the budget has room.
+    #[default]
+    Auto,
+    /// All where they lie in their file: nothing is copied.
+    Mapped,
+    /// All linears in panels, in the type they have: the same bits as mapped, faster.
+    Packed,
+    /// All linears in panels of eight bits (8.5 with scales).
+    Q8,
+    /// All linears in panels of four bits (4.5 with scales and minima).
+    Q4,
+}
+
+/// How much the squared error of each input of a linear counts, by the name of its matrix.
+pub type Importance = HashMap<String, Vec<f32>>;
+
+/// A matrix to be packed.
+struct Job {
+    param: P,
+    to: DType,
+    panel: usize,
+    bytes: usize,
+}
+
+impl Hold {
+    /// The type that a matrix takes, where it has to be packed.
+    fn target(self, m: &MatrixParam) -> Option<DType> {
+        let w = m.matrix();
+        let own = w.dtype();
+        if w.order() == Order::Panels {
+            return None;
+        }
+        let narrow = |to: DType| Some(if w.k().is_multiple_of(32) { to } else { own });
+        match self {
+            Hold::Auto => (own.block() > 1).then_some(own),
+            Hold::Mapped => None,
+            Hold::Packed => Some(own),
+            Hold::Q8 => narrow(DType::Q8_0),
+            Hold::Q4 => narrow(DType::Q4K),
+        }
+    }
+}
+
+/// The matrices that `hold` wants packed. A table of embeddings that is no head stays as it is.
+fn jobs(weights: &mut Weights, hold: Hold) -> Vec<Job> {
+    let mut params: Vec<P> = weights.linears_mut().map(|linear| linear.w).collect();
+    params.sort_by_key(|p| p.0);
+    params.dedup();
+    let job = |param: P| {
+        let Param::Matrix(m) = &weights.params[param.0 as usize] else { return None };
+        let (to, w) = (hold.target(m)?, m.matrix());
+        let panel = panel_bytes(to, w.k())?;
+        Some(Job { param, to, panel, bytes: w.n().div_ceil(PANEL).checked_mul(panel)? })
+    };
+    params.into_iter().filter_map(job).collect()
+}
+
+/// Private bytes that packing as `hold` wants takes.
+pub fn bytes(weights: &mut Weights, hold: Hold) -> u64 {
+    jobs(weights, hold).iter().map(|job| job.bytes as u64).sum()
+}
+
+/// Packs what `hold` wants packed, on `threads` threads.
+///
+/// # Errors
+/// `Memory`; `Cancelled`; `Tensor` for weights that cannot be quantised. The weights are as before then.
+pub fn pack(
+    weights: &mut Weights,
+    hold: Hold,
+    threads: usize,
+    importance: Option<&Importance>,
+    reading: &mut Reading,
+) -> Result<()> {
+    let jobs = jobs(weights, hold);
+    let total: usize = jobs.iter().map(|job| job.bytes).sum();
+    if total == 0 {
+        return Ok(());
+    }
+    reading.expect(total as u64)?;
+    let mut memory = memory(total)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|e| Error::Internal(format!("{threads} threads to pack on: {e}")))?;
+    let mut rest = &mut memory[..];
+    for job in &jobs {
+        let (panels, after) = rest.split_at_mut(job.bytes);
+        rest = after;
+        let Param::Matrix(m) = &weights.params[job.param.0 as usize] else { continue };
+        fill(&pool, panels, job, m, importance.and_then(|of| of.get(&m.name)), reading)?;
+        m.tensor.release();
+    }
+    let memory = memory.make_read_only().map_err(Error::io("packed weights"))?;
+    adopt(weights, &jobs, Source::anonymous("packed weights", memory));
+    Ok(())
+}
+
+/// Zeroed memory in huge pages, where the system has them.
+fn memory(bytes: usize) -> Result<MmapMut> {
+    let refused = |_| Error::Memory { what: "packed weights", bytes: bytes as u64 };
+    let memory = MmapOptions::new().len(bytes).map_anon().map_err(refused)?;
+    #[cfg(target_os = "linux")]
+    {
+        // It only saves time.
+        let _ = memory.advise(memmap2::Advice::HugePage);
+    }
+    Ok(memory)
+}
+
+/// Bytes of panels between two looks at the progress callback: some milliseconds.
+const PIECE: usize = 8 << 20;
+
+/// Fills the panels of one matrix, some at a time.
+fn fill(
+    pool: &ThreadPool,
+    panels: &mut [u8],
+    job: &Job,
+    m: &MatrixParam,
+    importance: Option<&Vec<f32>>,
+    reading: &mut Reading,
+) -> Result<()> {
+    let (w, per) = (m.matrix(), (PIECE / job.panel.max(1)).max(1));
+    let quantise = job.to != w.dtype();
+    for (piece, panels) in panels.chunks_mut(per * job.panel).enumerate() {
+        let failed = AtomicBool::new(false);
+        let one = |(i, panel): (usize, &mut [u8])| {
+            let p = piece * per + i;
+            if !quantise {
+                pack_panel(panel, &w, p);
+            } else if quantise_panel(panel, job.to, &w, p, importance.map(Vec::as_slice)).is_err() {
+                failed.store(true, Relaxed);
+            }
+        };
+        pool.install(|| panels.par_chunks_exact_mut(job.panel).enumerate().for_each(one));
+        if failed.load(Relaxed) {
+            let what = "holds weights that are not finite or too large to be quantised".to_owned();
+            let (file, tensor) = (m.tensor.file().to_owned(), m.name.clone());
+            return Err(Error::Tensor { file, tensor, what });
+        }
+        reading.advance(panels.len() as u64)?;
+    }
+    Ok(())
+}
+
+/// Puts the panels in the place of what they were packed from.
+fn adopt(weights: &mut Weights, jobs: &[Job], memory: Source) {
+    let mut at = 0;
+    for job in jobs {
+        let range = at..at + job.bytes;
+        at = range.end;
+        if let Param::Matrix(m) = &mut weights.params[job.param.0 as usize] {
+            let w = m.matrix();
+            let shape = [w.n(), w.k()];
+            *m = m.packed(TensorRef::panels(job.to, shape, memory.clone(), range));
+        }
+    }
+    let types: Vec<DType> = weights.params.iter().map(|p| p.k_dtype().1).collect();
+    for linear in weights.linears_mut() {
+        linear.dtype = types[linear.w.0 as usize];
+    }
+}
