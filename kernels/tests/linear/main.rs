@@ -3,6 +3,7 @@
 
 mod bits;
 mod numbers;
+mod quantise;
 mod quantised;
 
 use kernels::linear::{PANEL, Pack, pack_panel, panel_bytes};

@@ -8,6 +8,7 @@
 
 use super::{BLOCK, PANEL};
 use crate::dtype::DType;
+use std::ops::Range;
 
 /// Blocks that share a scale of scales.
 const RUN: usize = 8;
@@ -103,6 +104,12 @@ impl Form {
     }
 }
 
+/// The runs that so many blocks fall into: of eight, the last of up to fifteen.
+pub fn runs(blocks: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
+    let runs = if blocks == 0 { 0 } else { (blocks / RUN).max(1) };
+    (0..runs).map(move |run| run * RUN..if run + 1 == runs { blocks } else { (run + 1) * RUN })
+}
+
 /// Bytes of a panel of a quantised type; `None` where `k` is not whole blocks or too large.
 #[must_use]
 pub fn panel_bytes(dtype: DType, k: usize) -> Option<usize> {
@@ -110,8 +117,7 @@ pub fn panel_bytes(dtype: DType, k: usize) -> Option<usize> {
     if !k.is_multiple_of(BLOCK) {
         return None;
     }
-    let heads = if blocks == 0 { 0 } else { (blocks / RUN).max(1) };
-    blocks.checked_mul(form.block_bytes())?.checked_add(heads * form.head_bytes())
+    blocks.checked_mul(form.block_bytes())?.checked_add(runs(blocks).len() * form.head_bytes())
 }
 
 /// A block of 32 elements of one output, as a format keeps it.

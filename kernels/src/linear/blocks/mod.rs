@@ -6,7 +6,7 @@ mod form;
 mod tile;
 mod unpack;
 
-pub use form::{Form, block, panel_block, panel_bytes, put_block};
+pub use form::{Block, Form, block, panel_block, panel_bytes, put_block, runs};
 pub use unpack::values;
 
 use super::activations::{BLOCK, BLOCK_WORDS};
