@@ -680,6 +680,9 @@ int32_t inlaid_template_config_init(inlaid_template_config *config, size_t struc
 // `[{"role": "user", "content": "Hello"}]`. `config` may be NULL: defaults. Tokenize the result with
 // `INLAID_PARSE_SPECIAL` alone: it may begin with the BOS. Buffer as of `inlaid_detokenize`.
 //
+// A template is a program within the model. Its work is bounded, but a hostile one can take all memory by doubling a
+// list: do not render those of models that you do not trust.
+//
 // Errors: `INLAID_ERROR_ARGUMENT` for what is not JSON, or not a list of objects; `_TEMPLATE` where the model has no
 // template or it refuses the conversation; `_BUFFER`. Any thread.
 int32_t inlaid_chat_render(const inlaid_model *model,
@@ -721,8 +724,8 @@ void inlaid_session_retain(const inlaid_session *session);
 void inlaid_session_free(inlaid_session *session);
 
 // Ends the call that runs on the session, within a fraction of the time of one chunk; where none runs, the next one that
-// computes. That call answers `INLAID_ERROR_CANCELLED` (or ends an answer with `INLAID_FINISH_CANCELLED`), and the session
-// is as it was before. Never waits. Any thread, also from callbacks; NULL is fine.
+// computes. That call answers `INLAID_ERROR_CANCELLED`, and the session is as it was before; an answer ends with
+// `INLAID_FINISH_CANCELLED`, and what was written stays. Never waits. Any thread, also from callbacks; NULL is fine.
 void inlaid_session_cancel(const inlaid_session *session);
 
 // Adds `n` tokens and runs them, in chunks.

@@ -246,3 +246,26 @@ fn the_examples_run() {
         assert!(String::from_utf8_lossy(&out.stderr).contains("/no/such/model"));
     }
 }
+
+/// The crate beneath panics on this normalizer (it counts characters that the first step added as replaced ones). That is
+/// caught; the host hears of it in the error, and nowhere else.
+#[test]
+fn a_caught_panic_prints_nothing() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let Some(exe) = build(dir.path(), &[root().join("examples/c/hello.c")], Link::Shared) else { return };
+    let (speaks, _) = models();
+    let broken = tempfile::tempdir().expect("a temporary directory");
+    for entry in std::fs::read_dir(speaks.path()).expect("a model") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), broken.path().join(entry.file_name())).expect("a copy");
+    }
+    let mut file = tokenizer(300);
+    file["normalizer"] = json!({"type": "Sequence", "normalizers": [
+        {"type": "Replace", "pattern": {"Regex": "^"}, "content": "xx"}, {"type": "NFC"}]});
+    std::fs::write(broken.path().join("tokenizer.json"), file.to_string()).expect("a tokenizer");
+    let out = run(&exe, &[broken.path()], true);
+    let line = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{line}");
+    assert!(line.starts_with("INLAID_ERROR_TOKENIZER: ") && line.lines().count() == 1, "{line}");
+    assert!(line.contains("makes no sense"), "it was a panic: {line}");
+}

@@ -94,6 +94,12 @@ fn a_hostile_template_ends_soon() {
         "{{ range(99999)|map('string')|join('x' * 99999) }}",
         "{% for i in range(99999) %}{{ messages|tojson(indent=255) }}{% endfor %}",
         "{{ 'a'.replace('', 'x' * 99999).replace('x', 'y' * 99999) }}",
+        "{{ [1] * 9999999999 }}",
+        "{{ ([1] * 9999999999)|string }}",
+        "{{ ([1] * 9999999999)|tojson }}",
+        "{{ ([1] * 9999999999).count(2) }}",
+        "{% set s = 'x' * 30000000 %}{% for i in range(99999) %}{% if s.find('y') == 0 %}{% endif %}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(31) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}",
     ];
     for source in loops {
         let start = std::time::Instant::now();

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 /// The chapters of the header, in the order of their functions.
-const SOURCES: [&str; 12] = [
-    "version", "status", "error", "engine", "parts", "model", "info", "tokens", "sampler", "session",
+const SOURCES: [&str; 13] = [
+    "version", "status", "error", "engine", "parts", "model", "info", "tokens", "sampler", "session", "feed",
     "logits", "generate",
 ];
 

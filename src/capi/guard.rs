@@ -2,6 +2,7 @@
 //! and the place where panics stop.
 
 use super::error::{inlaid_error, null, report};
+use super::silence::Silence;
 use crate::error::{Error, Result};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -106,9 +107,13 @@ pub(super) unsafe fn free<H: Handle>(handle: *const H) {
 
 /// The value of `call`, or what its panic said.
 fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    let silence = Silence::new();
     // Unwind safety: what a panic may leave half done is behind a handle, which is poisoned and answers nothing more.
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
-        let text = reason(&*payload);
+        let mut text = reason(&*payload);
+        if let Some(place) = silence.place() {
+            text.push_str(&format!(" ({place})"));
+        }
         // Dropping a payload of an unknown type could panic again.
         if !payload.is::<String>() && !payload.is::<&str>() {
             std::mem::forget(payload);

@@ -7,6 +7,7 @@
 mod args;
 mod engine;
 mod error;
+mod feed;
 mod generate;
 mod guard;
 mod info;
@@ -15,6 +16,7 @@ mod model;
 mod parts;
 mod sampler;
 mod session;
+mod silence;
 mod status;
 mod tokens;
 mod version;
@@ -27,6 +29,7 @@ mod template;
 
 pub use engine::*;
 pub use error::{inlaid_error, inlaid_error_init};
+pub use feed::*;
 pub use generate::*;
 pub use info::*;
 pub use logits::*;

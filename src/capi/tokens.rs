@@ -213,6 +213,9 @@ pub unsafe extern "C" fn inlaid_template_config_init(
 /// `[{"role": "user", "content": "Hello"}]`. `config` may be NULL: defaults. Tokenize the result with
 /// `INLAID_PARSE_SPECIAL` alone: it may begin with the BOS. Buffer as of `inlaid_detokenize`.
 ///
+/// A template is a program within the model. Its work is bounded, but a hostile one can take all memory by doubling a
+/// list: do not render those of models that you do not trust.
+///
 /// Errors: `INLAID_ERROR_ARGUMENT` for what is not JSON, or not a list of objects; `_TEMPLATE` where the model has no
 /// template or it refuses the conversation; `_BUFFER`. Any thread.
 #[unsafe(no_mangle)]

@@ -33,7 +33,9 @@ pub(super) fn to_json(
     });
     let (comma, colon) = match arg("separators")? {
         None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
-        Some(pair) => (str_of(&pair.get_item_by_index(0)?)?, str_of(&pair.get_item_by_index(1)?)?),
+        Some(pair) => {
+            (str_of(state, &pair.get_item_by_index(0)?)?, str_of(state, &pair.get_item_by_index(1)?)?)
+        }
     };
     let sort = arg("sort_keys")?.is_some_and(|value| value.is_true());
     kwargs.assert_all_used()?;
@@ -41,6 +43,11 @@ pub(super) fn to_json(
     let mut out = String::new();
     style.write(state, value, 0, &mut out)?;
     Ok(Value::from(out))
+}
+
+/// All items of a list, or keys of an object, each of which is work before it takes memory.
+fn listed(state: &State, value: &Value) -> Result<Vec<Value>, Error> {
+    value.try_iter()?.map(|item| state.consume_fuel(1).map(|()| item)).collect()
 }
 
 impl Style {
@@ -67,13 +74,13 @@ impl Style {
             }
             ValueKind::String => self.text(state, value.as_str().unwrap_or_default(), out)?,
             ValueKind::Seq | ValueKind::Iterable => {
-                let items: Vec<Value> = value.try_iter()?.collect();
+                let items = listed(state, value)?;
                 self.list(state, depth, ['[', ']'], &items, out, |item, out| {
                     self.write(state, item, depth + 1, out)
                 })?;
             }
             ValueKind::Map => {
-                let mut keys: Vec<Value> = value.try_iter()?.collect();
+                let mut keys = listed(state, value)?;
                 if self.sort {
                     keys.sort();
                 }

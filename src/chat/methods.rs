@@ -16,7 +16,12 @@ pub(super) fn trimmed<'a>(text: &'a str, chars: Option<&str>, start: bool, end: 
 }
 
 /// `value.name(args)`: what minijinja's own helper does otherwise than Python, or not at all; then the helper.
+///
+/// Methods look at the whole of a text or a list, which minijinja does not count as work, and lists may be far longer than
+/// the memory they take.
 pub(super) fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    let items = value.as_str().map_or_else(|| value.len().unwrap_or(0), |text| text.len() / 64);
+    state.consume_fuel(items as u64)?;
     let Some(text) = value.as_str() else {
         return unknown_method_callback(state, value, name, args);
     };

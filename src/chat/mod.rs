@@ -160,7 +160,8 @@ impl Parsed {
 /// Does `work` where the stack is deep enough, whatever thread the host calls from.
 fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        let thread = std::thread::Builder::new().name("inlaid-template".to_owned()).stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, work);
         let thread = thread.map_err(|_| Error::Memory { what: "a template's stack", bytes: STACK as u64 })?;
         thread.join().map_err(|_| Error::Template("it makes no sense".to_owned()))
     })

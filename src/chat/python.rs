@@ -17,9 +17,9 @@ pub(super) fn install(env: &mut Environment<'static>) {
         Err(Error::new(ErrorKind::InvalidOperation, message.to_string()))
     });
     env.add_filter("tojson", to_json);
-    env.add_filter("string", |value: &Value| str_of(value));
-    env.add_filter("trim", |value: &Value, chars: Option<&str>| -> Result<String, Error> {
-        Ok(trimmed(&str_of(value)?, chars, true, true).to_owned())
+    env.add_filter("string", |state: &State, value: &Value| str_of(state, value));
+    env.add_filter("trim", |state: &State, value: &Value, chars: Option<&str>| -> Result<String, Error> {
+        Ok(trimmed(&str_of(state, value)?, chars, true, true).to_owned())
     });
     env.add_test("sequence", |value: &Value| is_listed(value));
     env.add_test("iterable", |value: &Value| is_listed(value) || value.kind() == ValueKind::Iterable);
@@ -37,28 +37,29 @@ fn is_listed(value: &Value) -> bool {
 }
 
 /// `{{ value }}`.
-fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
+fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
     match value.as_str() {
         Some(text) => out.write_str(text)?,
-        None => out.write_str(&str_of(value)?)?,
+        None => out.write_str(&str_of(state, value)?)?,
     }
     Ok(())
 }
 
 /// `str(value)`.
-pub(super) fn str_of(value: &Value) -> Result<String, Error> {
+pub(super) fn str_of(state: &State, value: &Value) -> Result<String, Error> {
     let mut out = String::new();
     match value.as_str() {
         Some(text) => out.push_str(text),
         None if value.is_undefined() => {}
-        None => repr(value, MAX_DEPTH, &mut out)?,
+        None => repr(state, value, MAX_DEPTH, &mut out)?,
     }
     Ok(out)
 }
 
-/// `repr(value)`.
-fn repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+/// `repr(value)`. Each value is work: minijinja makes sums and multiples of lists without counting their items.
+fn repr(state: &State, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
     let inner = depth.checked_sub(1).ok_or_else(too_deep)?;
+    state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 16)?;
     match value.kind() {
         ValueKind::String => repr_text(value.as_str().unwrap_or_default(), out),
         ValueKind::Number if !value.is_integer() => float(value, out)?,
@@ -67,7 +68,7 @@ fn repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
             out.push(if tuple { '(' } else { '[' });
             for (n, item) in value.try_iter()?.enumerate() {
                 out.push_str(if n > 0 { ", " } else { "" });
-                repr(&item, inner, out)?;
+                repr(state, &item, inner, out)?;
             }
             out.push(if tuple { ')' } else { ']' });
         }
@@ -75,9 +76,9 @@ fn repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
             out.push('{');
             for (n, key) in value.try_iter()?.enumerate() {
                 out.push_str(if n > 0 { ", " } else { "" });
-                repr(&key, inner, out)?;
+                repr(state, &key, inner, out)?;
                 out.push_str(": ");
-                repr(&value.get_item(&key)?, inner, out)?;
+                repr(state, &value.get_item(&key)?, inner, out)?;
             }
             out.push('}');
         }

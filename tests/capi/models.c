@@ -68,6 +68,10 @@ static void opening(const char *path, const char *textless) {
     inlaid_engine_config engine_config;
     inlaid_engine_info engine_info;
     inlaid_model_config config;
+    struct {
+        inlaid_model_config config;
+        uint64_t later;
+    } newer;
     inlaid_memory_plan plan, copied;
     inlaid_model_info info;
     inlaid_engine *engine = NULL;
@@ -115,8 +119,11 @@ static void opening(const char *path, const char *textless) {
     config.cache_type = 9;
     EXPECT(INLAID_ERROR_ARGUMENT, inlaid_model_open(engine, path, &config, &model, &err));
     config.cache_type = INLAID_TYPE_AUTO;
-    config.struct_size += 1;
-    EXPECT(INLAID_ERROR_ARGUMENT, inlaid_model_open(engine, path, &config, &model, &err));
+    newer.config = config;
+    newer.config.struct_size = sizeof newer;
+    newer.later = 1; /* a setting that this library does not know */
+    EXPECT(INLAID_ERROR_ARGUMENT, inlaid_model_open(engine, path, &newer.config, &model, &err));
+    SAYS("offset");
     EXPECT(INLAID_ERROR_ARGUMENT, inlaid_model_open(engine, NULL, NULL, &model, &err));
     SAYS("path");
     EXPECT(INLAID_ERROR_ARGUMENT, inlaid_model_open(engine, "caf\xff", NULL, &model, &err));

@@ -1,6 +1,6 @@
 //! `inlaid convert`: what it writes is the same model, whole or not at all.
 
-use crate::{golden, golden_gguf, json, logits, output};
+use crate::{golden, golden_gguf, json, logits, output, text};
 use std::fs;
 use std::path::Path;
 
@@ -95,4 +95,31 @@ fn a_conversion_that_fails_leaves_nothing() {
     let failed = output(&["convert", source.to_str().unwrap(), out.to_str().unwrap(), "--to", "f32"]);
     assert_eq!(failed.status.code(), Some(1), "{failed:?}");
     assert_eq!(names(dir.path()), ["source"]);
+}
+
+/// A disk that is full: here a limit on the size of files, which anybody may set.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_a_failure_that_names_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, limited) = (dir.path().join("out"), "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\"");
+    let convert = |more: &[&str]| {
+        let inlaid = env!("CARGO_BIN_EXE_inlaid");
+        let args = ["convert", "demo", out.to_str().unwrap(), "--to", "f32"];
+        std::process::Command::new("sh").args(["-c", limited, inlaid]).args(args).args(more).output().unwrap()
+    };
+    let refuse = |failed: &std::process::Output| {
+        let line = String::from_utf8_lossy(&failed.stderr).into_owned();
+        assert_eq!(failed.status.code(), Some(1), "{line}");
+        assert!(line.contains("model.safetensors: ") && line.lines().count() == 1, "{line}");
+        assert!(failed.stdout.is_empty());
+    };
+    refuse(&convert(&[]));
+    assert!(names(dir.path()).is_empty(), "nothing is left");
+    // What was there before stays.
+    text(&output(&["convert", "demo", out.to_str().unwrap(), "--to", "bf16"]));
+    let before: Vec<_> = names(&out).iter().map(|name| fs::read(out.join(name)).unwrap()).collect();
+    refuse(&convert(&["--force"]));
+    let after: Vec<_> = names(&out).iter().map(|name| fs::read(out.join(name)).unwrap()).collect();
+    assert!(before == after && names(dir.path()) == ["out"]);
 }

@@ -23,34 +23,34 @@ pub fn open(bytes: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-const TEXT: u32 = 8;
-const LIST: u32 = 9;
+pub const TEXT: u32 = 8;
+pub const LIST: u32 = 9;
 
 /// A file being put together, with what may be wrong about it.
 #[derive(Clone)]
-struct Draft {
+pub struct Draft {
     magic: [u8; 4],
     version: u32,
     n_tensors: Option<u64>,
     n_keys: Option<u64>,
-    keys: Vec<Vec<u8>>,
+    pub keys: Vec<Vec<u8>>,
     tensors: Vec<Vec<u8>>,
     data: usize,
 }
 
-fn text(text: impl AsRef<[u8]>) -> Vec<u8> {
+pub fn text(text: impl AsRef<[u8]>) -> Vec<u8> {
     [&(text.as_ref().len() as u64).to_le_bytes(), text.as_ref()].concat()
 }
 
-fn key(name: impl AsRef<[u8]>, kind: u32, value: &[u8]) -> Vec<u8> {
+pub fn key(name: impl AsRef<[u8]>, kind: u32, value: &[u8]) -> Vec<u8> {
     [text(name), kind.to_le_bytes().to_vec(), value.to_vec()].concat()
 }
 
-fn number(name: &str, value: u32) -> Vec<u8> {
+pub fn number(name: &str, value: u32) -> Vec<u8> {
     key(name, 4, &value.to_le_bytes())
 }
 
-fn list(kind: u32, len: u64, values: &[u8]) -> Vec<u8> {
+pub fn list(kind: u32, len: u64, values: &[u8]) -> Vec<u8> {
     [&kind.to_le_bytes(), len.to_le_bytes().as_slice(), values].concat()
 }
 
@@ -106,7 +106,7 @@ impl Draft {
         out
     }
 
-    fn with(change: impl FnOnce(&mut Draft)) -> Vec<u8> {
+    pub fn with(change: impl FnOnce(&mut Draft)) -> Vec<u8> {
         let mut draft = Draft::new();
         change(&mut draft);
         draft.bytes()

@@ -4,6 +4,8 @@
 mod alloc;
 mod config;
 mod gguf;
+#[cfg(feature = "tokenizer")]
+mod gguf_tokenizer;
 mod index;
 mod model;
 mod safetensors;
@@ -14,6 +16,7 @@ use inlaid::Error;
 use std::fs;
 use std::panic::{catch_unwind, set_hook, take_hook};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -65,6 +68,8 @@ fn formats() -> Vec<Format> {
         // Its regular expression is compiled.
         #[cfg(feature = "tokenizer")]
         format!(tokenizer, 50_000),
+        #[cfg(feature = "tokenizer")]
+        format!(gguf_tokenizer, 50_000),
     ]
 }
 
@@ -73,12 +78,17 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 const MOST_MEMORY: usize = 64 << 20;
 
+/// Panics, caught or not.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
 /// Opens `bytes` and checks what that took: no panic, memory below the bound, and work in proportion to the file.
 fn open(format: &Format, what: &str, bytes: &[u8]) -> Result<(), Error> {
     let start = Instant::now();
     // Panics of a dependency that the engine contains would print themselves, which takes more memory than the file.
     let hook = take_hook();
-    set_hook(Box::new(|_| {}));
+    set_hook(Box::new(|_| {
+        PANICS.fetch_add(1, Relaxed);
+    }));
     let (result, cost) = alloc::measure(|| catch_unwind(|| (format.open)(bytes)));
     set_hook(hook);
     let (took, name) = (start.elapsed(), format.name);
@@ -95,11 +105,16 @@ fn open(format: &Format, what: &str, bytes: &[u8]) -> Result<(), Error> {
 #[test]
 fn malformed_files_are_errors() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (mut refused, mut accepted) = (0, Vec::new());
+    let (mut refused, mut accepted, mut panicked) = (0, Vec::new(), Vec::new());
     for format in formats() {
         open(&format, "valid", &format.valid).unwrap();
         for Case { what, bytes } in &format.cases {
-            let Err(error) = open(&format, what, bytes) else {
+            let before = PANICS.load(Relaxed);
+            let result = open(&format, what, bytes);
+            if PANICS.load(Relaxed) > before {
+                panicked.push(format!("{}: {what}: {result:?}", format.name));
+            }
+            let Err(error) = result else {
                 accepted.push(format!("{}: {what}", format.name));
                 continue;
             };
@@ -110,7 +125,15 @@ fn malformed_files_are_errors() {
     }
     println!("{refused} malformed files were refused");
     assert!(accepted.is_empty(), "accepted: {accepted:#?}");
+    assert!(panicked.is_empty(), "contained panics, which print: {panicked:#?}");
     assert!(refused >= 200, "only {refused} cases");
+}
+
+/// What the malformed ones of the second kind of tokenizer in GGUF files are made from.
+#[cfg(feature = "tokenizer")]
+#[test]
+fn a_valid_vocabulary_with_scores_is_accepted() {
+    gguf_tokenizer::open(&gguf_tokenizer::valid_sentencepiece()).unwrap();
 }
 
 #[test]

@@ -188,7 +188,7 @@ impl Run {
 #[derive(Args)]
 #[command(next_help_heading = "How tokens are chosen")]
 pub struct Sampling {
-    /// Divides the logits; 0 always takes the most likely token [default: as generation_config.json says, else 0]
+    /// Divides the logits; 0 always takes the most likely token [default: the model's own setting, else 0; chat: 0.7]
     #[arg(long, value_name = "T", value_parser = not_negative)]
     pub temperature: Option<f32>,
     /// Only the K most likely tokens; 0: all

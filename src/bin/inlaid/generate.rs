@@ -20,7 +20,7 @@ Examples:
   inlaid generate --prompt \"It was a bright morning, and\"
   inlaid generate model.gguf --chat --prompt \"Name three rivers.\" --temperature 0.7 --seed 1
   inlaid generate ./model --ids 504,3575,282 --max-tokens 16 --json
-  inlaid generate --prompt - --stop \"\\n\" < story.txt
+  inlaid generate --prompt - --stop \"The end\" < story.txt
 
 Ctrl-C ends the text; what was written stays, and the exit status is 0.";
 
