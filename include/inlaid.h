@@ -201,6 +201,22 @@
 // The upper half of a binary32.
 #define INLAID_TYPE_BF16 3
 
+// The library chooses: dense weights as `INLAID_WEIGHTS_MAPPED`, quantised ones as `INLAID_WEIGHTS_PACKED` where the
+// budget has room.
+#define INLAID_WEIGHTS_AUTO 0
+
+// Weights are used where they lie: no copy is made.
+#define INLAID_WEIGHTS_MAPPED 1
+
+// Weights are copied once into an interleaved layout, in the type they have: the same bits as mapped, faster.
+#define INLAID_WEIGHTS_PACKED 2
+
+// Weights are quantised to 8 bits (8.5 with scales) and packed.
+#define INLAID_WEIGHTS_Q8 3
+
+// Weights are quantised to 4 bits (4.5 with scales and minima) and packed.
+#define INLAID_WEIGHTS_Q4 4
+
 // `inlaid_tokenize`: add the tokens that the model wants around a text (its BOS, say); never a second BOS.
 #define INLAID_ADD_SPECIAL 1
 
@@ -321,6 +337,11 @@ typedef struct {
     inlaid_progress_fn progress;
     // The first argument of `progress`.
     void *progress_user;
+    // How weights are held, `INLAID_WEIGHTS_...`, default `INLAID_WEIGHTS_AUTO`. A file that was written packed is mapped
+    // and stays as it is.
+    int32_t weights;
+    // Must be 0.
+    int32_t reserved;
 } inlaid_model_config;
 
 // Told that the library no longer needs the memory of a part. Called once, on the thread that drops the last use (a free

@@ -22,7 +22,7 @@ fn layouts() -> String {
         inlaid_engine_config { struct_size, threads, isa, log_level, budget_bytes, log, log_user }
         inlaid_engine_info { struct_size, threads, used_bytes, isa }
         inlaid_part { struct_size, fd, name, data, offset, len, release, release_user }
-        inlaid_model_config { struct_size, cache_type, copy, no_tokenizer, progress, progress_user }
+        inlaid_model_config { struct_size, cache_type, copy, no_tokenizer, progress, progress_user, weights, reserved }
         inlaid_memory_plan { struct_size, kv_page_tokens, mapped_bytes, private_bytes, kv_bytes_per_token }
         inlaid_model_info {
             struct_size, n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab, max_positions, cache_type,

@@ -69,7 +69,11 @@ fn logits_at_every_position() {
         for (i, case) in json["cases"].as_array().expect("cases").iter().enumerate() {
             let got = logits(&model, &ids(&case["ids"]));
             let number = |key: &str| case[key].as_f64().expect(key);
-            let bound = (CHAIN * number("f32_error")).min(MOST * number("max_abs"));
+            let mut bound = (CHAIN * number("f32_error")).min(MOST * number("max_abs"));
+            if json["rounds"] == "bytes" {
+                // Inputs are quantised for quantised weights: at most twice the error that this costs the reference.
+                bound = 2.0 * number("rounded_error");
+            }
             // With bf16 weights the reference rounds the inputs of linear layers, as the contract says.
             let want = expected(&tensors, &format!("rounded.{i}"));
             let want = want.or_else(|| expected(&tensors, &format!("logits.{i}"))).expect("logits");

