@@ -290,6 +290,8 @@ fn a_gguf_file_s_byte_level_tokenizer_is_its_own() {
     assert!(said(Meta::new("bert", "bert")).contains("`bert`"));
     let none = Meta(Vec::new()).text("general.architecture", "llama").open();
     assert!(none.unwrap().is_none());
+    assert!(Meta::new("llama", "none").open().unwrap().is_none());
+    assert!(Meta::new("llama", "no_vocab").open().unwrap().is_none());
 }
 
 #[test]

@@ -71,6 +71,8 @@ pub fn from_gguf(gguf: &Gguf) -> Result<Option<TokenizerFiles>> {
             let vocab = Vocab::read(gguf, true)?;
             (sentencepiece::tokenizer(&vocab)?, vocab)
         }
+        // A model that is fed ids.
+        "none" | "no_vocab" => return Ok(None),
         other => {
             let what = format!("tokenizer.ggml.model `{}`", shown(other));
             return Err(Error::Unsupported { file: gguf.file().to_owned(), what });
