@@ -8,6 +8,7 @@ use crate::format::convert::convert as weights;
 use crate::format::files::{Files, INDEX, SINGLE};
 use crate::format::source::Progress;
 use crate::format::write::whole_file;
+use crate::pack::{self, Hold, Importance};
 use crate::tokenizer::{self, gguf::from_gguf};
 use kernels::DType;
 use std::fs;
@@ -37,15 +38,30 @@ pub struct Converted {
     pub bytes: u64,
 }
 
-/// Writes the model in `files` to the directory `out`, with all weights as `to`: f32, f16 or bf16. Where `out` has files
-/// already that is an error, unless `force`: then those of a model are replaced, and others stay.
+/// What the weights become.
+#[derive(Clone, Copy)]
+pub enum Target<'a> {
+    /// All of one type, row after row as others write them: f32, f16 or bf16.
+    Dense(DType),
+    /// The same in packed panels.
+    PackedDense(DType),
+    /// In packed panels, in the types they have ([`Hold::Packed`]) or quantised; with the importance of inputs, if it was
+    /// measured.
+    Packed(Hold, Option<&'a Importance>),
+}
+
+/// Writes the model in `files` to the directory `out`, with all weights as `to`, on `threads` threads where they are
+/// packed. Where `out` has files already that is an error, unless `force`: then those of a model are replaced, and others
+/// stay.
 ///
 /// # Errors
-/// As [`crate::format::convert::convert`] and `Tokenizer::open`; `Io` of kind `AlreadyExists`. Nothing is left then.
+/// As [`crate::format::convert::convert`], [`pack::write`] and `Tokenizer::open`; `Io` of kind `AlreadyExists`. Nothing is
+/// left then.
 pub fn convert(
     files: &Files,
     out: &Path,
-    to: DType,
+    to: Target,
+    threads: usize,
     force: bool,
     mut progress: Option<Progress>,
 ) -> Result<Converted> {
@@ -57,7 +73,19 @@ pub fn convert(
     // Within the directory or beside it: a rename must not cross to another file system.
     let draft = Draft::new(if exists { out.join("model") } else { out.to_owned() })?;
     text(files, &draft.path)?;
-    weights(files, &draft.path, to, &mut progress)?;
+    match to {
+        Target::Dense(dtype) => weights(files, &draft.path, dtype, &mut progress)?,
+        Target::Packed(hold, importance) => {
+            pack::write(files, &draft.path, hold, threads, importance, &mut progress)?;
+        }
+        Target::PackedDense(dtype) => {
+            let dense = draft.path.join("dense");
+            weights(files, &dense, dtype, &mut progress)?;
+            let dense_files = Files::at(&dense)?;
+            pack::write(&dense_files, &draft.path, Hold::Packed, threads, None, &mut progress)?;
+            fs::remove_dir_all(&dense).map_err(Error::io(&dense))?;
+        }
+    }
     let written = written(&draft.path)?;
     if exists {
         replace(&draft.path, out, &written.files)?;

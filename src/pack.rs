@@ -4,16 +4,22 @@
 //! All panels lie in one piece of memory, in huge pages where the system has them: a product reads one stream through
 //! few entries of the address cache. What was packed is released, so that at most one copy of a matrix is in memory.
 
+use crate::arch::Arch;
 use crate::error::{Error, Result};
-use crate::format::source::{Reading, Source};
+use crate::format::convert::configs;
+use crate::format::files::{Files, Load, SINGLE};
+use crate::format::source::{Progress, Reading, Source};
 use crate::format::tensors::TensorRef;
+use crate::format::write::{Planned, safetensors};
 use crate::weights::{MatrixParam, P, Param, Weights};
 use kernels::linear::{PANEL, pack_panel, panel_bytes, quantise_panel};
-use kernels::{DType, Order};
+use kernels::{DType, Matrix, Order};
 use memmap2::{MmapMut, MmapOptions};
 use rayon::ThreadPool;
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// How a host wants weights held. What is packed already stays so.
@@ -177,4 +183,65 @@ fn adopt(weights: &mut Weights, jobs: &[Job], memory: Source) {
     for linear in weights.linears_mut() {
         linear.dtype = types[linear.w.0 as usize];
     }
+}
+
+/// Writes `config.json`, `generation_config.json` and the weights of the model in `files` to the directory `out`, all
+/// linears in packed panels as `hold` says. The file is mapped afterwards as it is.
+///
+/// # Errors
+/// As [`pack`] and [`crate::format::convert::configs`]; `Unsupported` for weights that are packed already; `Io`. Each file
+/// is written whole or not at all.
+pub fn write(
+    files: &Files,
+    out: &Path,
+    hold: Hold,
+    threads: usize,
+    importance: Option<&Importance>,
+    progress: &mut Option<Progress>,
+) -> Result<()> {
+    let config = files.config()?;
+    let arch = Arch::read(&config)?;
+    let tensors = files.tensors(Load::Map, &mut None)?;
+    let mut weights = Weights::bind(&arch, &tensors)?;
+    pack(&mut weights, hold, threads, importance, &mut Reading::new(Load::Map, progress))?;
+    let mut list: Vec<(Planned, Cow<[u8]>)> = Vec::new();
+    for (name, tensor) in weights.tensors(&tensors) {
+        let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
+        let (packed, bytes) = if tensor.is_packed() {
+            (Some(crc32fast::hash(tensor.bytes())), Cow::Borrowed(tensor.bytes()))
+        } else if let ([n, k], false) = (&shape[..], dtype.block() == 1) {
+            let bytes = table(tensor, [*n, *k])?;
+            (Some(crc32fast::hash(&bytes)), Cow::Owned(bytes))
+        } else {
+            (None, Cow::Borrowed(tensor.bytes()))
+        };
+        list.push((Planned { name, dtype, shape, packed }, bytes));
+    }
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let path = out.join(SINGLE);
+    let (planned, bytes): (Vec<Planned>, Vec<Cow<[u8]>>) = list.into_iter().unzip();
+    let total = bytes.iter().map(|bytes| bytes.len() as u64).sum();
+    let mut reading = Reading::new(Load::Map, progress);
+    reading.expect(total)?;
+    safetensors(&path, &planned, |i, file| {
+        for piece in bytes.get(i).map_or(&[][..], |bytes| bytes).chunks(PIECE) {
+            file.write_all(piece).map_err(Error::io(&path))?;
+            reading.advance(piece.len() as u64)?;
+        }
+        Ok(())
+    })?;
+    configs(files, config.object_itself().clone(), out)
+}
+
+/// A quantised table that is no linear, in panels: the only form that the file has for it.
+fn table(tensor: &TensorRef, [n, k]: [usize; 2]) -> Result<Vec<u8>> {
+    let wrong = |what: String| Error::Tensor { file: tensor.file().to_owned(), tensor: "table".into(), what };
+    let (dtype, stride) = (tensor.dtype(), tensor.dtype().row_bytes(k).unwrap_or(0));
+    let w = Matrix::new(tensor.bytes(), dtype, Order::Nk, n, k, stride).map_err(|e| wrong(e.to_string()))?;
+    let panel = panel_bytes(dtype, k).ok_or_else(|| wrong("is not whole blocks".into()))?;
+    let mut bytes = vec![0; n.div_ceil(PANEL) * panel];
+    for (p, panel) in bytes.chunks_exact_mut(panel.max(1)).enumerate() {
+        pack_panel(panel, &w, p);
+    }
+    Ok(bytes)
 }

@@ -128,6 +128,8 @@ pub struct Weights {
     pub norm: NormW,
     /// `[vocab, d_model]`
     pub head: LinearW,
+    /// Names of the tensors that matrices were bound to.
+    matrices: HashSet<String>,
 }
 
 impl Weights {
@@ -136,7 +138,8 @@ impl Weights {
     /// # Errors
     /// `Tensor` for one that is missing, misshapen, of a type that cannot stand there, or that nothing uses.
     pub fn bind(arch: &Arch, tensors: &Tensors) -> Result<Weights> {
-        let mut b = Binder { arch, tensors, used: HashSet::new(), params: Vec::new() };
+        let mut b =
+            Binder { arch, tensors, used: HashSet::new(), matrices: HashSet::new(), params: Vec::new() };
         let (d, vocab) = (arch.d_model, arch.vocab);
         let tokens = b.table(arch.names.tokens, vocab, d)?;
         let positions = match arch.position {
@@ -155,7 +158,7 @@ impl Weights {
             b.linear("", &arch.names.head, vocab, d)?
         };
         b.unused()?;
-        Ok(Weights { params: b.params, tokens, positions, layers, norm, head })
+        Ok(Weights { params: b.params, tokens, positions, layers, norm, head, matrices: b.matrices })
     }
 
     /// Every linear, in the order of the program; the head last.
@@ -165,6 +168,17 @@ impl Weights {
             [q, k, v, o].into_iter().chain(gate).chain([up, down])
         });
         layers.chain([&mut self.head])
+    }
+
+    /// Every tensor of the model as a file of packed panels has it: matrices as they are held now, by their own names
+    /// there, and what `tensors` has beside them.
+    pub fn tensors<'a>(&'a self, tensors: &'a Tensors) -> Vec<(String, &'a TensorRef)> {
+        let own = self.params.iter().filter_map(|p| match p {
+            Param::Matrix(m) => Some((m.name.clone(), &m.tensor)),
+            Param::Vector(_) => None,
+        });
+        let rest = tensors.iter().filter(|(name, _)| !self.matrices.contains(*name));
+        own.chain(rest.map(|(name, tensor)| (name.to_owned(), tensor))).collect()
     }
 
     /// Bytes of the parameters that were read into private memory.
@@ -182,6 +196,7 @@ struct Binder<'a> {
     arch: &'a Arch,
     tensors: &'a Tensors,
     used: HashSet<String>,
+    matrices: HashSet<String>,
     params: Vec<Param>,
 }
 
@@ -272,6 +287,7 @@ impl<'a> Binder<'a> {
         if tensor.is_packed() {
             return self.panels(&own, tensor.clone(), [n, k]);
         }
+        self.matrices.extend([name.to_owned(), format!("{}{name}", self.arch.names.prefix)]);
         let (dtype, (first, whole)) = (tensor.dtype(), self.slice(slot, n));
         let order = if self.tensors.is_gguf() { Order::Nk } else { slot.order };
         let (rows, cols) = if order == Order::Nk { (whole, k) } else { (k, whole) };
@@ -297,6 +313,7 @@ impl<'a> Binder<'a> {
             return Err(self.wrong(name, &format!("[{n}, {k}]"), &tensor));
         }
         let name = format!("{}{name}", self.arch.names.prefix);
+        self.matrices.insert(name.clone());
         self.used.insert(name.clone());
         let (dtype, order) = (tensor.dtype(), Order::Panels);
         let param = MatrixParam { name, tensor, offset: 0, dtype, order, n, k, stride: 0 };

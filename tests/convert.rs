@@ -23,7 +23,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 fn plan(name: &str, dtype: DType, shape: &[usize]) -> Planned {
-    Planned { name: name.into(), dtype, shape: shape.to_vec() }
+    Planned { name: name.into(), dtype, shape: shape.to_vec(), packed: None }
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub fn convert_in_shards(
     for (name, tensor) in tensors.iter() {
         let rows = architecture.map_or(Rows::Same, |architecture| rows(architecture, name, head));
         let whole = Whole { name, tensor, rows, to };
-        list.push((Planned { name: name.to_owned(), dtype: to, shape: whole.shape()? }, whole));
+        list.push((Planned { name: name.to_owned(), dtype: to, shape: whole.shape()?, packed: None }, whole));
     }
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     write_weights(out, list, shard, progress)?;
@@ -67,12 +67,20 @@ pub fn convert_in_shards(
     map.remove("rope_interleaved");
     map.remove("dtype");
     map.insert("torch_dtype".into(), torch.into());
-    write_json(&out.join("config.json"), map)?;
+    configs(files, map, out)
+}
+
+/// Writes `config.json`, which is `map`, and `generation_config.json`.
+///
+/// # Errors
+/// As [`Files::config`]; `Io`.
+pub fn configs(files: &Files, map: Map<String, Value>, out: &Path) -> Result<()> {
     let ids = ["bos_token_id", "eos_token_id", "pad_token_id"];
     let generation = match files.generation()? {
         Some(own) => own.object_itself().clone(),
-        None => ids.into_iter().filter_map(|id| Some((id.to_owned(), config.raw(id)?.clone()))).collect(),
+        None => ids.into_iter().filter_map(|id| Some((id.to_owned(), map.get(id)?.clone()))).collect(),
     };
+    write_json(&out.join("config.json"), map)?;
     write_json(&out.join("generation_config.json"), generation)
 }
 

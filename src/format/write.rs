@@ -1,8 +1,10 @@
 //! Floor 3: files written whole or not at all, and safetensors files among them. Knows no model.
 
 use super::bad;
+use super::safetensors::header::PACKED;
 use crate::error::{Error, Result};
 use kernels::DType;
+use kernels::linear::{PANEL, panel_bytes};
 use serde_json::{Map, Value, json};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -13,10 +15,28 @@ use std::path::{Path, PathBuf};
 pub struct Planned {
     /// Its name.
     pub name: String,
-    /// Element type: dense, since the format has no others.
+    /// Element type: dense, since the format has no others, but for packed panels.
     pub dtype: DType,
     /// Sizes, slowest dimension first.
     pub shape: Vec<usize>,
+    /// Where the bytes are packed panels of this matrix: their CRC-32. The format calls them bytes.
+    pub packed: Option<u32>,
+}
+
+impl Planned {
+    /// The format's name of the element type, and sizes.
+    fn element(&self) -> Option<(&'static str, Vec<usize>, usize)> {
+        match (self.packed, &self.shape[..]) {
+            (None, shape) if self.dtype.block() == 1 => {
+                Some((self.dtype.name(), shape.to_vec(), self.dtype.block_bytes()))
+            }
+            (Some(_), [n, k]) => {
+                let bytes = n.div_ceil(PANEL).checked_mul(panel_bytes(self.dtype, *k)?)?;
+                Some(("U8", vec![bytes], 1))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Writes `path` through a file beside it that takes its name once all is on the disk. Where anything fails, nothing is
@@ -115,19 +135,27 @@ pub fn safetensors(
 
 /// The JSON header, and where each tensor ends.
 fn header(tensors: &[Planned]) -> Result<(Vec<u8>, Vec<u64>)> {
+    let said = |t: &Planned| match (t.packed, &t.shape[..]) {
+        (Some(crc), [n, k]) => Some((t.name.clone(), json!([t.dtype.name(), n, k, crc]))),
+        _ => None,
+    };
+    let packed: Map<String, Value> = tensors.iter().filter_map(said).collect();
     // "pt" is what readers that ask want to see: a row of the file per output, as PyTorch has it.
-    let mut map = Map::from_iter([("__metadata__".to_owned(), json!({"format": "pt"}))]);
+    let metadata = if packed.is_empty() {
+        json!({"format": "pt"})
+    } else {
+        json!({"format": "inlaid", PACKED: Value::Object(packed).to_string()})
+    };
+    let mut map = Map::from_iter([("__metadata__".to_owned(), metadata)]);
     let (mut ends, mut begin) = (Vec::new(), 0_u64);
     for tensor in tensors {
         let refuse =
             |what: &str| Error::Argument { name: "tensors", what: format!("`{}` {what}", tensor.name) };
-        if tensor.dtype.block() != 1 {
+        let Some((dtype, shape, size)) = tensor.element() else {
             return Err(refuse("has a block-quantised type, which safetensors files cannot hold"));
-        }
-        let size = tensor.dtype.block_bytes() as u64;
-        let bytes = tensor.shape.iter().try_fold(size, |bytes, n| bytes.checked_mul(*n as u64));
+        };
+        let bytes = shape.iter().try_fold(size as u64, |bytes, n| bytes.checked_mul(*n as u64));
         let end = bytes.and_then(|bytes| begin.checked_add(bytes)).ok_or_else(|| refuse("is too large"))?;
-        let (dtype, shape) = (tensor.dtype.name(), &tensor.shape);
         let info = json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, end]});
         if map.insert(tensor.name.clone(), info).is_some() {
             return Err(refuse("is given twice, or a reserved name"));
