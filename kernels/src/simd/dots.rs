@@ -22,6 +22,10 @@ pub trait Dots: Simd {
     /// Each lane as the nearest f32.
     fn to_f32(self, x: Self::I) -> Self::V;
 
+    /// The low nibble of each byte.
+    fn low(self, x: Self::I) -> Self::I;
+    /// The high nibble of each byte.
+    fn high(self, x: Self::I) -> Self::I;
     /// No products yet.
     fn short(self) -> Self::Short;
     /// acc + the four products of each lane: w in 0..=15, x signed. Eight times at most from [`short`](Dots::short).
@@ -53,6 +57,14 @@ impl Dots for Scalar {
     #[inline(always)]
     fn to_f32(self, x: [i32; 16]) -> [f32; 16] {
         x.map(|x| x as f32)
+    }
+    #[inline(always)]
+    fn low(self, x: [i32; 16]) -> [i32; 16] {
+        x.map(|x| x & 0x0F0F_0F0F)
+    }
+    #[inline(always)]
+    fn high(self, x: [i32; 16]) -> [i32; 16] {
+        x.map(|x| x >> 4 & 0x0F0F_0F0F)
     }
     #[inline(always)]
     fn short(self) -> [i32; 16] {
@@ -109,6 +121,17 @@ impl Dots for Avx2 {
     #[inline(always)]
     fn to_f32(self, x: [__m256i; 2]) -> [__m256; 2] {
         unsafe { [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])] }
+    }
+    #[inline(always)]
+    fn low(self, x: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe {
+            let mask = _mm256_set1_epi8(15);
+            [_mm256_and_si256(x[0], mask), _mm256_and_si256(x[1], mask)]
+        }
+    }
+    #[inline(always)]
+    fn high(self, x: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe { self.low([_mm256_srli_epi16::<4>(x[0]), _mm256_srli_epi16::<4>(x[1])]) }
     }
     #[inline(always)]
     fn short(self) -> [__m256i; 2] {
@@ -171,6 +194,14 @@ macro_rules! wide {
         #[inline(always)]
         fn to_f32(self, x: __m512i) -> __m512 {
             unsafe { _mm512_cvtepi32_ps(x) }
+        }
+        #[inline(always)]
+        fn low(self, x: __m512i) -> __m512i {
+            unsafe { _mm512_and_si512(x, _mm512_set1_epi8(15)) }
+        }
+        #[inline(always)]
+        fn high(self, x: __m512i) -> __m512i {
+            self.low(unsafe { _mm512_srli_epi16::<4>(x) })
         }
         #[inline(always)]
         fn short(self) -> __m512i {

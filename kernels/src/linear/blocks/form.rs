@@ -2,7 +2,7 @@
 //! lie in a packed panel. Knows no instruction sets.
 //!
 //! The file layouts are ggml's (`ggml-common.h`). A packed panel keeps every bit of them, in another order: for each block
-//! of 32 k the codes of 32 outputs, then their scales; before each run of eight blocks (the last run has eight to fifteen,
+//! of 32 k the scales of 32 outputs, then their codes, so that whoever reads a block goes one way; before each run of eight blocks (the last run has eight to fifteen,
 //! so that any k that is a multiple of 32 costs no more than a whole run) the scales of the scales, where a format has
 //! them.
 
@@ -74,15 +74,20 @@ impl Form {
         self.nibbles || matches!(self.scales, Scales::HalfMin | Scales::Six)
     }
 
-    /// Bytes of one block of a panel.
+    /// Bytes of the scales of one block of a panel, which come before its codes.
     #[must_use]
-    pub const fn block_bytes(&self) -> usize {
-        let scales = match self.scales {
+    pub const fn scale_bytes(&self) -> usize {
+        match self.scales {
             Scales::Half | Scales::Eight => 2 * PANEL,
             Scales::HalfMin => 4 * PANEL,
             Scales::Six => 2 * PANEL * 6 / 8,
-        };
-        self.bits * PANEL * BLOCK / 8 + scales
+        }
+    }
+
+    /// Bytes of one block of a panel.
+    #[must_use]
+    pub const fn block_bytes(&self) -> usize {
+        self.scale_bytes() + self.bits * PANEL * BLOCK / 8
     }
 
     /// Bytes before each run of blocks.
@@ -216,7 +221,8 @@ fn six(out: &mut Block, s: &[u8], j: usize) {
 
 /// Writes block `b` of output `lane` into a panel of zeros.
 pub fn put_block(form: &Form, panel: &mut [u8], [b, blocks]: [usize; 2], lane: usize, from: &Block) {
-    let (head, at) = form.place(b, blocks);
+    let (head, small) = form.place(b, blocks);
+    let at = small + form.scale_bytes();
     for (k, code) in from.codes.iter().enumerate() {
         let (quad, byte) = (k / 4, 4 * lane + k % 4);
         if form.bits == 8 {
@@ -231,7 +237,7 @@ pub fn put_block(form: &Form, panel: &mut [u8], [b, blocks]: [usize; 2], lane: u
             _ => {}
         }
     }
-    let at = at + form.bits * PANEL * BLOCK / 8;
+    let at = small;
     let mut half = |at: usize, bits: u16| panel[at + 2 * lane..][..2].copy_from_slice(&bits.to_le_bytes());
     match form.scales {
         Scales::Half => half(at, from.d),
@@ -256,7 +262,8 @@ pub fn put_block(form: &Form, panel: &mut [u8], [b, blocks]: [usize; 2], lane: u
 
 /// Block `b` of output `lane` of a panel: what [`put_block`] wrote.
 pub fn panel_block(form: &Form, panel: &[u8], [b, blocks]: [usize; 2], lane: usize) -> Block {
-    let (head, at) = form.place(b, blocks);
+    let (head, small) = form.place(b, blocks);
+    let at = small + form.scale_bytes();
     let mut out = Block::default();
     for (k, code) in out.codes.iter_mut().enumerate() {
         let (quad, byte) = (k / 4, 4 * lane + k % 4);
@@ -272,7 +279,7 @@ pub fn panel_block(form: &Form, panel: &[u8], [b, blocks]: [usize; 2], lane: usi
         };
         *code = panel[at + quad / 2 * 4 * PANEL + byte] >> (4 * (quad & 1)) & 15 | high << 4;
     }
-    let at = at + form.bits * PANEL * BLOCK / 8;
+    let at = small;
     let half = |at: usize| u16::from_le_bytes([panel[at + 2 * lane], panel[at + 2 * lane + 1]]);
     match form.scales {
         Scales::Half => out.d = half(at),

@@ -24,7 +24,7 @@ pub const SCRATCH: usize = BLOCKS * PANEL * (BLOCK / 4 + 3);
 
 /// Some blocks of 32 outputs, ready to be multiplied.
 pub struct Unpacked<'a> {
-    /// Bytes `[quads of k][32][4]`, `stride` bytes from block to block.
+    /// Bytes `[quads of k][32][4]`, `stride` bytes from block to block; the last one may end early.
     pub codes: &'a [u8],
     pub stride: usize,
     /// `[groups][32]`
@@ -75,11 +75,17 @@ fn blocks_with<S: Dots>(
                 last: some.end == blocks,
                 after,
             };
+            // Few rows meet every block as it comes by, in one stream; for more it pays to unpack once.
+            if w.order() == Order::Panels && rows <= dense::rows::<S>() {
+                let run = Run { steps: 0..blocks, last: true, ..run };
+                run.stream(s, out, &form, w.panel(first / PANEL), x, codes);
+                break;
+            }
             let unpacked = match w.order() {
                 Order::Panels => unpack::panel(s, &form, w, first, some, codes, scales, mins),
                 _ => unpack::rows(s, &form, w, first, some, codes, scales, mins),
             };
-            run.quantised(s, out, &form, &unpacked, x);
+            run.tiles_of_blocks(s, out, &form, &unpacked, x);
             from = run.steps.end.max(1);
         }
     }
@@ -97,10 +103,21 @@ const fn byte_rows<S: Dots>() -> usize {
     }
 }
 
+/// Calls `$run::<M, ONE>` for `$m` rows: the next larger width that is compiled takes them.
+macro_rules! widths {
+    ($m:expr, $one:expr, $kernel:ident, $($width:literal)*) => {
+        match $m {
+            1 if $one => $kernel!(1, true),
+            $(..=$width => $kernel!($width, false),)*
+            _ => unreachable!("a tile of {} rows", $m),
+        }
+    };
+}
+
 impl Run<'_> {
-    /// All rows, tile by tile. Steps are blocks here.
+    /// All rows, tile by tile, over unpacked blocks.
     #[inline(always)]
-    fn quantised<S: Dots>(&self, s: S, out: &mut TileMut, form: &Form, w: &Unpacked, x: &[f32]) {
+    fn tiles_of_blocks<S: Dots>(&self, s: S, out: &mut TileMut, form: &Form, w: &Unpacked, x: &[f32]) {
         let piece = if self.rows == 1 { 1 } else { dense::rows::<S>() };
         let tile = if form.nibbles { piece } else { piece.min(byte_rows::<S>()) };
         let mut r = 0;
@@ -109,57 +126,129 @@ impl Run<'_> {
             let m = tile.min(self.rows - r).min(piece - within);
             let x = &x[start * self.words..][..self.words * piece];
             let x = &x[self.steps.start * BLOCK_WORDS * piece..self.steps.end * BLOCK_WORDS * piece];
-            self.quantised_rows(s, out, form, w, &x[within..], [r, m, piece]);
+            macro_rules! tile {
+                ($width:literal, $one:literal) => {{
+                    let mut sums = [[0.0; PANEL]; $width];
+                    self.load(out, r, &mut sums[..m]);
+                    meet::<S, $width, $one>(s, &mut sums, form, w, &x[within..]);
+                    self.store(out, r, &sums[..m]);
+                }};
+            }
+            let one = self.rows == 1;
+            if const { S::REGISTERS >= 32 } {
+                widths!(m, one, tile, 4 14);
+            } else if const { S::REGISTERS >= 16 } {
+                widths!(m, one, tile, 3 6);
+            } else {
+                widths!(m, one, tile, 1);
+            }
             r += m;
         }
     }
 
-    /// A tile of `m` rows from row `r`; the next larger width that is compiled takes them.
+    /// Few rows over the blocks of a packed panel, each of which is read once.
     #[inline(always)]
-    fn quantised_rows<S: Dots>(
+    fn stream<S: Dots>(
         &self,
         s: S,
         out: &mut TileMut,
         form: &Form,
-        w: &Unpacked,
+        panel: &[u8],
         x: &[f32],
-        [r, m, stride]: [usize; 3],
+        codes: &mut [u8],
     ) {
-        macro_rules! tiles {
-            ($kernel:path, $($m:literal)*) => {
-                match m {
-                    $(..=$m => {
-                        let mut sums = [[0.0; PANEL]; $m];
-                        self.load(out, r, &mut sums[..m]);
-                        $kernel(s, &mut sums, w, x, stride);
-                        self.store(out, r, &sums[..m]);
-                    })*
-                    _ => unreachable!("a tile of {m} rows"),
-                }
-            };
+        let m = self.rows;
+        macro_rules! tile {
+            ($width:literal, $one:literal) => {{
+                let mut sums = [[0.0; PANEL]; $width];
+                stream::<S, $width, $one>(s, &mut sums, form, panel, self.steps.end, x, codes);
+                self.store(out, 0, &sums[..m]);
+            }};
         }
-        if form.nibbles {
-            if const { S::REGISTERS >= 32 } {
-                tiles!(tile::nibbles, 1 2 4 8 14);
-            } else if const { S::REGISTERS >= 16 } {
-                tiles!(tile::nibbles, 1 2 4 6);
-            } else {
-                tiles!(tile::nibbles, 1);
-            }
-        } else if form.group == BLOCK {
-            if const { S::REGISTERS >= 32 } {
-                tiles!(tile::bytes::<S, _, 1>, 1 2 4 8 14);
-            } else if const { S::REGISTERS >= 16 } {
-                tiles!(tile::bytes::<S, _, 1>, 1 3);
-            } else {
-                tiles!(tile::bytes::<S, _, 1>, 1);
-            }
-        } else if const { S::REGISTERS >= 32 } {
-            tiles!(tile::bytes::<S, _, 2>, 1 4 14);
+        if const { S::REGISTERS >= 32 } {
+            widths!(m, true, tile, 4 8 14);
         } else if const { S::REGISTERS >= 16 } {
-            tiles!(tile::bytes::<S, _, 2>, 1 3);
+            widths!(m, true, tile, 3 6);
         } else {
-            tiles!(tile::bytes::<S, _, 2>, 1);
+            widths!(m, true, tile, 1);
+        }
+    }
+}
+
+/// [`tile::bytes`], in tiles that fit the registers.
+#[inline(always)]
+fn signed<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
+    s: S,
+    sums: &mut [[f32; PANEL]; M],
+    codes: &[u8],
+    scales: &[[f32; PANEL]; GROUPS],
+    mins: Option<&[f32; PANEL]>,
+    x: &[f32],
+) {
+    if const { S::REGISTERS == 16 && M == 6 } {
+        for (i, sums) in sums.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+            tile::bytes::<S, 3, ONE, GROUPS>(s, sums, codes, scales, mins, &x[3 * i..]);
+        }
+    } else {
+        tile::bytes::<S, M, ONE, GROUPS>(s, sums, codes, scales, mins, x);
+    }
+}
+
+/// `M` rows meet unpacked blocks.
+#[inline(always)]
+fn meet<S: Dots, const M: usize, const ONE: bool>(
+    s: S,
+    sums: &mut [[f32; PANEL]; M],
+    form: &Form,
+    w: &Unpacked,
+    x: &[f32],
+) {
+    let words = BLOCK_WORDS * if ONE { 1 } else { dense::rows::<S>() };
+    for (b, codes) in w.codes.chunks(w.stride).enumerate() {
+        let x = &x[b * words..];
+        let mins = w.mins.map(|mins| &mins[b]);
+        if let (true, Some(mins)) = (form.nibbles, mins) {
+            tile::nibbles::<S, M, ONE, false>(s, sums, codes, &w.scales[b], mins, x);
+        } else if form.group == BLOCK {
+            signed::<S, M, ONE, 1>(s, sums, codes, w.scales[b..].first_chunk().expect("a scale"), mins, x);
+        } else {
+            let scales = w.scales[2 * b..].first_chunk().expect("two scales");
+            signed::<S, M, ONE, 2>(s, sums, codes, scales, mins, x);
+        }
+    }
+}
+
+/// `M` rows meet the blocks of a packed panel.
+#[inline(always)]
+fn stream<S: Dots, const M: usize, const ONE: bool>(
+    s: S,
+    sums: &mut [[f32; PANEL]; M],
+    form: &Form,
+    panel: &[u8],
+    blocks: usize,
+    x: &[f32],
+    codes: &mut [u8],
+) {
+    let words = BLOCK_WORDS * if ONE { 1 } else { dense::rows::<S>() };
+    let (mut scales, mut mins) = ([[0.0; PANEL]; 2], [0.0; PANEL]);
+    for b in 0..blocks {
+        let packed = unpack::one(s, form, panel, [b, blocks], &mut scales, &mut mins);
+        let x = &x[b * words..];
+        if form.nibbles {
+            tile::nibbles::<S, M, ONE, true>(s, sums, packed, &scales[0], &mins, x);
+            continue;
+        }
+        let spread = if form.bits == 8 {
+            packed
+        } else {
+            unpack::widen(form, packed, &mut codes[..PANEL * BLOCK]);
+            &*codes
+        };
+        let mins = form.has_min().then_some(&mins);
+        if form.group == BLOCK {
+            signed::<S, M, ONE, 1>(s, sums, spread, scales[..1].first_chunk().expect("a scale"), mins, x);
+        } else {
+            signed::<S, M, ONE, 2>(s, sums, spread, &scales, mins, x);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Floor 0: some rows of bytes times unpacked blocks of 32 outputs. Knows no formats.
+//! Floor 0: some rows of bytes times one unpacked block of 32 outputs. Knows no formats.
 
-use super::{BLOCK, BLOCK_WORDS, PANEL, Unpacked};
+use super::{BLOCK, BLOCK_WORDS, PANEL};
 use crate::simd::{Dots, LANES};
 
 /// Quads of k in a block.
@@ -14,78 +14,97 @@ const SCALE: usize = QUADS;
 const SCALED_SUM: usize = QUADS + 1;
 const SUMS: usize = QUADS + 2;
 
-/// sums `[M][32]` + weights in 0..=15 times `x [blocks][BLOCK_WORDS][stride]`.
+/// Words between two quads of `M` rows: rows lie in pieces of `stride`, or one alone.
 #[inline(always)]
-pub fn nibbles<S: Dots, const M: usize>(
+fn row_words<S: Dots, const ONE: bool>() -> usize {
+    if ONE { 1 } else { super::dense::rows::<S>() }
+}
+
+/// Sixteen quads from byte `at` on.
+#[inline(always)]
+fn quads<S: Dots>(s: S, codes: &[u8], at: usize) -> S::I {
+    s.load_i(codes[at..].first_chunk().expect("sixteen quads"))
+}
+
+/// sums `[M][32]` + codes in 0..=15 times `x [BLOCK_WORDS][stride]`: codes `[quads][32][4]`, or `PACKED` two quads to a
+/// byte.
+#[inline(always)]
+pub fn nibbles<S: Dots, const M: usize, const ONE: bool, const PACKED: bool>(
     s: S,
     sums: &mut [[f32; PANEL]; M],
-    w: &Unpacked,
+    codes: &[u8],
+    scales: &[f32; PANEL],
+    mins: &[f32; PANEL],
     x: &[f32],
-    stride: usize,
 ) {
+    let stride = row_words::<S, ONE>();
+    let (codes, x) =
+        (&codes[..QUADS * QUAD / if PACKED { 2 } else { 1 }], &x[..(BLOCK_WORDS - 1) * stride + M]);
     for half in [0, LANES] {
-        for (b, codes) in w.codes.chunks_exact(w.stride).enumerate() {
-            let x = &x[b * BLOCK_WORDS * stride..];
-            let mut acc = [s.short(); M];
-            for (q, codes) in codes.chunks_exact(QUAD).enumerate().take(QUADS) {
-                let codes = s.load_i(codes[4 * half..].first_chunk().expect("sixteen quads"));
-                let x = &x[q * stride..][..M];
+        let mut acc = [s.short(); M];
+        for pair in 0..QUADS / 2 {
+            let both = if PACKED {
+                let both = quads(s, codes, pair * QUAD + 4 * half);
+                [s.low(both), s.high(both)]
+            } else {
+                [
+                    quads(s, codes, 2 * pair * QUAD + 4 * half),
+                    quads(s, codes, (2 * pair + 1) * QUAD + 4 * half),
+                ]
+            };
+            for q in 0..2 {
                 for i in 0..M {
-                    acc[i] = s.nibbles(acc[i], codes, s.splat_i(x[i]));
+                    acc[i] = s.nibbles(acc[i], both[q], s.splat_i(x[(2 * pair + q) * stride + i]));
                 }
             }
-            let scale = s.load(&w.scales[b][half..]);
-            let mins = w.mins.map_or(s.zero(), |mins| s.load(&mins[b][half..]));
-            let (scales, scaled) = (&x[SCALE * stride..][..M], &x[SCALED_SUM * stride..][..M]);
-            for i in 0..M {
-                let sum = s.to_f32(s.long(acc[i]));
-                let out = s.load(&sums[i][half..]);
-                let out = s.fma(sum, s.mul(scale, s.splat(scales[i])), out);
-                s.store(s.fma(mins, s.splat(scaled[i]), out), &mut sums[i][half..]);
-            }
+        }
+        let (scale, min) = (s.load(&scales[half..]), s.load(&mins[half..]));
+        for i in 0..M {
+            let sum = s.to_f32(s.long(acc[i]));
+            let out = s.fma(sum, s.mul(scale, s.splat(x[SCALE * stride + i])), s.load(&sums[i][half..]));
+            s.store(s.fma(min, s.splat(x[SCALED_SUM * stride + i]), out), &mut sums[i][half..]);
         }
     }
 }
 
-/// sums `[M][32]` + weights in -127..=127 times `x [blocks][BLOCK_WORDS][stride]`; `GROUPS` scales a block.
+/// sums `[M][32]` + codes in -127..=127 times `x [BLOCK_WORDS][stride]`: codes `[quads][32][4]`; `GROUPS` scales a block.
 #[inline(always)]
-pub fn bytes<S: Dots, const M: usize, const GROUPS: usize>(
+pub fn bytes<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
     s: S,
     sums: &mut [[f32; PANEL]; M],
-    w: &Unpacked,
+    codes: &[u8],
+    scales: &[[f32; PANEL]; GROUPS],
+    mins: Option<&[f32; PANEL]>,
     x: &[f32],
-    stride: usize,
 ) {
+    let stride = row_words::<S, ONE>();
+    let (codes, x) = (&codes[..QUADS * QUAD], &x[..(BLOCK_WORDS - 1) * stride + M]);
     for half in [0, LANES] {
-        for (b, codes) in w.codes.chunks_exact(w.stride).enumerate() {
-            let x = &x[b * BLOCK_WORDS * stride..];
-            let (scales, scaled) = (&x[SCALE * stride..][..M], &x[SCALED_SUM * stride..][..M]);
-            for g in 0..GROUPS {
-                let sum = |i: usize, half: usize| x[(SUMS + half) * stride + i].to_bits().cast_signed();
-                let mut acc = [s.begin(0); M];
+        for g in 0..GROUPS {
+            let mut acc = [s.begin(0); M];
+            for i in 0..M {
+                let [a, b] = [SUMS, SUMS + 1].map(|at| x[at * stride + i].to_bits().cast_signed());
+                let sum = if GROUPS == 1 { a.wrapping_add(b) } else { [a, b][g] };
+                acc[i] = s.begin(sum);
+            }
+            for q in g * QUADS / GROUPS..(g + 1) * QUADS / GROUPS {
+                let w = s.ready(quads(s, codes, q * QUAD + 4 * half));
                 for i in 0..M {
-                    acc[i] = s.begin(if GROUPS == 2 { sum(i, g) } else { sum(i, 0).wrapping_add(sum(i, 1)) });
-                }
-                for q in g * QUADS / GROUPS..(g + 1) * QUADS / GROUPS {
-                    let codes = s.load_i(codes[q * QUAD + 4 * half..].first_chunk().expect("sixteen quads"));
-                    let (codes, x) = (s.ready(codes), &x[q * stride..][..M]);
-                    for i in 0..M {
-                        acc[i] = s.bytes(acc[i], codes, s.splat_i(x[i]));
-                    }
-                }
-                let scale = s.load(&w.scales[b * GROUPS + g][half..]);
-                for i in 0..M {
-                    let out = s.load(&sums[i][half..]);
-                    let scale = s.mul(scale, s.splat(scales[i]));
-                    s.store(s.fma(s.to_f32(acc[i]), scale, out), &mut sums[i][half..]);
+                    acc[i] = s.bytes(acc[i], w, s.splat_i(x[q * stride + i]));
                 }
             }
-            if let Some(mins) = w.mins {
-                let mins = s.load(&mins[b][half..]);
-                for i in 0..M {
-                    let out = s.load(&sums[i][half..]);
-                    s.store(s.fma(mins, s.splat(scaled[i]), out), &mut sums[i][half..]);
-                }
+            let scale = s.load(&scales[g][half..]);
+            for i in 0..M {
+                let scale = s.mul(scale, s.splat(x[SCALE * stride + i]));
+                let out = s.fma(s.to_f32(acc[i]), scale, s.load(&sums[i][half..]));
+                s.store(out, &mut sums[i][half..]);
+            }
+        }
+        if let Some(mins) = mins {
+            let min = s.load(&mins[half..]);
+            for i in 0..M {
+                let scaled = s.splat(x[SCALED_SUM * stride + i]);
+                s.store(s.fma(min, scaled, s.load(&sums[i][half..])), &mut sums[i][half..]);
             }
         }
     }

@@ -100,6 +100,52 @@ pub fn rows<'a, S: Simd>(
     }
 }
 
+/// A block of a packed panel: its codes (as they lie, but for those that `widen` has to spread), scales and minima.
+#[inline(always)]
+pub fn one<'a, S: Simd>(
+    s: S,
+    form: &Form,
+    panel: &'a [u8],
+    [b, blocks]: [usize; 2],
+    scale: &mut [[f32; PANEL]],
+    min: &mut [f32; PANEL],
+) -> &'a [u8] {
+    let (head, at) = form.place(b, blocks);
+    let (small, packed) = panel[at..][..form.block_bytes()].split_at(form.scale_bytes());
+    for half in [0, LANES] {
+        match form.scales {
+            Scales::Half => {
+                let d = halves(s, small, half);
+                s.store(d, &mut scale[0][half..]);
+                if form.nibbles {
+                    s.store(s.mul(d, s.splat(-f32::from(form.offset))), &mut min[half..]);
+                }
+            }
+            Scales::HalfMin => {
+                s.store(halves(s, small, half), &mut scale[0][half..]);
+                s.store(halves(s, &small[2 * PANEL..], half), &mut min[half..]);
+            }
+            Scales::Six => {
+                let (d, m) = (halves(s, &panel[head..], half), halves(s, &panel[head + 2 * PANEL..], half));
+                let (sc, mn) = six(small, half);
+                s.store(s.mul(d, s.load(&sc)), &mut scale[0][half..]);
+                s.store(s.mul(s.mul(m, s.load(&mn)), s.splat(-1.0)), &mut min[half..]);
+            }
+            Scales::Eight => {
+                let d = halves(s, &panel[head..], half);
+                for (g, scale) in scale.iter_mut().enumerate().take(2) {
+                    let mut sc = [0.0; LANES];
+                    for (i, sc) in sc.iter_mut().enumerate() {
+                        *sc = f32::from(small[g * PANEL + half + i].cast_signed());
+                    }
+                    s.store(s.mul(d, s.load(&sc)), &mut scale[half..]);
+                }
+            }
+        }
+    }
+    packed
+}
+
 /// Blocks `some` of the packed panel that begins with output `first`.
 #[inline(always)]
 pub fn panel<'a, S: Simd>(
@@ -114,50 +160,16 @@ pub fn panel<'a, S: Simd>(
 ) -> Unpacked<'a> {
     let (panel, blocks, groups) = (w.panel(first / PANEL), w.k() / BLOCK, BLOCK / form.group);
     for (i, b) in some.clone().enumerate() {
-        let (head, at) = form.place(b, blocks);
-        let (packed, small) = panel[at..][..form.block_bytes()].split_at(form.bits * CODES / 8);
+        let packed = one(s, form, panel, [b, blocks], &mut scale[i * groups..], &mut min[i]);
         if form.bits < 8 {
             widen(form, packed, &mut codes[i * CODES..][..CODES]);
-        }
-        for half in [0, LANES] {
-            match form.scales {
-                Scales::Half => {
-                    let d = halves(s, small, half);
-                    s.store(d, &mut scale[i][half..]);
-                    if form.nibbles {
-                        s.store(s.mul(d, s.splat(-f32::from(form.offset))), &mut min[i][half..]);
-                    }
-                }
-                Scales::HalfMin => {
-                    s.store(halves(s, small, half), &mut scale[i][half..]);
-                    s.store(halves(s, &small[2 * PANEL..], half), &mut min[i][half..]);
-                }
-                Scales::Six => {
-                    let (d, m) =
-                        (halves(s, &panel[head..], half), halves(s, &panel[head + 2 * PANEL..], half));
-                    let (sc, mn) = six(small, half);
-                    s.store(s.mul(d, s.load(&sc)), &mut scale[i][half..]);
-                    // 0 - x and not -x: a product of zero gives the zero that `scales` gives, but for its sign.
-                    s.store(s.mul(s.mul(m, s.load(&mn)), s.splat(-1.0)), &mut min[i][half..]);
-                }
-                Scales::Eight => {
-                    let d = halves(s, &panel[head..], half);
-                    for g in 0..groups {
-                        let mut sc = [0.0; LANES];
-                        for (i, sc) in sc.iter_mut().enumerate() {
-                            *sc = f32::from(small[g * PANEL + half + i].cast_signed());
-                        }
-                        s.store(s.mul(d, s.load(&sc)), &mut scale[i * groups + g][half..]);
-                    }
-                }
-            }
         }
     }
     let mins = form.has_min().then_some(&*min);
     if form.bits == 8 {
-        let at = form.place(some.start, blocks).1;
-        let bytes = form.block_bytes();
-        return Unpacked { codes: &panel[at..][..some.len() * bytes], stride: bytes, scales: scale, mins };
+        let (bytes, at) = (form.block_bytes(), form.place(some.start, blocks).1);
+        let codes = &panel[at..][..some.len() * bytes][form.scale_bytes()..];
+        return Unpacked { codes, stride: bytes, scales: scale, mins };
     }
     Unpacked { codes: &codes[..some.len() * CODES], stride: CODES, scales: scale, mins }
 }
@@ -183,7 +195,7 @@ fn six(small: &[u8], half: usize) -> ([f32; LANES], [f32; LANES]) {
 
 /// Nibbles, and the bits above them, as bytes `[quads][32][4]`.
 #[inline(always)]
-fn widen(form: &Form, packed: &[u8], codes: &mut [u8]) {
+pub fn widen(form: &Form, packed: &[u8], codes: &mut [u8]) {
     const QUAD: usize = 4 * PANEL;
     let (low, high) = packed.split_at(CODES / 2);
     for (low, codes) in low.as_chunks::<QUAD>().0.iter().zip(codes.as_chunks_mut::<{ 2 * QUAD }>().0) {
