@@ -234,6 +234,9 @@
 // the result has the bits of a fresh session with those tokens.
 #define INLAID_OVERFLOW_DROP_OLDEST 1
 
+// In place of an id: no token was chosen.
+#define INLAID_NO_TOKEN 4294967295
+
 // Why an answer ended: `max_tokens` were chosen.
 #define INLAID_FINISH_LENGTH 1
 
@@ -289,8 +292,8 @@ typedef void (*inlaid_log_fn)(void *user, int32_t level, const char *text, size_
 typedef struct {
     // Bytes of this struct as the caller knows it.
     uint32_t struct_size;
-    // Threads that compute, the calling one included; 0 (default): as many as the process may use; at most 1024. Results
-    // have the same bits for every number.
+    // Threads that compute, the calling one included; 0 (default): as many as the process may use, or as there are
+    // `cores`; at most 1024. Results have the same bits for every number.
     int32_t threads;
     // `INLAID_ISA_...`, default `INLAID_ISA_AUTO`. Results have the same bits for each.
     int32_t isa;
@@ -303,6 +306,12 @@ typedef struct {
     inlaid_log_fn log;
     // The first argument of `log`.
     void *log_user;
+    // Numbers of the processors that the engine's own threads may run on; NULL (default): wherever the system puts them.
+    // Copied by the call. The calling thread computes too, and is yours: its affinity is never changed; restrict it
+    // yourself where all of the work shall stay on these processors. Linux; elsewhere `INLAID_ERROR_UNSUPPORTED`.
+    const uint32_t *cores;
+    // Entries of `cores` (default 0).
+    size_t n_cores;
 } inlaid_engine_config;
 
 // What an engine is. Set `struct_size`, then call `inlaid_engine_get_info`.
@@ -502,6 +511,15 @@ typedef struct {
     uint32_t reserved;
     // How tokens are chosen; NULL (default): greedily. Copied by the call.
     const inlaid_sampler *sampler;
+    // Most tokens guessed and run at once with the next one, from 1 to 16; 0 (default): none. Guesses are kept where they
+    // are what is chosen anyway: tokens and logits have the bits of plain steps, with any sampler, in less time.
+    uint32_t speculate;
+    // Must be 0.
+    uint32_t reserved2;
+    // With `speculate`: the model that guesses, a smaller one with the same tokens. It gets a session of its own, charged
+    // to the budget of its engine, and is kept alive. NULL (default): guesses are what followed when the last tokens stood
+    // in the conversation before, for answers that repeat much of their prompt.
+    const inlaid_model *draft;
 } inlaid_session_config;
 
 // Time spent and tokens done since a session began. Set `struct_size`, then call `inlaid_session_timings`.
@@ -514,14 +532,22 @@ typedef struct {
     uint64_t prefill_us;
     // Tokens of those.
     uint64_t prefill_tokens;
-    // Time in runs of one token.
+    // Time in runs of one token, or of one token and guesses. A pass that several sessions share counts whole for each.
     uint64_t decode_us;
-    // Tokens of those.
+    // Tokens of those; of guesses, the right ones.
     uint64_t decode_tokens;
     // Time spent choosing tokens.
     uint64_t sample_us;
     // Tokens chosen.
     uint64_t sampled_tokens;
+    // Time spent guessing tokens.
+    uint64_t draft_us;
+    // Tokens guessed.
+    uint64_t drafted_tokens;
+    // Guesses that were right.
+    uint64_t accepted_tokens;
+    // Tokens whose keys and values were there already, because another session of the model began with the same ones.
+    uint64_t shared_tokens;
 } inlaid_timings;
 
 // When an answer ends. Fill it with `inlaid_generate_config_init`, then change what you need. All arrays are copied by
@@ -579,8 +605,9 @@ int32_t inlaid_engine_config_init(inlaid_engine_config *config, size_t struct_si
 // Makes an engine and starts its threads. `config` may be NULL: defaults. On success `*engine` is a reference that the
 // caller owns; on failure it is NULL.
 //
-// Errors: `INLAID_ERROR_ARGUMENT` for a thread count beyond 1024 or kernels that this machine lacks;
-// `INLAID_ERROR_INTERNAL` where the system gives no threads. Any thread.
+// Errors: `INLAID_ERROR_ARGUMENT` for a thread count beyond 1024, kernels that this machine lacks, or a processor that this
+// process may not use; `INLAID_ERROR_UNSUPPORTED` for `cores` on a system that cannot restrict threads;
+// `INLAID_ERROR_INTERNAL` where it gives none. Any thread.
 int32_t inlaid_engine_new(const inlaid_engine_config *config,
                           inlaid_engine **engine,
                           inlaid_error *err);
@@ -853,6 +880,31 @@ int32_t inlaid_session_score(inlaid_session *session,
                              size_t capacity,
                              size_t *found,
                              inlaid_error *err);
+
+// Chooses the next token of each of `n` sessions of one model in one pass over its weights, which costs little more than
+// the step of one, and adds it. Each session gets the bits of `inlaid_session_step`. Tokens that have not run yet, of
+// prompts too (see `inlaid_session_resume`, `_accept`), run before, all sessions in one pass; where prompts that wait
+// begin alike, whole pages of 64 tokens are computed once.
+//
+// With `max_rows` 0 as many passes are made as the longest waiting prompt takes. Otherwise about so many tokens run, at
+// least one of each session, and a session whose prompt is not through yet gets no token: call again. That keeps the
+// others' steps short.
+//
+// `ids[i]` receives the token of `sessions[i]`, or `INLAID_NO_TOKEN`; `statuses[i]`, unless `statuses` is NULL, its status:
+// `INLAID_OK`, also where no token was chosen yet; `INLAID_ERROR_BUSY` where another call uses it;
+// `_CONTEXT_FULL`, `_CANCELLED` (a cancel is seen between passes), `_POISONED`, `_ARGUMENT` where nothing was fed yet. Such a
+// session is as `inlaid_session_step` would leave it, and does not disturb the others. The call returns the first of these
+// errors in the order of the sessions. Speculation pauses in a batch. Up to 64 sessions are stepped without an allocation,
+// once their number has been seen.
+//
+// Errors of the whole call, after which no session has changed and each status is the call's: `INLAID_ERROR_ARGUMENT` for
+// a session that is NULL or named twice, sessions of different models, or more than 1024; `_MEMORY`, `_BUDGET`.
+int32_t inlaid_batch_step(inlaid_session *const *sessions,
+                          size_t n,
+                          size_t max_rows,
+                          uint32_t *ids,
+                          int32_t *statuses,
+                          inlaid_error *err);
 
 // Fills a config with defaults. `struct_size` is `sizeof(inlaid_generate_config)`. Any thread.
 int32_t inlaid_generate_config_init(inlaid_generate_config *config, size_t struct_size);

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use kernels::{Isa, Ops, Team};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -21,8 +22,12 @@ pub type Log = Box<dyn Fn(Level, &str) + Send + Sync>;
 /// What an engine is made with.
 #[derive(Default)]
 pub struct EngineConfig {
-    /// Threads that compute, the calling one included; 0: as many as the process may use.
+    /// Threads that compute, the calling one included; 0: as many as the process may use, or as there are `cores`.
     pub threads: usize,
+    /// Numbers of the processors that the engine's own threads may run on (Linux); empty: wherever the system puts them.
+    /// The calling thread computes too, and is the host's: its affinity is never changed. A host that wants all of the
+    /// work on `cores` restricts its own thread itself.
+    pub cores: Vec<usize>,
     /// Kernels to use; `None`: the best of this machine (or what `INLAID_ISA` names; the bits are the same).
     pub isa: Option<Isa>,
     /// Most private bytes that models and sessions of this engine may take in all; `None`: no limit.
@@ -44,21 +49,31 @@ impl Engine {
     /// An engine with threads of its own.
     ///
     /// # Errors
-    /// `Argument` for a thread count beyond 1,024 or an instruction set this machine lacks; `Internal` where the
-    /// system gives no threads.
-    pub fn new(config: EngineConfig) -> Result<Arc<Engine>> {
+    /// `Argument` for a thread count beyond 1,024, an instruction set this machine lacks, or a processor that this process
+    /// may not use; `Unsupported` for `cores` where the system cannot restrict threads; `Internal` where it gives none.
+    pub fn new(mut config: EngineConfig) -> Result<Arc<Engine>> {
         const MOST: usize = 1024;
+        config.cores.sort_unstable();
+        config.cores.dedup();
         if config.threads > MOST {
             let what = format!("expected at most {MOST}, found {}", config.threads);
             return Err(Error::Argument { name: "threads", what });
         }
         let threads = match config.threads {
+            0 if !config.cores.is_empty() => config.cores.len().min(MOST),
             0 => std::thread::available_parallelism().map_or(1, usize::from).min(MOST),
             n => n,
         };
         let ops = Ops::from_env_or(config.isa)
             .map_err(|what| Error::Argument { name: "isa", what: what.to_string() })?;
-        let team = Team::new(threads).map_err(|e| Error::Internal(format!("{threads} threads: {e}")))?;
+        let team = Team::on(threads, &config.cores).map_err(|e| match e.kind() {
+            ErrorKind::InvalidInput => Error::Argument { name: "cores", what: e.to_string() },
+            ErrorKind::Unsupported => Error::Unsupported {
+                file: "cores".to_owned(),
+                what: "restricting threads to processors on this system".to_owned(),
+            },
+            _ => Error::Internal(format!("{threads} threads: {e}")),
+        })?;
         let engine = Engine { team, ops, budget: config.budget, used: AtomicU64::new(0), log: config.log };
         engine.log(Level::Info, || format!("{threads} threads, {} kernels", engine.isa()));
         Ok(Arc::new(engine))

@@ -20,6 +20,7 @@ pub mod generate;
 mod layout;
 pub mod model;
 pub mod pack;
+mod prefix;
 mod program;
 pub mod rng;
 mod run;

@@ -12,8 +12,9 @@ use kernels::{DType, Mems, Words};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Programs kept: the few shapes of a host's prompts and its decode steps.
-const PROGRAMS: usize = 16;
+/// Programs kept: the few shapes of a host's prompts, and its decode steps: one for each number of sessions that step
+/// together, and for each length of a draft.
+const PROGRAMS: usize = 32;
 
 /// Rows whose logits are wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,13 +86,52 @@ impl Runner {
         Ok((program.words() + program.scratch_words(threads)) as u64 * 4)
     }
 
-    /// Runs the feeds as one batch. Logits `[picks, vocab]` stay until the next run; see [`Runner::logits`]. On an error
-    /// the sequences are as long as before.
+    /// Runs one feed. Logits `[picks, vocab]` stay until the next run; see [`Runner::logits`]. On an error the sequence is
+    /// as long as before.
     ///
     /// # Errors
     /// `ContextFull`, `Memory`, `Budget`, `Cancelled`; `Argument` for a token beyond the vocabulary.
-    pub fn run(&mut self, parts: Parts, feeds: &mut [Feed], cancel: &AtomicBool) -> Result<Shape> {
-        let shape = self.fill(parts, feeds)?;
+    pub fn run(&mut self, parts: Parts, mut feed: Feed, cancel: &AtomicBool) -> Result<Shape> {
+        self.begin();
+        self.add(parts, &mut feed)?;
+        let shape = self.go(parts, cancel)?;
+        feed.seq.len += feed.ids.len();
+        Ok(shape)
+    }
+
+    /// Begins a batch: feeds are added one by one, then [`Runner::go`] runs them. Nothing is allocated for it, which a list
+    /// of feeds would need.
+    pub fn begin(&mut self) {
+        self.tables.clear();
+    }
+
+    /// Adds a feed to the batch and grows its pages; its sequence is as long as before until the caller adds the tokens
+    /// to its length, after `go`. After an error the batch is as it was before.
+    ///
+    /// # Errors
+    /// `ContextFull`; `Argument` for a token beyond the vocabulary.
+    pub fn add(&mut self, parts: Parts, feed: &mut Feed) -> Result<()> {
+        parts.arch.check_ids(feed.ids.iter().chain(feed.targets))?;
+        self.pool.grow(feed.seq, feed.ids.len())?;
+        let t = &mut self.tables;
+        let first = t.ids.len() as u32;
+        t.feed(feed.seq, feed.ids);
+        let end = t.ids.len() as u32;
+        match feed.pick {
+            Pick::None => {}
+            Pick::Last => t.picks.push(end - 1),
+            Pick::All => t.picks.extend(first..end),
+        }
+        t.targets.extend_from_slice(feed.targets);
+        Ok(())
+    }
+
+    /// Runs the batch. Logits `[picks, vocab]` of all feeds, one after the other, stay until the next run.
+    ///
+    /// # Errors
+    /// `Memory`, `Budget`, `Cancelled`.
+    pub fn go(&mut self, parts: Parts, cancel: &AtomicBool) -> Result<Shape> {
+        let shape = self.turn(parts);
         let at = self.program(parts, shape)?;
         self.reserve(parts, at)?;
         let ctx = Ctx {
@@ -104,9 +144,6 @@ impl Runner {
         let (mems, pages) = (&mut [&mut self.bufs[..]], self.pool.pages_mut());
         let mems = Mems { mems, pages, scratch: &mut self.scratch };
         self.programs[at].run(parts.engine.team(), mems, cancel, ctx)?;
-        for feed in feeds {
-            feed.seq.len += feed.ids.len();
-        }
         Ok(shape)
     }
 
@@ -124,30 +161,16 @@ impl Runner {
         span.map_or(&[], |span| &self.bufs[span.at..span.at + span.rows * span.cols])
     }
 
-    /// Grows the sequences' pages and writes the tables.
-    fn fill(&mut self, parts: Parts, feeds: &mut [Feed]) -> Result<Shape> {
+    /// Completes the tables with the rotations of the rows' positions.
+    fn turn(&mut self, parts: Parts) -> Shape {
         let t = &mut self.tables;
-        t.clear();
-        for feed in feeds.iter_mut() {
-            parts.arch.check_ids(feed.ids.iter().chain(feed.targets))?;
-            self.pool.grow(feed.seq, feed.ids.len())?;
-            let first = t.ids.len() as u32;
-            t.feed(feed.seq, feed.ids);
-            let end = t.ids.len() as u32;
-            match feed.pick {
-                Pick::None => {}
-                Pick::Last => t.picks.push(end - 1),
-                Pick::All => t.picks.extend(first..end),
-            }
-            t.targets.extend_from_slice(feed.targets);
-        }
         if let Position::Rope(rope) = &parts.arch.position {
             t.turns.resize(t.ids.len() * rope.rot_dim, 0.0);
             for (out, pos) in t.turns.chunks_exact_mut(rope.rot_dim).zip(&t.positions) {
                 kernels::rope::turns(parts.inv_freq, *pos, out);
             }
         }
-        Ok(Shape { rows: t.ids.len(), picks: t.picks.len(), score: !t.targets.is_empty() })
+        Shape { rows: t.ids.len(), picks: t.picks.len(), score: !t.targets.is_empty() }
     }
 
     /// Number of the program of a shape; the least recently used one makes room for a new one.

@@ -1,6 +1,7 @@
 //! Floor 4: refcounted pages of keys and values, who holds them, and the tables of one call. Knows no maths.
 
 use crate::error::{Error, Result};
+use crate::prefix::{Prefixes, ROOT};
 use kernels::attention::{PAGE, Row};
 use kernels::{DType, Pages};
 
@@ -10,6 +11,7 @@ pub struct Pool {
     pages: Pages,
     refs: Vec<u32>,
     free: Vec<u32>,
+    prefixes: Prefixes,
 }
 
 /// The pages of a conversation. Not `Clone`: [`Pool::fork`] counts.
@@ -31,7 +33,12 @@ impl Pool {
     /// No pages yet; of `layers` layers and `kv_heads` heads of `head_dim` each, kept as `cache`.
     pub fn new(layers: usize, kv_heads: usize, head_dim: usize, cache: DType) -> Pool {
         let words = kv_heads * kernels::attention::head_words(head_dim, cache);
-        Pool { pages: Pages::new(layers, words), refs: Vec::new(), free: Vec::new() }
+        Pool {
+            pages: Pages::new(layers, words),
+            refs: Vec::new(),
+            free: Vec::new(),
+            prefixes: Prefixes::default(),
+        }
     }
 
     /// Bytes of one page, all layers.
@@ -66,9 +73,13 @@ impl Pool {
                 let bytes = self.page_bytes().saturating_mul(wanted as u64);
                 return Err(Error::Memory { what: "a session's context", bytes });
             };
-            let slots = self.refs.len().max(id as usize + 1);
-            self.refs.resize(slots, 0);
             self.free.push(id);
+            let slots = self.refs.len().max(id as usize + 1);
+            if !self.prefixes.reserve(slots) {
+                self.drop_free(done + 1);
+                return Err(refused());
+            }
+            self.refs.resize(slots, 0);
         }
         Ok(Sequence { pages, len: 0, limit })
     }
@@ -108,10 +119,50 @@ impl Pool {
         for page in seq.pages.drain(keep..) {
             self.refs[page as usize] -= 1;
             if self.refs[page as usize] == 0 {
+                self.prefixes.forget(page);
                 self.free.push(page);
             }
         }
         seq.len = seq.len.min(len);
+    }
+
+    /// Takes over the whole pages of `ids`, the tokens of `seq` from its beginning, that any sequence holds beyond what
+    /// `seq` does: from then on both hold them, as after a fork. Nothing is copied or computed.
+    pub fn adopt(&mut self, seq: &mut Sequence, ids: &[u32]) {
+        let base = seq.len / PAGE;
+        for (at, ids) in ids.chunks_exact(PAGE).enumerate().take(pages_for(seq.limit)).skip(base) {
+            let before = if at == 0 { ROOT } else { seq.pages[at - 1] };
+            let Some(page) = self.prefixes.find(before, ids) else { return };
+            // Counted first: the sequence's own half-forgotten page may be the one that was found.
+            self.refs[page as usize] += 1;
+            if at == base {
+                self.rewind(seq, base * PAGE);
+            }
+            seq.pages.push(page);
+            seq.len = (at + 1) * PAGE;
+        }
+    }
+
+    /// Makes the pages of `seq` that became full since it had `from` positions known to [`Pool::adopt`]; `ids` are its
+    /// tokens from its beginning. A page that another sequence filled with the same meanwhile takes the place of its own.
+    pub fn publish(&mut self, seq: &mut Sequence, from: usize, ids: &[u32]) {
+        for at in from / PAGE..seq.len / PAGE {
+            let (own, Some(ids)) = (seq.pages[at], ids.get(at * PAGE..(at + 1) * PAGE)) else { return };
+            let before = if at == 0 { ROOT } else { seq.pages[at - 1] };
+            if self.prefixes.knows(own) {
+                continue;
+            }
+            let Some(other) = self.prefixes.find(before, ids) else {
+                self.prefixes.set(own, before, ids);
+                continue;
+            };
+            seq.pages[at] = other;
+            self.refs[other as usize] += 1;
+            self.refs[own as usize] -= 1;
+            if self.refs[own as usize] == 0 {
+                self.free.push(own);
+            }
+        }
     }
 
     /// Pages for `n` more positions; the page being written is made private first.
@@ -130,6 +181,8 @@ impl Pool {
                 self.pages.copy(old, new);
                 self.refs[old as usize] -= 1;
                 seq.pages[last] = new;
+            } else {
+                self.prefixes.forget(old);
             }
         }
         while seq.pages.len() * PAGE < seq.len + n {
@@ -166,6 +219,8 @@ pub struct Tables {
     pub picks: Vec<u32>,
     /// Per picked row, the token whose log-probability is wanted.
     pub targets: Vec<u32>,
+    /// Pages that the sequences may come to hold.
+    room: usize,
 }
 
 impl Tables {
@@ -179,12 +234,16 @@ impl Tables {
         self.turns.clear();
         self.picks.clear();
         self.targets.clear();
+        self.room = 0;
     }
 
     /// Adds `ids` as the next positions of `seq`, whose pages already reach that far.
     pub fn feed(&mut self, seq: &Sequence, ids: &[u32]) {
         let number = self.seqs.len() as u32;
         self.seqs.push(self.pages.len() as u32);
+        // For whole contexts at once: a step that begins a page allocates nothing.
+        self.room += pages_for(seq.limit);
+        self.pages.reserve(self.room.saturating_sub(self.pages.len()));
         self.pages.extend_from_slice(&seq.pages);
         for (i, &id) in ids.iter().enumerate() {
             let pos = (seq.len + i) as u32;
@@ -238,6 +297,83 @@ mod tests {
         pool.close(&mut a);
         pool.close(&mut b);
         assert_eq!((pool.pages_len(), pool.free.len()), (0, 0));
+    }
+
+    /// A sequence that has computed `ids`.
+    fn computed(pool: &mut Pool, ids: &[u32]) -> Sequence {
+        let mut seq = pool.open(4 * PAGE).unwrap();
+        run(pool, &mut seq, ids);
+        seq
+    }
+
+    /// Makes `seq`, which holds the beginning of `ids`, hold all of them.
+    fn run(pool: &mut Pool, seq: &mut Sequence, ids: &[u32]) {
+        let from = seq.len;
+        pool.grow(seq, ids.len() - from).unwrap();
+        seq.len = ids.len();
+        pool.publish(seq, from, ids);
+    }
+
+    fn end(pool: &mut Pool, seqs: &mut [Sequence]) {
+        seqs.iter_mut().for_each(|seq| pool.close(seq));
+        assert_eq!((pool.pages_len(), pool.free.len()), (0, 0));
+        assert!((0..20).all(|page| !pool.prefixes.knows(page)), "a free page is nobody's beginning");
+    }
+
+    #[test]
+    fn equal_beginnings_are_adopted_in_whole_pages() {
+        let mut pool = pool();
+        let ids: Vec<u32> = (0..200).collect();
+        let mut a = computed(&mut pool, &ids);
+        let mut b = pool.open(4 * PAGE).unwrap();
+        pool.adopt(&mut b, &ids[..PAGE * 2 - 1]);
+        assert_eq!((b.len, &b.pages[..]), (PAGE, &a.pages[..1]));
+        let other = [&ids[..100], &ids[..100]].concat();
+        pool.adopt(&mut b, &other);
+        assert_eq!(b.len, PAGE, "the second page has other tokens");
+        run(&mut pool, &mut b, &other[..100]);
+        pool.adopt(&mut b, &ids);
+        assert_eq!((b.len, &b.pages[..]), (3 * PAGE, &a.pages[..3]), "its own half page made room");
+        // The one that computed them goes, or writes: nobody notices.
+        pool.rewind(&mut a, 10);
+        run(&mut pool, &mut a, &[&ids[..10], &ids[100..154]].concat());
+        assert_ne!(a.pages[0], b.pages[0]);
+        let mut c = pool.open(4 * PAGE).unwrap();
+        pool.adopt(&mut c, &ids);
+        assert_eq!((c.len, &c.pages), (3 * PAGE, &b.pages));
+        end(&mut pool, &mut [a, b, c]);
+    }
+
+    #[test]
+    fn a_page_that_is_written_anew_is_forgotten() {
+        let mut pool = pool();
+        let ids: Vec<u32> = (0..200).collect();
+        let mut a = computed(&mut pool, &ids);
+        let kept = a.pages.clone();
+        pool.rewind(&mut a, PAGE + 3);
+        pool.adopt(&mut a, &ids);
+        assert_eq!((a.len, &a.pages[..2]), (2 * PAGE, &kept[..2]), "untouched, it is still what it was");
+        pool.rewind(&mut a, PAGE + 3);
+        pool.grow(&mut a, 1).unwrap();
+        let mut b = pool.open(4 * PAGE).unwrap();
+        pool.adopt(&mut b, &ids);
+        assert_eq!(b.len, PAGE);
+        end(&mut pool, &mut [a, b]);
+    }
+
+    #[test]
+    fn pages_computed_twice_are_stored_once() {
+        let mut pool = pool();
+        let ids: Vec<u32> = (0..3 * PAGE as u32 + 5).collect();
+        let a = computed(&mut pool, &ids);
+        let b = computed(&mut pool, &ids);
+        assert_eq!(a.pages[..3], b.pages[..3]);
+        assert_ne!(a.pages[3], b.pages[3]);
+        assert_eq!(pool.free.len(), 8 - 5);
+        let c = computed(&mut pool, &[&ids[..PAGE], &ids[1..PAGE + 1]].concat());
+        assert_eq!(c.pages[0], a.pages[0]);
+        assert_ne!(c.pages[1], a.pages[1]);
+        end(&mut pool, &mut [a, b, c]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ fn layouts() -> String {
     let mut out = String::new();
     layout! { out:
         inlaid_error { struct_size, status, message }
-        inlaid_engine_config { struct_size, threads, isa, log_level, budget_bytes, log, log_user }
+        inlaid_engine_config { struct_size, threads, isa, log_level, budget_bytes, log, log_user, cores, n_cores }
         inlaid_engine_info { struct_size, threads, used_bytes, isa }
         inlaid_part { struct_size, fd, name, data, offset, len, release, release_user }
         inlaid_model_config { struct_size, cache_type, copy, no_tokenizer, progress, progress_user, weights, reserved }
@@ -34,9 +34,12 @@ fn layouts() -> String {
             struct_size, temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty,
             penalty_window, n_logit_bias, logit_bias_ids, logit_bias, seed
         }
-        inlaid_session_config { struct_size, overflow, context, keep, chunk, reserved, sampler }
+        inlaid_session_config {
+            struct_size, overflow, context, keep, chunk, reserved, sampler, speculate, reserved2, draft
+        }
         inlaid_timings {
-            struct_size, reserved, prefill_us, prefill_tokens, decode_us, decode_tokens, sample_us, sampled_tokens
+            struct_size, reserved, prefill_us, prefill_tokens, decode_us, decode_tokens, sample_us, sampled_tokens,
+            draft_us, drafted_tokens, accepted_tokens, shared_tokens
         }
         inlaid_generate_config {
             struct_size, max_tokens, ignore_end, n_stop, stop, stop_len, stop_ids, n_stop_ids

@@ -4,10 +4,13 @@ mod common;
 
 use common::{Random, configs, engine, open, write_model};
 use inlaid::kernels::DType;
+use inlaid::model::Model;
 use inlaid::sample::SamplerConfig;
-use inlaid::session::{Session, SessionConfig};
+use inlaid::session::batch::{self, Stepped};
+use inlaid::session::{Session, SessionConfig, Speculation};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 struct Counting;
 
@@ -34,33 +37,90 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// One test counts at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn samplers() -> [SamplerConfig; 3] {
+    let varied = SamplerConfig { temperature: 0.8, ..SamplerConfig::default() };
+    let all = SamplerConfig {
+        top_k: 20,
+        top_p: 0.9,
+        min_p: 0.01,
+        repetition_penalty: 1.1,
+        frequency_penalty: 0.1,
+        ..varied.clone()
+    };
+    [SamplerConfig::default(), varied, all]
+}
+
+fn begin(model: &Arc<Model>, sampler: SamplerConfig, speculation: Speculation, prompt: &[u32]) -> Session {
+    let config = SessionConfig { sampler, speculation, ..SessionConfig::default() };
+    let mut session = Session::new(model, config).expect("a session");
+    session.prefill(prompt).expect("prefill");
+    session
+}
+
 #[test]
 fn a_step_allocates_nothing_after_the_first() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for (family, config) in configs() {
-        for sampler in [
-            SamplerConfig { temperature: 0.0, ..SamplerConfig::default() },
-            SamplerConfig {
-                temperature: 0.8,
-                top_k: 20,
-                top_p: 0.9,
-                min_p: 0.01,
-                repetition_penalty: 1.1,
-                frequency_penalty: 0.1,
-                ..SamplerConfig::default()
-            },
-        ] {
+        for sampler in samplers() {
             let dir = write_model(&config, DType::BF16);
             let model = open(&engine(2, None), dir.path(), None);
-            let mut session = Session::new(&model, SessionConfig { sampler, ..SessionConfig::default() })
-                .expect("a session");
-            session.prefill(&Random(1).ids(50, 77)).expect("prefill");
+            let mut session = begin(&model, sampler, Speculation::None, &Random(1).ids(50, 77));
             session.step().expect("a step");
             session.step().expect("a step");
             let before = CALLS.load(Relaxed);
-            for _ in 0..100 {
-                session.step().expect("a step"); // over two page boundaries
+            for _ in 0..200 {
+                session.step().expect("a step"); // over four page boundaries
             }
             assert_eq!(CALLS.load(Relaxed) - before, 0, "{family}");
         }
+    }
+}
+
+#[test]
+fn a_batch_allocates_nothing_once_its_size_was_seen() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = write_model(&configs()[0].1, DType::BF16);
+    let model = open(&engine(2, None), dir.path(), None);
+    let mut sessions: Vec<Session> = (0..6)
+        .map(|i| {
+            begin(&model, samplers()[i % 3].clone(), Speculation::None, &Random(i as u64).ids(20 + 9 * i, 77))
+        })
+        .collect();
+    let mut out: Vec<Stepped> = (0..6).map(|_| Ok(None)).collect();
+    let [a, b, c, d, e, f] = &mut sessions[..] else { panic!("six sessions") };
+    let mut seats = [a, b, c, d, e, f];
+    let mut step = |n: usize| {
+        batch::step(&mut seats[..n], 0, &mut out[..n]).expect("a batch");
+        assert!(out[..n].iter().all(|out| matches!(out, Ok(Some(_)))));
+    };
+    [6, 6, 5, 4, 3, 2, 1].into_iter().for_each(&mut step);
+    let before = CALLS.load(Relaxed);
+    for round in 0..200 {
+        step(6 - round % 6); // sessions come and go
+    }
+    assert_eq!(CALLS.load(Relaxed) - before, 0);
+}
+
+#[test]
+fn guessing_allocates_nothing_once_its_lengths_were_seen() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = write_model(&configs()[0].1, DType::BF16);
+    let model = open(&engine(2, None), dir.path(), None);
+    let draft = Speculation::Draft { model: open(&engine(1, None), dir.path(), None), tokens: 5 };
+    for speculation in [Speculation::Lookup { tokens: 8 }, draft] {
+        let mut session =
+            begin(&model, SamplerConfig::default(), speculation, &Random(1).ids(10, 77).repeat(3));
+        for _ in 0..300 {
+            session.step().expect("a step");
+        }
+        let before = CALLS.load(Relaxed);
+        for _ in 0..100 {
+            session.step().expect("a step");
+        }
+        assert_eq!(CALLS.load(Relaxed) - before, 0);
+        assert!(session.timings().accepted_tokens > 0);
     }
 }

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 /// The chapters of the header, in the order of their functions.
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "version", "status", "error", "engine", "parts", "model", "info", "tokens", "sampler", "session", "feed",
-    "logits", "generate",
+    "logits", "batch", "generate",
 ];
 
 fn root() -> PathBuf {

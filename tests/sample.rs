@@ -1,5 +1,7 @@
 //! Choosing tokens: against `transformers`' processors, a naive reference, and exact probabilities.
 
+use inlaid::kernels::Ops;
+use inlaid::kernels::math::exp1;
 use inlaid::rng::{Stream, uniform};
 use inlaid::sample::{Sampler, SamplerConfig, logprob, top_logprobs};
 use serde_json::Value;
@@ -140,7 +142,7 @@ fn naive(logits: &[f32], c: &SamplerConfig, position: u64) -> u32 {
     let mut order: Vec<usize> = (0..logits.len()).filter(|i| logits[*i] > f32::NEG_INFINITY).collect();
     order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
     let max = logits[order[0]];
-    let weight = |i: &usize| libm::expf((logits[*i] - max) / c.temperature);
+    let weight = |i: &usize| exp1((logits[*i] - max) / c.temperature);
     if c.top_k > 0 {
         order.truncate(c.top_k);
     }
@@ -171,18 +173,75 @@ fn filters_choose_as_sorting_everything_does() {
     let settings =
         [(1, 1.0, 0.0), (40, 1.0, 0.0), (0, 0.9, 0.0), (0, 0.999, 0.0), (0, 1.0, 0.02), (500, 0.95, 0.001)];
     for (n, (top_k, top_p, min_p)) in settings.into_iter().enumerate() {
-        for (vocab, temperature) in [(7, 1.0), (3000, 0.8), (3000, 4.0)] {
+        for (vocab, temperature) in [(7, 1.0), (3000, 0.8), (3000, 4.0), (60_000, 0.7), (60_000, 9.0)] {
             let mut logits = random_logits(n as u64, vocab);
             logits[vocab / 2] = f32::NAN;
             logits[vocab / 3] = f32::NEG_INFINITY;
             let config =
                 SamplerConfig { temperature, top_k, top_p, min_p, seed: 9, ..SamplerConfig::default() };
             let mut sampler = sampler(&config, vocab);
-            for position in 0..25 {
+            for position in 0..if vocab > 10_000 { 4 } else { 25 } {
                 let ours = sampler.sample(&mut logits.clone(), &[], position).unwrap();
                 assert_eq!(ours, naive(&logits, &config, position), "{config:?} of {vocab} at {position}");
             }
         }
+    }
+}
+
+#[test]
+fn instruction_sets_choose_alike_and_in_the_order_of_ids() {
+    for (vocab, temperature) in [(5, 1.0), (700, 0.6), (50_000, 1.5)] {
+        let mut logits = random_logits(vocab as u64, vocab);
+        (logits[1], logits[vocab / 2]) = (f32::NAN, f32::NEG_INFINITY);
+        let max = logits.iter().copied().filter(|x| !x.is_nan()).fold(f32::NEG_INFINITY, f32::max);
+        let weights: Vec<f64> = logits
+            .iter()
+            .map(|x| if x.is_nan() { 0.0 } else { f64::from(exp1((x - max) / temperature)) })
+            .collect();
+        let total: f64 = weights.iter().sum();
+        let config = SamplerConfig { temperature, seed: 5, ..SamplerConfig::default() };
+        let mut samplers: Vec<Sampler> = Ops::all()
+            .into_iter()
+            .map(|ops| Sampler::with_ops(ops, config.clone(), vocab).unwrap())
+            .collect();
+        for position in 0..200 {
+            let mut ids = samplers.iter_mut().map(|s| s.sample(&mut logits.clone(), &[], position).unwrap());
+            let id = ids.next().unwrap() as usize;
+            assert!(ids.all(|other| other as usize == id), "{vocab} at {position}");
+            // The share that was drawn ends within the token, but for the rounding of sums over blocks of 128.
+            let before: f64 = weights[..id].iter().sum();
+            let target = uniform(config.seed, Stream::Sample, position) * total;
+            let slack = 16.0 * f64::from(f32::EPSILON) * total;
+            assert!(
+                before - slack <= target && target <= before + weights[id] + slack,
+                "{vocab} at {position}"
+            );
+            assert!(weights[id] > 0.0);
+        }
+    }
+}
+
+#[test]
+fn choosing_leaves_the_logits_and_chooses_what_sampling_does() {
+    let logits = random_logits(8, 2000);
+    let base = SamplerConfig { temperature: 0.9, seed: 2, ..SamplerConfig::default() };
+    let configs = [
+        SamplerConfig::default(),
+        base.clone(),
+        SamplerConfig { top_k: 12, ..base.clone() },
+        SamplerConfig { top_k: 1, min_p: 0.3, ..base.clone() },
+        SamplerConfig { top_p: 0.7, ..base.clone() },
+        SamplerConfig { logit_bias: vec![(4, 30.0)], ..SamplerConfig::default() },
+        SamplerConfig { top_k: 7, repetition_penalty: 1.5, ..base },
+    ];
+    for config in configs {
+        let (mut sampler, mut scratch) = (sampler(&config, logits.len()), Vec::new());
+        for position in 0..50 {
+            let chosen = sampler.choose(&logits, &mut scratch, &[3, 4, 5], position).unwrap();
+            let sampled = sampler.sample(&mut logits.clone(), &[3, 4, 5], position).unwrap();
+            assert_eq!(chosen, sampled, "{config:?}");
+        }
+        assert!(sampler.choose(&logits[1..], &mut scratch, &[], 0).is_err());
     }
 }
 

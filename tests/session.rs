@@ -210,3 +210,34 @@ fn an_engine_checks_its_config() {
     let many = EngineConfig { threads: 5000, ..EngineConfig::default() };
     assert_eq!(refused(many), "threads: expected at most 1024, found 5000");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_engines_own_threads_stay_on_the_cores_it_was_given() {
+    let status = || std::fs::read_to_string("/proc/thread-self/status").expect("a status");
+    let allowed = || {
+        let status = status();
+        let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        line.expect("a list").trim().to_owned()
+    };
+    let before = allowed();
+    let first: usize = before.split([',', '-']).next().and_then(|n| n.parse().ok()).expect("a number");
+    let on = |cores: &[usize], threads| {
+        Engine::new(EngineConfig { cores: cores.to_vec(), threads, ..EngineConfig::default() })
+    };
+    let engine = on(&[first, first], 3).expect("an engine");
+    let seen = std::sync::Mutex::new(vec![String::new(); 3]);
+    let look = |worker: usize| seen.lock().expect("a lock")[worker] = allowed();
+    engine.team().each(&look).expect("no panic");
+    assert_eq!(seen.into_inner().expect("a lock"), [before.clone(), first.to_string(), first.to_string()]);
+    assert_eq!(allowed(), before, "the host's thread is the host's");
+    assert_eq!(on(&[first], 0).expect("an engine").threads(), 1);
+    for threads in [1, 2] {
+        let refused = on(&[first, 4000], threads).err().expect("no such processor").to_string();
+        assert_eq!(refused, "cores: processor 4000 is none that this process may use");
+    }
+    let dir = write_model(&configs()[0].1, DType::F32);
+    let ids = Random(6).ids(40, 101);
+    let want = all_logits(&mut session(&open(&common::engine(2, None), dir.path(), None)), &ids);
+    assert_eq!(all_logits(&mut session(&open(&engine, dir.path(), None)), &ids), want);
+}

@@ -4,6 +4,7 @@
 //! `ops` those that concern instructions. What is exported is safe whatever the caller does with it.
 
 pub mod act;
+pub mod affinity;
 pub mod attention;
 pub mod dtype;
 pub mod embed;
@@ -18,6 +19,7 @@ pub mod plan;
 pub mod quant;
 pub mod reference;
 pub mod rope;
+pub mod sample;
 pub mod simd;
 pub mod softmax;
 pub mod team;

@@ -83,6 +83,10 @@ pub struct Ops {
     pub softmax: fn(&mut [f32]),
     /// [`crate::logprob::logprob_isa`]
     pub logprob: fn(&mut TileMut, &[f32], usize, &[u32]),
+    /// [`crate::sample::block_max_isa`]
+    pub block_max: fn(&mut [f32], &[f32]),
+    /// [`crate::sample::weigh_isa`]
+    pub weigh: fn(&mut [f32], f32, f32, &mut [f32], &mut [f32]),
     /// [`crate::attention::append`]
     pub append: fn(&mut StateMut, &[f32], &[f32], &AttendArgs),
     /// [`crate::attention::attend_isa`]
@@ -113,6 +117,8 @@ macro_rules! table {
             act: crate::act::act_isa::$f32,
             softmax: crate::softmax::softmax_isa::$f32,
             logprob: crate::logprob::logprob_isa::$f32,
+            block_max: crate::sample::block_max_isa::$f32,
+            weigh: crate::sample::weigh_isa::$f32,
             append: crate::attention::append,
             attend: crate::attention::attend_isa::$f32,
             embed: crate::embed::embed,

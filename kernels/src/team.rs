@@ -3,6 +3,7 @@
 //! The caller is worker 0. One barrier serves for start, stages and end: a worker between two
 //! regions is simply one that waits at the barrier (it spins briefly, then sleeps).
 
+use crate::affinity::restrict;
 use crate::plan::Failed;
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
@@ -34,11 +35,13 @@ pub(crate) struct Barrier {
 }
 
 impl Barrier {
-    fn new(n: usize) -> Self {
+    fn new(n: usize, cores: &[usize]) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        // The caller's thread is not restricted to the cores.
+        let crowded = if cores.is_empty() { n > processors } else { n > cores.len() + 1 };
         Barrier {
             n,
-            spins: if n > processors { CROWDED_SPINS } else { SPINS },
+            spins: if crowded { CROWDED_SPINS } else { SPINS },
             arrived: Padded(AtomicUsize::new(0)),
             round: Padded(AtomicUsize::new(0)),
             asleep: AtomicUsize::new(0),
@@ -104,15 +107,36 @@ impl Team {
     /// `n` workers (at least 1): the caller's thread and `n - 1` of the team's own. Fails where the system gives no
     /// thread; none is left behind then.
     pub fn new(n: usize) -> std::io::Result<Team> {
+        Team::on(n, &[])
+    }
+
+    /// The same, with the team's own threads restricted to the processors `cores` (empty: to none). The caller's thread
+    /// is its owner's: it stays where it is.
+    ///
+    /// # Errors
+    /// As [`Team::new`]; `Unsupported` where the system cannot do that, `InvalidInput` for a processor that cannot be used.
+    pub fn on(n: usize, cores: &[usize]) -> std::io::Result<Team> {
         let n = n.max(1);
-        let shared = Arc::new(Shared { barrier: Barrier::new(n), job: UnsafeCell::new(None) });
+        if !cores.is_empty() {
+            // Tried on a thread that ends at once: so it is known before any worker exists, and where there is none.
+            let tried = cores.to_vec();
+            let tried = std::thread::Builder::new().spawn(move || restrict(&tried))?.join();
+            tried.map_err(|_| std::io::Error::other("a worker thread died at birth"))??;
+        }
+        let shared = Arc::new(Shared { barrier: Barrier::new(n, cores), job: UnsafeCell::new(None) });
         let mut team = Team { shared, threads: Vec::new(), turn: Mutex::new(()) };
         // The barrier counts all workers, so none may reach it before the last one exists.
         let mut starts = Vec::new();
         for worker in 1..n {
             let (start, started) = channel::<Arc<Shared>>();
             let name = format!("inlaid-{worker}");
-            let body = move || started.recv().into_iter().for_each(|shared| follow(&shared, worker));
+            let cores = cores.to_vec();
+            let body = move || {
+                if !cores.is_empty() {
+                    let _ = restrict(&cores); // it worked a moment ago; where not, the numbers are the same elsewhere
+                }
+                started.recv().into_iter().for_each(|shared| follow(&shared, worker));
+            };
             match std::thread::Builder::new().name(name).spawn(body) {
                 Ok(thread) => team.threads.push(thread),
                 Err(e) => return Err(e),

@@ -1,6 +1,6 @@
 //! Floor 6: the engine handle: threads, kernels, budget and log.
 
-use super::args::set;
+use super::args::{set, slice};
 use super::error::{argument, inlaid_error};
 use super::guard::{Handle, free, give, guard, retain, with};
 use super::versioned::{Versioned, init, read, write};
@@ -8,6 +8,7 @@ use crate::engine::{Engine, EngineConfig, Level, Log};
 use crate::error::Result;
 use kernels::Isa;
 use std::ffi::{CStr, c_char, c_void};
+use std::mem::offset_of;
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -41,8 +42,8 @@ pub type inlaid_log_fn =
 pub struct inlaid_engine_config {
     /// Bytes of this struct as the caller knows it.
     pub struct_size: u32,
-    /// Threads that compute, the calling one included; 0 (default): as many as the process may use; at most 1024. Results
-    /// have the same bits for every number.
+    /// Threads that compute, the calling one included; 0 (default): as many as the process may use, or as there are
+    /// `cores`; at most 1024. Results have the same bits for every number.
     pub threads: i32,
     /// `INLAID_ISA_...`, default `INLAID_ISA_AUTO`. Results have the same bits for each.
     pub isa: i32,
@@ -55,7 +56,16 @@ pub struct inlaid_engine_config {
     pub log: inlaid_log_fn,
     /// The first argument of `log`.
     pub log_user: *mut c_void,
+    /// Numbers of the processors that the engine's own threads may run on; NULL (default): wherever the system puts them.
+    /// Copied by the call. The calling thread computes too, and is yours: its affinity is never changed; restrict it
+    /// yourself where all of the work shall stay on these processors. Linux; elsewhere `INLAID_ERROR_UNSUPPORTED`.
+    pub cores: *const u32,
+    /// Entries of `cores` (default 0).
+    pub n_cores: usize,
 }
+
+/// Bytes of the struct before `cores` was added.
+const FIRST_SIZE: usize = offset_of!(inlaid_engine_config, cores);
 
 /// What an engine is. Set `struct_size`, then call `inlaid_engine_get_info`.
 #[repr(C)]
@@ -71,10 +81,10 @@ pub struct inlaid_engine_info {
     pub isa: *const c_char,
 }
 
-// SAFETY: fields fill 4 * 4 + 8 bytes and two pointers; zero is none, NULL or a null function.
+// SAFETY: fields fill 4 * 4 + 8 bytes, three pointers and a size; zero is none, NULL or a null function.
 unsafe impl Versioned for inlaid_engine_config {
     const NAME: &'static str = "engine config";
-    const SIZES: &'static [usize] = &[size_of::<Self>()];
+    const SIZES: &'static [usize] = &[FIRST_SIZE, size_of::<Self>()];
 
     fn defaults() -> Self {
         inlaid_engine_config {
@@ -85,6 +95,8 @@ unsafe impl Versioned for inlaid_engine_config {
             budget_bytes: 0,
             log: None,
             log_user: null_mut(),
+            cores: null(),
+            n_cores: 0,
         }
     }
 }
@@ -133,7 +145,11 @@ pub(super) fn c_isa(name: &str) -> &'static CStr {
     }
 }
 
-fn config_of(c: &inlaid_engine_config) -> Result<EngineConfig> {
+/// # Safety
+/// `from` is NULL or points to a struct with valid fields.
+unsafe fn config_of(from: *const inlaid_engine_config) -> Result<EngineConfig> {
+    // SAFETY: the caller's promise.
+    let c = unsafe { read(from) }?;
     let threads = usize::try_from(c.threads)
         .map_err(|_| argument("threads", format!("expected 0 or more, found {}", c.threads)))?;
     let isa = match c.isa {
@@ -150,7 +166,10 @@ fn config_of(c: &inlaid_engine_config) -> Result<EngineConfig> {
         other => return Err(argument("log_level", format!("expected INLAID_LOG_..., found {other}"))),
     };
     let log = c.log.zip(most).map(|(log, most)| logger(log, User(c.log_user), most));
-    Ok(EngineConfig { threads, isa, budget: (c.budget_bytes > 0).then_some(c.budget_bytes), log })
+    // SAFETY: the caller's promise.
+    let cores = unsafe { slice("cores", c.cores, c.n_cores) }?.iter().map(|core| *core as usize).collect();
+    let budget = (c.budget_bytes > 0).then_some(c.budget_bytes);
+    Ok(EngineConfig { threads, cores, isa, budget, log })
 }
 
 fn logger(log: unsafe extern "C" fn(*mut c_void, i32, *const c_char, usize), user: User, most: Level) -> Log {
@@ -177,8 +196,9 @@ pub unsafe extern "C" fn inlaid_engine_config_init(
 /// Makes an engine and starts its threads. `config` may be NULL: defaults. On success `*engine` is a reference that the
 /// caller owns; on failure it is NULL.
 ///
-/// Errors: `INLAID_ERROR_ARGUMENT` for a thread count beyond 1024 or kernels that this machine lacks;
-/// `INLAID_ERROR_INTERNAL` where the system gives no threads. Any thread.
+/// Errors: `INLAID_ERROR_ARGUMENT` for a thread count beyond 1024, kernels that this machine lacks, or a processor that this
+/// process may not use; `INLAID_ERROR_UNSUPPORTED` for `cores` on a system that cannot restrict threads;
+/// `INLAID_ERROR_INTERNAL` where it gives none. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn inlaid_engine_new(
     config: *const inlaid_engine_config,
@@ -189,7 +209,7 @@ pub unsafe extern "C" fn inlaid_engine_new(
         // SAFETY: the caller's promise, for each pointer.
         unsafe { set("engine", engine, null_mut()) }?;
         // SAFETY: as above.
-        let config = config_of(&unsafe { read(config) }?)?;
+        let config = unsafe { config_of(config) }?;
         let value = inlaid_engine { poisoned: AtomicBool::new(false), engine: Engine::new(config)? };
         // SAFETY: `set` found that it may be written.
         unsafe { give(engine, value) };

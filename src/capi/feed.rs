@@ -7,6 +7,7 @@ use super::sampler::{inlaid_sampler, sampler};
 use super::session::{inlaid_session, using};
 use super::versioned::{Versioned, write};
 use crate::session::{Session, Timings};
+use std::mem::offset_of;
 
 /// Time spent and tokens done since a session began. Set `struct_size`, then call `inlaid_session_timings`.
 #[repr(C)]
@@ -20,20 +21,31 @@ pub struct inlaid_timings {
     pub prefill_us: u64,
     /// Tokens of those.
     pub prefill_tokens: u64,
-    /// Time in runs of one token.
+    /// Time in runs of one token, or of one token and guesses. A pass that several sessions share counts whole for each.
     pub decode_us: u64,
-    /// Tokens of those.
+    /// Tokens of those; of guesses, the right ones.
     pub decode_tokens: u64,
     /// Time spent choosing tokens.
     pub sample_us: u64,
     /// Tokens chosen.
     pub sampled_tokens: u64,
+    /// Time spent guessing tokens.
+    pub draft_us: u64,
+    /// Tokens guessed.
+    pub drafted_tokens: u64,
+    /// Guesses that were right.
+    pub accepted_tokens: u64,
+    /// Tokens whose keys and values were there already, because another session of the model began with the same ones.
+    pub shared_tokens: u64,
 }
 
-// SAFETY: two words and six u64.
+/// Bytes of the struct before `draft_us` was added.
+const FIRST_SIZE: usize = offset_of!(inlaid_timings, draft_us);
+
+// SAFETY: two words and ten u64.
 unsafe impl Versioned for inlaid_timings {
     const NAME: &'static str = "timings";
-    const SIZES: &'static [usize] = &[size_of::<Self>()];
+    const SIZES: &'static [usize] = &[FIRST_SIZE, size_of::<Self>()];
 
     fn defaults() -> Self {
         timings_of(Timings::default())
@@ -50,6 +62,10 @@ fn timings_of(t: Timings) -> inlaid_timings {
         decode_tokens: t.decode_tokens,
         sample_us: micros(t.sample),
         sampled_tokens: t.sampled_tokens,
+        draft_us: micros(t.draft),
+        drafted_tokens: t.drafted_tokens,
+        accepted_tokens: t.accepted_tokens,
+        shared_tokens: t.shared_tokens,
     }
 }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::missing_safety_doc)] // the header states the rules of pointers once, for all calls
 
 mod args;
+mod batch;
 mod engine;
 mod error;
 mod feed;
@@ -27,6 +28,7 @@ mod speech;
 #[cfg_attr(not(feature = "chat-template"), path = "no_template.rs")]
 mod template;
 
+pub use batch::{INLAID_NO_TOKEN, inlaid_batch_step};
 pub use engine::*;
 pub use error::{inlaid_error, inlaid_error_init};
 pub use feed::*;

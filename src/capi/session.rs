@@ -7,10 +7,11 @@ use super::model::inlaid_model;
 use super::sampler::{inlaid_sampler, sampler};
 use super::versioned::{Versioned, init, read};
 use crate::error::{Error, Result};
-use crate::session::{Cancel, Overflow, Session, SessionConfig};
+use crate::session::{Cancel, Overflow, Session, SessionConfig, Speculation};
+use std::mem::offset_of;
 use std::ptr::{null, null_mut};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, TryLockError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 /// A token that finds the context full is refused with `INLAID_ERROR_CONTEXT_FULL`, and nothing changes.
 pub const INLAID_OVERFLOW_STOP: i32 = 0;
@@ -37,12 +38,24 @@ pub struct inlaid_session_config {
     pub reserved: u32,
     /// How tokens are chosen; NULL (default): greedily. Copied by the call.
     pub sampler: *const inlaid_sampler,
+    /// Most tokens guessed and run at once with the next one, from 1 to 16; 0 (default): none. Guesses are kept where they
+    /// are what is chosen anyway: tokens and logits have the bits of plain steps, with any sampler, in less time.
+    pub speculate: u32,
+    /// Must be 0.
+    pub reserved2: u32,
+    /// With `speculate`: the model that guesses, a smaller one with the same tokens. It gets a session of its own, charged
+    /// to the budget of its engine, and is kept alive. NULL (default): guesses are what followed when the last tokens stood
+    /// in the conversation before, for answers that repeat much of their prompt.
+    pub draft: *const inlaid_model,
 }
 
-// SAFETY: six words and a pointer, which on 64-bit machines starts at byte 24.
+/// Bytes of the struct before `speculate` was added.
+const FIRST_SIZE: usize = offset_of!(inlaid_session_config, speculate);
+
+// SAFETY: six words, a pointer (at byte 24), two words and a pointer.
 unsafe impl Versioned for inlaid_session_config {
     const NAME: &'static str = "session config";
-    const SIZES: &'static [usize] = &[size_of::<Self>()];
+    const SIZES: &'static [usize] = &[FIRST_SIZE, size_of::<Self>()];
 
     fn defaults() -> Self {
         inlaid_session_config {
@@ -53,6 +66,9 @@ unsafe impl Versioned for inlaid_session_config {
             chunk: 0,
             reserved: 0,
             sampler: null(),
+            speculate: 0,
+            reserved2: 0,
+            draft: null(),
         }
     }
 }
@@ -93,13 +109,20 @@ pub(super) unsafe fn using(
     err: *mut inlaid_error,
     call: impl FnOnce(&mut Session) -> Result<()>,
 ) -> i32 {
-    let call = |handle: &inlaid_session| match handle.session.try_lock() {
-        Ok(mut session) => call(&mut session),
-        Err(TryLockError::WouldBlock) => Err(Error::Busy),
-        Err(TryLockError::Poisoned(_)) => Err(Error::Poisoned),
-    };
+    let call = |handle: &inlaid_session| call(&mut *lock(handle)?);
     // SAFETY: the caller's promise.
     unsafe { with(session, err, call) }
+}
+
+/// The session behind a handle, unless another call uses it. It never waits.
+pub(super) fn lock(handle: &inlaid_session) -> Result<MutexGuard<'_, Session>> {
+    if handle.poisoned.load(Relaxed) {
+        return Err(Error::Poisoned);
+    }
+    handle.session.try_lock().map_err(|e| match e {
+        TryLockError::WouldBlock => Error::Busy,
+        TryLockError::Poisoned(_) => Error::Poisoned,
+    })
 }
 
 /// # Safety
@@ -107,8 +130,10 @@ pub(super) unsafe fn using(
 unsafe fn config_of(from: *const inlaid_session_config) -> Result<SessionConfig> {
     // SAFETY: the caller's promise.
     let c = unsafe { read(from) }?;
-    if c.reserved != 0 {
-        return Err(argument("reserved", format!("expected 0, found {}", c.reserved)));
+    for (name, value) in [("reserved", c.reserved), ("reserved2", c.reserved2)] {
+        if value != 0 {
+            return Err(argument(name, format!("expected 0, found {value}")));
+        }
     }
     let overflow = match c.overflow {
         INLAID_OVERFLOW_STOP => Overflow::Stop,
@@ -117,7 +142,16 @@ unsafe fn config_of(from: *const inlaid_session_config) -> Result<SessionConfig>
     };
     // SAFETY: the caller's promise.
     let sampler = unsafe { sampler(c.sampler) }?;
-    Ok(SessionConfig { context: c.context as usize, overflow, chunk: c.chunk as usize, sampler })
+    let tokens = c.speculate as usize;
+    let speculation = match (tokens, c.draft.is_null()) {
+        (0, true) => Speculation::None,
+        (0, false) => return Err(argument("speculate", "expected from 1 to 16 tokens with a draft model")),
+        (_, true) => Speculation::Lookup { tokens },
+        // SAFETY: the caller's promise.
+        (_, false) => Speculation::Draft { model: unsafe { hold(c.draft) }?.model.clone(), tokens },
+    };
+    let (context, chunk) = (c.context as usize, c.chunk as usize);
+    Ok(SessionConfig { context, overflow, chunk, sampler, speculation })
 }
 
 /// Fills a config with defaults. `struct_size` is `sizeof(inlaid_session_config)`. Any thread.

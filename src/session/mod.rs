@@ -1,29 +1,31 @@
 //! Floor 5: a conversation: the tokens it holds, where it stands in the cache, and the calls that move it. Knows no
 //! tensors and no text; text is in `generate`.
 
+pub mod batch;
 mod config;
+mod score;
+mod speculate;
 
-pub use config::{Cancel, Overflow, SessionConfig, Timings};
+pub use config::{Cancel, Overflow, SessionConfig, Speculation, Timings};
 
 use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::exec::Shape;
 use crate::model::{CHUNK, Model};
-use crate::runner::{Feed, Pick};
+use crate::runner::{Feed, Pick, Runner};
 use crate::sample::{Sampler, SamplerConfig};
 use crate::state::{Pool, Sequence};
+use kernels::attention::PAGE;
+use speculate::Ahead;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
-
-/// Most logits of one call, in words: scoring a long text runs in pieces of that size.
-const LOGITS: usize = 1 << 22;
 
 /// One conversation with a model.
 pub struct Session {
     model: Arc<Model>,
     seq: Sequence,
-    /// All tokens; those at and after `seq.len` have not run yet.
+    /// All tokens; those at and after `seq.len` have not run yet. (Where tokens were chosen ahead, `seq` may hold more.)
     tokens: Vec<u32>,
     /// Logits after the last token that ran.
     logits: Vec<f32>,
@@ -32,6 +34,9 @@ pub struct Session {
     config: SessionConfig,
     cancel: Arc<AtomicBool>,
     timings: Timings,
+    ahead: Ahead,
+    /// Rows in the pass of a batch that is being put together.
+    planned: usize,
     _charge: Charge,
 }
 
@@ -66,7 +71,8 @@ impl Session {
             return Err(Error::Argument { name: "keep", what });
         }
         let charge = model.engine().charge("a session's context", model.kv_bytes(config.context))?;
-        let sampler = Sampler::new(config.sampler.clone(), vocab)?;
+        let sampler = Sampler::with_ops(model.engine().ops(), config.sampler.clone(), vocab)?;
+        let ahead = Ahead::new(model, &config)?;
         let seq = open(&mut model.runner()?.pool, config.context)?;
         let mut session = Session {
             model: model.clone(),
@@ -78,12 +84,15 @@ impl Session {
             config,
             cancel: Arc::default(),
             timings: Timings::default(),
+            ahead,
+            planned: 0,
             _charge: charge,
         };
         let refused = |_| Error::Memory { what: "a session's tokens", bytes: session_words(most, vocab) * 4 };
         session.tokens.try_reserve_exact(session.config.context).map_err(refused)?;
         session.scratch.try_reserve_exact(vocab).map_err(refused)?;
         session.logits.try_reserve_exact(vocab).map_err(refused)?;
+        session.ahead.obey(&session.cancel);
         Ok(session)
     }
 
@@ -117,7 +126,10 @@ impl Session {
     /// # Errors
     /// `Argument` for settings that cannot be.
     pub fn set_sampler(&mut self, config: SamplerConfig) -> Result<()> {
-        self.sampler = Sampler::new(config.clone(), self.model.arch().vocab)?;
+        let (ops, vocab) = (self.model.engine().ops(), self.model.arch().vocab);
+        self.sampler = Sampler::with_ops(ops, config.clone(), vocab)?;
+        self.settle();
+        self.ahead.set_sampler(&config)?;
         self.config.sampler = config;
         Ok(())
     }
@@ -129,6 +141,7 @@ impl Session {
     /// without `ids` (what [`Overflow::DropOldest`] dropped for them stays dropped).
     pub fn prefill(&mut self, ids: &[u32]) -> Result<()> {
         self.model.arch().check_ids(ids)?;
+        self.settle();
         let before = self.tokens.len();
         self.push(ids)?;
         let ran = self.catch_up();
@@ -144,6 +157,7 @@ impl Session {
     /// `Argument` for an id beyond the vocabulary, `ContextFull`.
     pub fn accept(&mut self, id: u32) -> Result<()> {
         self.model.arch().check_ids(&[id])?;
+        self.settle();
         self.push(&[id])
     }
 
@@ -152,11 +166,21 @@ impl Session {
     /// # Errors
     /// `Argument` where nothing was fed yet or all logits are NaN or masked; otherwise as [`Session::prefill`].
     pub fn step(&mut self) -> Result<u32> {
-        self.catch_up()?;
+        if !self.speculate()? {
+            self.catch_up()?;
+        }
+        self.choose()
+    }
+
+    /// Chooses the next token from what has run, and adds it.
+    fn choose(&mut self) -> Result<u32> {
+        if let Some(id) = self.ahead.next() {
+            self.push(&[id])?;
+            return Ok(id);
+        }
         let start = Instant::now();
-        self.scratch.clear();
-        self.scratch.extend_from_slice(&self.logits);
-        let id = self.sampler.sample(&mut self.scratch, &self.tokens, self.tokens.len() as u64)?;
+        let (logits, held) = (&self.logits, self.tokens.len() as u64);
+        let id = self.sampler.choose(logits, &mut self.scratch, &self.tokens, held)?;
         self.timings.sample += start.elapsed();
         self.timings.sampled_tokens += 1;
         self.push(&[id])?;
@@ -181,58 +205,9 @@ impl Session {
         Ok(crate::sample::top_logprobs(&self.logits, n))
     }
 
-    /// Adds a prompt, runs it, and hands `each` the logits `[vocab]` after every token of it.
-    ///
-    /// # Errors
-    /// As [`Session::prefill`].
-    pub fn prefill_all(&mut self, ids: &[u32], mut each: impl FnMut(&[f32])) -> Result<()> {
-        self.whole(ids, &mut |session, ids| {
-            let vocab = session.model.arch().vocab;
-            let (runner, shape) = session.run(ids, Pick::All, &[])?;
-            runner.logits(shape).chunks_exact(vocab).for_each(&mut each);
-            Ok(())
-        })
-    }
-
-    /// Adds a prompt, runs it, and returns the log-probability of each token of it given those before, natural logs;
-    /// the first token of an empty session has none, so there is one number less then.
-    ///
-    /// # Errors
-    /// As [`Session::prefill`].
-    pub fn score(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        self.model.arch().check_ids(ids)?;
-        self.check_room(ids.len())?;
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        // The last token runs again, for the number of the first: from the kernel that gives all others.
-        let before = self.tokens.len();
-        let last = self.tokens.last().copied();
-        let all: Vec<u32> = last.into_iter().chain(ids.iter().copied()).collect();
-        self.rewind(before.saturating_sub(1));
-        let scores = self.score_all(&all);
-        if scores.is_err() {
-            self.tokens.extend(last); // it runs with the next call that needs logits
-        }
-        scores
-    }
-
-    /// The log-probability of each of `ids` but the first.
-    fn score_all(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        let (mut out, mut next) = (Vec::new(), ids.iter().skip(1));
-        self.whole(ids, &mut |session, ids| {
-            let mut targets: Vec<u32> = next.by_ref().take(ids.len()).copied().collect();
-            let wanted = targets.len();
-            targets.resize(ids.len(), 0);
-            let (runner, shape) = session.run(ids, Pick::All, &targets)?;
-            out.extend(runner.logprobs(shape).chunks_exact(2).take(wanted).map(|pair| pair[0]));
-            Ok(())
-        })?;
-        Ok(out)
-    }
-
     /// Forgets the tokens from `len` on.
     pub fn rewind(&mut self, len: usize) {
+        self.ahead.clear();
         self.tokens.truncate(len);
         let held = self.tokens.len();
         self.forget_from(held);
@@ -262,13 +237,10 @@ impl Session {
         let mut twin = Session::begin(&self.model, self.config.clone(), |pool, _| pool.fork(&self.seq))?;
         twin.tokens.extend_from_slice(&self.tokens);
         twin.logits.extend_from_slice(&self.logits);
+        if self.seq.len > self.tokens.len() {
+            twin.forget_from(self.tokens.len()); // what was chosen ahead is no part of the past
+        }
         Ok(twin)
-    }
-
-    /// Whether so many tokens fit without dropping any.
-    fn check_room(&self, wanted: usize) -> Result<()> {
-        let (used, limit) = (self.tokens.len(), self.config.context);
-        if wanted > limit - used { Err(Error::ContextFull { used, wanted, limit }) } else { Ok(()) }
     }
 
     /// Adds tokens that will run later, making room by the session's policy.
@@ -290,8 +262,11 @@ impl Session {
         Ok(())
     }
 
-    /// Runs the tokens that have not run yet.
-    fn catch_up(&mut self) -> Result<()> {
+    /// Tokens that must run before the next one can be chosen.
+    ///
+    /// # Errors
+    /// `Argument` where nothing was fed yet.
+    fn pending(&mut self) -> Result<usize> {
         if self.tokens.is_empty() {
             return Err(Error::Argument { name: "session", what: "no token was fed yet".to_owned() });
         }
@@ -299,68 +274,52 @@ impl Session {
             // After a rewind: the last token runs again, for its logits.
             self.forget_from(self.seq.len - 1);
         }
+        Ok(self.tokens.len() - self.seq.len)
+    }
+
+    /// Takes over what sessions of the model already hold of the tokens that have not run, but for the last one: its
+    /// logits are wanted. The bits are those that would be computed, and as each session's whole context is set aside,
+    /// the memory that is charged stays the same.
+    fn adopt(&mut self) -> Result<()> {
+        let (last, from) = (self.tokens.len().saturating_sub(1), self.seq.len);
+        if last / PAGE > from / PAGE {
+            self.model.runner()?.pool.adopt(&mut self.seq, &self.tokens[..last]);
+            self.timings.shared_tokens += self.seq.len.saturating_sub(from) as u64;
+        }
+        Ok(())
+    }
+
+    /// Runs the tokens that have not run yet.
+    fn catch_up(&mut self) -> Result<()> {
+        self.settle();
+        if self.pending()? > 1 {
+            self.adopt()?;
+        }
         while self.seq.len < self.tokens.len() {
             let left = &self.tokens[self.seq.len..];
             let n = left.len().min(self.config.chunk);
             let pick = if n == left.len() { Pick::Last } else { Pick::None };
-            // The tokens leave the session for the call that reads them and writes the session.
-            let tokens = std::mem::take(&mut self.tokens);
-            let at = self.seq.len;
-            let ran = self.run_into_logits(&tokens[at..at + n], pick);
-            self.tokens = tokens;
-            ran?;
+            self.logits.clear();
+            let (start, model) = (Instant::now(), self.model.clone());
+            let mut runner = model.runner()?;
+            let shape = self.run(&mut runner, n, pick, &[])?;
+            self.logits.extend_from_slice(runner.logits(shape));
+            self.timings.ran(n, start.elapsed());
         }
         Ok(())
     }
 
-    fn run_into_logits(&mut self, ids: &[u32], pick: Pick) -> Result<()> {
-        let mut logits = std::mem::take(&mut self.logits);
-        logits.clear();
-        let ran =
-            self.run(ids, pick, &[]).map(|(runner, shape)| logits.extend_from_slice(runner.logits(shape)));
-        self.logits = logits;
-        ran
-    }
-
-    /// Runs `ids` as the next positions.
-    fn run(&mut self, ids: &[u32], pick: Pick, targets: &[u32]) -> Result<(RunnerGuard<'_>, Shape)> {
-        let start = Instant::now();
-        let mut runner = self.model.runner()?;
-        let feed = Feed { seq: &mut self.seq, ids, pick, targets };
-        let ran = runner.run(self.model.parts(), &mut [feed], &self.cancel);
+    /// Runs the next `n` tokens.
+    fn run(&mut self, runner: &mut Runner, n: usize, pick: Pick, targets: &[u32]) -> Result<Shape> {
+        let from = self.seq.len;
+        let feed = Feed { seq: &mut self.seq, ids: &self.tokens[from..from + n], pick, targets };
+        let ran = runner.run(self.model.parts(), feed, &self.cancel);
         if matches!(ran, Err(Error::Cancelled)) {
             self.cancel.store(false, Relaxed);
         }
-        let (shape, t) = (ran?, &mut self.timings);
-        let (time, tokens) = if ids.len() == 1 {
-            (&mut t.decode, &mut t.decode_tokens)
-        } else {
-            (&mut t.prefill, &mut t.prefill_tokens)
-        };
-        *time += start.elapsed();
-        *tokens += ids.len() as u64;
-        Ok((runner, shape))
-    }
-
-    /// Feeds `ids` through `run` in pieces whose logits fit in memory; all or nothing.
-    fn whole(&mut self, ids: &[u32], run: &mut dyn FnMut(&mut Session, &[u32]) -> Result<()>) -> Result<()> {
-        self.model.arch().check_ids(ids)?;
-        self.check_room(ids.len())?;
-        if self.seq.len < self.tokens.len() {
-            self.catch_up()?;
-        }
-        let before = self.tokens.len();
-        let rows = (LOGITS / self.model.arch().vocab).clamp(1, self.config.chunk);
-        for ids in ids.chunks(rows) {
-            self.tokens.extend_from_slice(ids);
-            if let Err(e) = run(self, ids) {
-                self.rewind(before);
-                return Err(e);
-            }
-        }
-        // `logits` would need the last row; the next call that wants it runs the last token again.
-        self.logits.clear();
-        Ok(())
+        let shape = ran?;
+        runner.pool.publish(&mut self.seq, from, &self.tokens);
+        Ok(shape)
     }
 
     fn forget_from(&mut self, len: usize) {
@@ -370,8 +329,6 @@ impl Session {
         self.logits.clear();
     }
 }
-
-type RunnerGuard<'a> = std::sync::MutexGuard<'a, crate::runner::Runner>;
 
 fn session_words(context: usize, vocab: usize) -> u64 {
     context as u64 + 2 * vocab as u64

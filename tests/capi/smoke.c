@@ -134,6 +134,7 @@ int main(int argc, char **argv) {
     sessions(argv[2]);
     answers(argv[1], argv[2]);
     threads(argv[2]);
+    batches(argv[1], argv[2]);
     if (failures == 0) printf("smoke: every call answered as the header says\n");
     return failures != 0;
 }

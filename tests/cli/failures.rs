@@ -17,7 +17,7 @@ fn refuse(output: &Output, status: i32, words: &[&str]) {
 fn bad_usage_is_status_2() {
     let model = golden("llama-tied");
     let model = model.as_str();
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 24] = [
         (&[], "Usage"),
         (&["sing"], "sing"),
         (&["generate", "--threads", "0"], "--threads"),
@@ -30,6 +30,13 @@ fn bad_usage_is_status_2() {
         (&["generate", "--isa", "sse9"], "sse9"),
         (&["generate", "--kv", "q4"], "q4"),
         (&["generate", "--logit-bias", "3"], "token id"),
+        (&["generate", "--lookup", "17"], "--lookup"),
+        (&["generate", "--lookup", "4", "--draft", "demo"], "--draft"),
+        (&["generate", "--draft-tokens", "4"], "--draft"),
+        (&["generate", "--cores", "3-1"], "0,2-5"),
+        (&["generate", "--cores", "1,,2"], "0,2-5"),
+        (&["bench", "--sessions", "0"], "--sessions"),
+        (&["bench", "--depth", "100000"], "--depth"),
         (&["generate", model, "--ids", "1", "--context", "129"], "at most 128"),
         (&["generate", model, "--ids", "1", "--stop", "a"], "no tokenizer"),
         (&["logits"], "--ids"),
@@ -52,6 +59,8 @@ fn a_failure_is_status_1_and_one_line_that_names_what_is_wrong() {
     refuse(&output(&["info", empty]), 1, &["model.safetensors"]);
     refuse(&output(&["logits", model, "--ids", "1,101", "--json"]), 1, &["101"]);
     refuse(&output(&["generate", model, "--ids", "101"]), 1, &["101"]);
+    refuse(&output(&["generate", model, "--ids", "1", "--draft", "demo"]), 1, &["draft", "101"]);
+    refuse(&output(&["generate", "--cores", "4000"]), 1, &["cores", "4000"]);
     refuse(&output(&["generate", model, "--prompt", "x"]), 1, &["tokenizer"]);
     refuse(&output(&["tokenize", model, "x"]), 1, &["tokenizer"]);
     refuse(&output(&["chat", "demo"]), 1, &["chat template"]);

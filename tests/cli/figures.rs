@@ -158,9 +158,51 @@ fn bench_prints_speeds_memory_and_shares() {
     ] {
         assert!(printed[figure].as_f64().is_some_and(|x| x > 0.0), "{figure}: {printed}");
     }
+    assert_eq!((&printed["depth"], &printed["sessions"]), (&object!(0), &object!(1)));
     assert!(printed["isa"].as_str().is_some_and(|isa| !isa.is_empty()));
     if cfg!(target_os = "linux") {
         let [private, peak] = ["private_bytes", "peak_rss_bytes"].map(|key| printed[key].as_u64().unwrap());
         assert!(0 < private && private <= peak, "{printed}");
+    }
+}
+
+#[test]
+fn bench_measures_at_a_depth_and_with_several_sessions() {
+    let args =
+        ["bench", "--prompt-tokens", "8", "--gen-tokens", "3", "--repeat", "1", "--threads", "1", "--json"];
+    let printed = json(&[&args[..], &["--depth", "70", "--sessions", "3"]].concat());
+    assert_eq!((&printed["depth"], &printed["sessions"]), (&object!(70), &object!(3)));
+    for rate in ["prefill_tokens_per_s", "decode_tokens_per_s"] {
+        assert!(printed[rate]["median"].as_f64().is_some_and(|rate| rate > 0.0), "{printed}");
+    }
+    let shown = text(&output(&[
+        "bench",
+        "--prompt-tokens",
+        "8",
+        "--gen-tokens",
+        "2",
+        "--repeat",
+        "1",
+        "--sessions",
+        "2",
+    ]));
+    assert!(shown.lines().next().is_some_and(|line| line.ends_with("depth 0, 2 sessions")), "{shown}");
+}
+
+/// Guessing ahead gives the ids of plain steps, greedily and by chance.
+#[test]
+fn guesses_change_no_id() {
+    for temperature in ["0", "0.8"] {
+        let common =
+            ["--prompt", "The old king", "-n", "60", "--json", "--temperature", temperature, "--seed", "7"];
+        let run = |more: &[&str]| json(&[&["generate", "--ignore-eos"][..], &common[..], more].concat());
+        let plain = run(&[]);
+        assert_eq!((&plain["drafted_tokens"], &plain["accepted_tokens"]), (&object!(0), &object!(0)));
+        let drafted = run(&["--draft", "demo", "--draft-tokens", "3"]);
+        let (all, right) = (&drafted["drafted_tokens"], &drafted["accepted_tokens"]);
+        assert!(all.as_u64().is_some_and(|n| n > 20) && all == right, "a model guesses itself: {drafted}");
+        for printed in [&drafted, &run(&["--lookup", "8"])] {
+            assert_eq!((&printed["ids"], &printed["text"]), (&plain["ids"], &plain["text"]));
+        }
     }
 }

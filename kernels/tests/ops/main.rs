@@ -6,6 +6,7 @@ mod attention;
 mod embed;
 mod norm;
 mod rope;
+mod sample;
 mod softmax;
 
 use kernels::ops::Isa;

@@ -9,7 +9,7 @@ use inlaid::format::files::Files;
 use inlaid::model::{Model, ModelConfig};
 use inlaid::pack::Hold;
 use inlaid::sample::SamplerConfig;
-use inlaid::session::{Session, SessionConfig};
+use inlaid::session::{Session, SessionConfig, Speculation, Timings};
 use kernels::{DType, Isa};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,6 +77,10 @@ enum Weights {
     Q4,
 }
 
+/// Numbers of processors.
+#[derive(Clone)]
+struct Cores(Vec<usize>);
+
 /// How a model runs.
 #[derive(Args)]
 #[command(next_help_heading = "How it runs")]
@@ -84,6 +88,11 @@ pub struct Run {
     /// Threads that compute [default: as many as this process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Processors that the engine's own threads may run on, as 0,2-5 (Linux) [default: wherever the system puts them]
+    ///
+    /// The program's first thread computes too, and is not moved: see taskset.
+    #[arg(long, value_name = "LIST", value_parser = core_list)]
+    cores: Option<Cores>,
     /// Kernels to use; the results have the same bits [default: the best of this machine]
     #[arg(long, value_enum, hide_possible_values = false)]
     isa: Option<Instructions>,
@@ -115,8 +124,12 @@ impl Run {
             Instructions::Avx2 => Isa::Avx2,
             Instructions::Avx512 => Isa::Avx512,
         });
-        let mut config =
-            EngineConfig { threads: self.threads.map_or(0, usize::from), isa, ..EngineConfig::default() };
+        let mut config = EngineConfig {
+            threads: self.threads.map_or(0, usize::from),
+            cores: self.cores.clone().map_or_else(Vec::new, |Cores(cores)| cores),
+            isa,
+            ..EngineConfig::default()
+        };
         if self.verbose {
             config.log = Some(Box::new(|_, message| note(message)));
         }
@@ -172,6 +185,7 @@ impl Run {
         model: &Arc<Model>,
         wanted: usize,
         sampler: SamplerConfig,
+        speculation: Speculation,
     ) -> Result<Session, Failure> {
         let most = model.arch().max_positions;
         if let Some(context) = self.context.filter(|context| *context > most) {
@@ -180,8 +194,47 @@ impl Run {
             )));
         }
         let context = self.context.unwrap_or(wanted.clamp(1, most));
-        Ok(Session::new(model, SessionConfig { context, sampler, ..SessionConfig::default() })?)
+        let config = SessionConfig { context, sampler, speculation, ..SessionConfig::default() };
+        Ok(Session::new(model, config)?)
     }
+}
+
+/// How tokens are guessed ahead.
+#[derive(Args)]
+#[command(next_help_heading = "Guessing ahead (the text stays the same)")]
+pub struct Guessing {
+    /// Guess up to N tokens at once: what followed when the last tokens stood there before (1 to 16)
+    #[arg(long, value_name = "N", conflicts_with = "draft", value_parser = clap::value_parser!(u8).range(1..=16))]
+    lookup: Option<u8>,
+    /// Guess with a smaller model that has the same tokens
+    #[arg(long, value_name = "MODEL")]
+    draft: Option<PathBuf>,
+    /// With --draft: tokens guessed at once (1 to 16)
+    #[arg(long, value_name = "N", requires = "draft", default_value_t = 4,
+        value_parser = clap::value_parser!(u8).range(1..=16))]
+    draft_tokens: u8,
+}
+
+impl Guessing {
+    /// What the options say; a draft model is opened beside `model`.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn speculation(&self, run: &Run, model: &Model) -> Result<Speculation, Failure> {
+        if let Some(tokens) = self.lookup {
+            return Ok(Speculation::Lookup { tokens: usize::from(tokens) });
+        }
+        let Some(path) = &self.draft else { return Ok(Speculation::None) };
+        let model = run.open_on(model.engine(), &files(path)?, true)?;
+        Ok(Speculation::Draft { model, tokens: usize::from(self.draft_tokens) })
+    }
+}
+
+/// How many guesses were right, for people; nothing where none were made.
+pub fn guesses(before: Timings, now: Timings) -> String {
+    let (right, all) =
+        (now.accepted_tokens - before.accepted_tokens, now.drafted_tokens - before.drafted_tokens);
+    if all == 0 { String::new() } else { format!(", {right} of {all} guesses right") }
 }
 
 /// How tokens are chosen.
@@ -254,6 +307,18 @@ pub fn suggested(model: &Model) -> Option<SamplerConfig> {
 /// A line for the user.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| "expected a whole number of 1 or more".to_owned())
+}
+
+/// Numbers and ranges of them, separated by commas.
+fn core_list(text: &str) -> Result<Cores, String> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.parse::<u16>().ok()?, last.parse::<u16>().ok()?);
+        (first <= last).then(|| usize::from(first)..=usize::from(last))
+    };
+    let ranges: Option<Vec<_>> = text.split(',').map(range).collect();
+    let ranges = ranges.ok_or_else(|| "expected numbers of processors, as 0,2-5".to_owned())?;
+    Ok(Cores(ranges.into_iter().flatten().collect()))
 }
 
 fn number(text: &str, expected: &str, is: impl Fn(f32) -> bool) -> Result<f32, String> {

@@ -9,7 +9,8 @@ use inlaid::engine::Engine;
 use inlaid::format::files::Files;
 use inlaid::model::Model;
 use inlaid::sample::SamplerConfig;
-use inlaid::session::Session;
+use inlaid::session::batch::{self, Stepped};
+use inlaid::session::{Session, Speculation};
 use kernels::DType;
 use kernels::linear::Pack;
 use kernels::peak;
@@ -18,13 +19,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const AFTER: &str = "\
-Prefill runs --prompt-tokens at once in an empty session; decode runs --gen-tokens one by one after a first one.
+Prefill runs --prompt-tokens at once in an empty session; decode runs --gen-tokens one by one after a first one. With
+--depth, both find so many tokens in the cache; with --sessions, so many sessions decode together.
 The shares say how much of the machine's arithmetic prefill used and of its memory bandwidth decode used; both peaks are
 measured in the same run. Figures of a busy machine mean little.
 
 Examples:
   inlaid bench
-  inlaid bench ./model --threads 2 --repeat 5 --json";
+  inlaid bench ./model --threads 2 --repeat 5 --json
+  inlaid bench ./model --depth 4096 --sessions 8";
 
 /// How long each peak is measured.
 const PEAK_MS: u64 = 500;
@@ -33,7 +36,8 @@ const READ_BYTES: usize = 256 << 20;
 
 /// Measure speed and memory
 ///
-/// JSON: `load_ms`, `prefill_tokens_per_s`, `decode_tokens_per_s`, each with `min`, `median` and `max`; `peak_rss_bytes`,
+/// JSON: `load_ms`, `prefill_tokens_per_s`, `decode_tokens_per_s` (of all sessions together), each with `min`, `median` and
+/// `max`; `depth` and `sessions` as asked for; `peak_rss_bytes`,
 /// `private_bytes` (resident and not mapped from a file; before any tokenizer), `isa`, `read_bandwidth_bytes_per_s`,
 /// `peak_flops_per_s` and the shares of them that were reached. What the system does not tell is null.
 #[derive(Args)]
@@ -47,6 +51,12 @@ pub struct Bench {
     /// Tokens of a decode [default: 128, or what the model takes]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     gen_tokens: Option<usize>,
+    /// Tokens that the cache holds before what is measured
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    depth: usize,
+    /// Sessions that decode together, each --gen-tokens
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    sessions: usize,
     /// Measurements of each
     #[arg(long, value_name = "R", default_value_t = 3, value_parser = at_least_one)]
     repeat: usize,
@@ -88,6 +98,8 @@ struct Figures {
     decode_tokens_per_s: Spread,
     prompt_tokens: usize,
     gen_tokens: usize,
+    depth: usize,
+    sessions: usize,
     peak_rss_bytes: Option<u64>,
     private_bytes: Option<u64>,
     isa: &'static str,
@@ -108,36 +120,40 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
     let model = args.run.open_on(&engine, &files, false)?;
     let (prompt, gen_tokens) = sizes(args, &model)?;
     let load_ms = Spread::of(loads(args, &engine, &files, false)?);
-    let mut session = args.run.session(&model, prompt.max(gen_tokens + 1), SamplerConfig::default())?;
-    let vocab = model.arch().vocab;
-    let ids: Vec<u32> = (0..prompt).map(|i| (i.wrapping_mul(7919) % vocab) as u32).collect();
+    let mut sessions = sessions(args, &model, prompt.max(gen_tokens + 2))?;
+    let ids = ids(&model, 0, args.depth + prompt);
     let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
     let (mut bar, total) = (Bar::new("measuring", Unit::Plain), 2 * args.repeat as u64 + 1);
     // One round more, for caches and clocks to settle.
     for round in 0..=args.repeat {
-        let times = [prefill(&mut session, &ids)?, decode(&mut session, gen_tokens)?];
+        let times =
+            [prefill(&mut sessions, &ids, args.depth)?, decode(&mut sessions, args.depth, gen_tokens)?];
         bar.at(2 * round as u64, total);
         if round > 0 {
             prefills.extend(rate(prompt as u64, times[0]));
-            decodes.extend(rate(gen_tokens as u64, times[1]));
+            decodes.extend(rate((gen_tokens * args.sessions) as u64, times[1]));
         }
     }
     let memory = machine::memory();
-    drop((bar, session));
+    drop((bar, sessions));
     let load_with_tokenizer_ms = Spread::of(loads(args, &engine, &files, true)?);
     let work = Work::of(&model);
     let peak_flops_per_s = peak::peak_flops(engine.team(), work.pack, PEAK_MS);
     let read_bandwidth_bytes_per_s = peak::read_bandwidth(engine.team(), READ_BYTES, PEAK_MS);
     let (prefill, decode) = (Spread::of(prefills), Spread::of(decodes));
     let figures = Figures {
-        decode_share_of_bandwidth: work.decode_bytes(gen_tokens) * decode.median / read_bandwidth_bytes_per_s,
-        prefill_share_of_peak: work.prefill_flops(prompt) / prompt as f64 * prefill.median / peak_flops_per_s,
+        decode_share_of_bandwidth: work.decode_bytes(args, gen_tokens) * decode.median
+            / read_bandwidth_bytes_per_s,
+        prefill_share_of_peak: work.prefill_flops(prompt, args.depth) / prompt as f64 * prefill.median
+            / peak_flops_per_s,
         load_ms,
         load_with_tokenizer_ms,
         prefill_tokens_per_s: prefill,
         decode_tokens_per_s: decode,
         prompt_tokens: prompt,
         gen_tokens,
+        depth: args.depth,
+        sessions: args.sessions,
         peak_rss_bytes: memory.peak,
         private_bytes: memory.private,
         isa: engine.isa(),
@@ -151,6 +167,11 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
 /// Tokens of a prefill and of a decode.
 fn sizes(args: &Bench, model: &Model) -> Result<(usize, usize), Failure> {
     let most = args.run.context.unwrap_or(usize::MAX).min(model.arch().max_positions);
+    if args.depth > most.saturating_sub(3) {
+        let (most, found) = (most.saturating_sub(3), args.depth);
+        return Err(Failure::Usage(format!("--depth: expected at most {most} here, found {found}")));
+    }
+    let most = most - args.depth;
     let fits = |name, asked: Option<usize>, usual: usize, most: usize| match asked {
         Some(n) if n > most => {
             Err(Failure::Usage(format!("{name}: expected at most {most} here, found {n}")))
@@ -158,7 +179,7 @@ fn sizes(args: &Bench, model: &Model) -> Result<(usize, usize), Failure> {
         asked => Ok(asked.unwrap_or(usual.min(most))),
     };
     let prompt = fits("--prompt-tokens", args.prompt_tokens, 512, most)?;
-    Ok((prompt, fits("--gen-tokens", args.gen_tokens, 128, most.saturating_sub(1))?))
+    Ok((prompt, fits("--gen-tokens", args.gen_tokens, 128, most.saturating_sub(2))?))
 }
 
 /// Milliseconds of opening the model, several times.
@@ -173,20 +194,49 @@ fn loads(args: &Bench, engine: &Arc<Engine>, files: &Files, tokenizer: bool) -> 
     (0..args.repeat).map(one).collect()
 }
 
-fn prefill(session: &mut Session, ids: &[u32]) -> Result<Duration, Failure> {
-    session.rewind(0);
+/// Tokens of session number `of`: each begins with another one, so that none finds its keys and values in another's cache.
+fn ids(model: &Model, of: usize, n: usize) -> Vec<u32> {
+    let vocab = model.arch().vocab;
+    (0..n).map(|i| (i.wrapping_mul(7919).wrapping_add(of) % vocab) as u32).collect()
+}
+
+/// Sessions that hold the tokens of the depth, with room for `more`.
+fn sessions(args: &Bench, model: &Arc<Model>, more: usize) -> Result<Vec<Session>, Failure> {
+    let one = |of: usize| {
+        let wanted = args.depth + more;
+        let mut session = args.run.session(model, wanted, SamplerConfig::default(), Speculation::None)?;
+        if args.depth > 0 {
+            session.prefill(&ids(model, of, args.depth))?;
+        }
+        Ok(session)
+    };
+    (0..args.sessions).map(one).collect()
+}
+
+fn prefill(sessions: &mut [Session], ids: &[u32], depth: usize) -> Result<Duration, Failure> {
+    let Some(session) = sessions.first_mut() else { return Ok(Duration::ZERO) };
+    session.rewind(depth);
     let start = Instant::now();
-    session.prefill(ids)?;
+    session.prefill(&ids[depth..])?;
     Ok(start.elapsed())
 }
 
-fn decode(session: &mut Session, n: usize) -> Result<Duration, Failure> {
-    session.rewind(0);
-    session.prefill(&[0])?;
+fn decode(sessions: &mut [Session], depth: usize, n: usize) -> Result<Duration, Failure> {
+    let mut out: Vec<Stepped> = sessions.iter().map(|_| Ok(None)).collect();
+    let mut seats: Vec<&mut Session> = sessions.iter_mut().collect();
+    for (of, session) in seats.iter_mut().enumerate() {
+        session.rewind(depth);
+        let vocab = session.model().arch().vocab;
+        session.prefill(&[(of % vocab) as u32])?;
+    }
+    let mut step = || -> Result<(), Failure> {
+        batch::step(&mut seats, 0, &mut out)?;
+        out.iter_mut().try_for_each(|out| Ok(std::mem::replace(out, Ok(None)).map(|_| ())?))
+    };
+    step()?; // chooses after the first token, which has run
     let start = Instant::now();
     for _ in 0..n {
-        session.step()?;
-        session.logits()?;
+        step()?;
     }
     Ok(start.elapsed())
 }
@@ -232,15 +282,15 @@ impl Work {
         Work { block, head, bytes, pair, kv: model.memory_plan().kv_bytes_per_token as f64, pack }
     }
 
-    /// Operations of `n` tokens in an empty session: a multiplication and an addition each; the head runs once.
-    fn prefill_flops(&self, n: usize) -> f64 {
-        let n = n as f64;
-        2.0 * (self.block * n + self.head + self.pair * n * (n + 1.0) / 2.0)
+    /// Operations of `n` tokens after `depth`: a multiplication and an addition each; the head runs once.
+    fn prefill_flops(&self, n: usize, depth: usize) -> f64 {
+        let (n, depth) = (n as f64, depth as f64);
+        2.0 * (self.block * n + self.head + self.pair * n * (depth + (n + 1.0) / 2.0))
     }
 
-    /// Bytes that one token reads, on average over the first `n`.
-    fn decode_bytes(&self, n: usize) -> f64 {
-        self.bytes + self.kv * (n as f64 + 3.0) / 2.0
+    /// Bytes read for one token, on average over the first `n`: sessions share the reading of weights.
+    fn decode_bytes(&self, args: &Bench, n: usize) -> f64 {
+        self.bytes / args.sessions as f64 + self.kv * (args.depth as f64 + (n as f64 + 3.0) / 2.0)
     }
 }
 
@@ -249,7 +299,10 @@ fn table(f: &Figures) -> String {
         |name: &str, s: &Spread| format!("{name:<24} {:>9.1}  ({:.1} to {:.1})\n", s.median, s.min, s.max);
     let bytes = |n: Option<u64>| n.map_or("unknown".to_owned(), |n| indicatif::HumanBytes(n).to_string());
     [
-        format!("{} kernels, {} threads, prompt {}, generated {}\n", f.isa, f.threads, f.prompt_tokens, f.gen_tokens),
+        format!(
+            "{} kernels, {} threads, prompt {}, generated {}, depth {}, {} sessions\n",
+            f.isa, f.threads, f.prompt_tokens, f.gen_tokens, f.depth, f.sessions
+        ),
         line("prefill, tokens/s", &f.prefill_tokens_per_s),
         line("decode, tokens/s", &f.decode_tokens_per_s),
         line("load, ms", &f.load_ms),

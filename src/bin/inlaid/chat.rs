@@ -1,6 +1,6 @@
 //! Floor 6: `inlaid chat`. Knows a conversation as messages, and how a terminal talks.
 
-use crate::args::{Run, Sampling, suggested};
+use crate::args::{Guessing, Run, Sampling, guesses, suggested};
 use crate::generate::{finish, rate};
 use crate::interrupt::{self, Cancels};
 use crate::output::{Failure, note, print};
@@ -44,6 +44,8 @@ pub struct Chat {
     max_tokens: usize,
     #[command(flatten)]
     sampling: Sampling,
+    #[command(flatten)]
+    guessing: Guessing,
     #[command(flatten)]
     run: Run,
 }
@@ -99,7 +101,8 @@ struct Talk<'a> {
 impl<'a> Talk<'a> {
     fn new(args: &'a Chat, model: &std::sync::Arc<Model>) -> Result<Talk<'a>, Failure> {
         let sampler = args.sampling.over(settings(model));
-        let session = args.run.session(model, 4096, sampler)?;
+        let speculation = args.guessing.speculation(&args.run, model)?;
+        let session = args.run.session(model, 4096, sampler, speculation)?;
         let messages: Vec<Value> = args.system.iter().map(|text| message("system", text)).collect();
         let before = messages.len();
         Ok(Talk { args, session, messages, before })
@@ -194,11 +197,12 @@ fn summary(answer: &Generated, before: Timings, now: Timings) -> String {
     let (prompt, decoded) =
         (now.prefill_tokens - before.prefill_tokens, now.decode_tokens - before.decode_tokens);
     format!(
-        "{}: read {prompt} tokens at {}, wrote {} at {}",
+        "{}: read {prompt} tokens at {}, wrote {} at {}{}",
         finish(answer.finish),
         shown(rate(prompt, now.prefill.saturating_sub(before.prefill))),
         answer.ids.len(),
-        shown(rate(decoded, now.decode.saturating_sub(before.decode))),
+        shown(rate(decoded, (now.decode + now.draft).saturating_sub(before.decode + before.draft))),
+        guesses(before, now),
     )
 }
 

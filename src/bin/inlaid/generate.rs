@@ -1,6 +1,6 @@
 //! Floor 6: `inlaid generate`. Knows sessions, text and how long things took.
 
-use crate::args::{ModelArg, Run, Sampling, suggested};
+use crate::args::{Guessing, ModelArg, Run, Sampling, guesses, suggested};
 use crate::interrupt::{self, Cancels};
 use crate::output::{Failure, json, note, print, text_or_stdin};
 use clap::Args;
@@ -9,7 +9,7 @@ use inlaid::chat::{RenderOptions, message};
 use inlaid::generate::{Finish, GenerateConfig, Generated, generate};
 use inlaid::model::Model;
 use inlaid::sample::top_logprobs;
-use inlaid::session::Session;
+use inlaid::session::{Session, Timings};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
@@ -20,6 +20,7 @@ Examples:
   inlaid generate --prompt \"It was a bright morning, and\"
   inlaid generate model.gguf --chat --prompt \"Name three rivers.\" --temperature 0.7 --seed 1
   inlaid generate ./model --ids 504,3575,282 --max-tokens 16 --json
+  inlaid generate ./model --draft ./small-model --prompt \"Once\" --max-tokens 100
   inlaid generate --prompt - --stop \"The end\" < story.txt
 
 Ctrl-C ends the text; what was written stays, and the exit status is 0.";
@@ -28,7 +29,8 @@ Ctrl-C ends the text; what was written stays, and the exit status is 0.";
 ///
 /// Prints the new text as it is made (on a terminal after the prompt), and statistics on standard error. Without a prompt
 /// the model begins a text. JSON: `prompt_ids`, `ids` of the new tokens (a closing end token included), `text`, `finish`,
-/// `prefill_tokens_per_s`, `decode_tokens_per_s`, and `logprobs` where asked for.
+/// `prefill_tokens_per_s`, `decode_tokens_per_s`, `drafted_tokens` (guessed ahead) and `accepted_tokens` (guessed right), and
+/// `logprobs` where asked for.
 #[derive(Args)]
 #[command(after_help = AFTER)]
 pub struct Generate {
@@ -65,6 +67,8 @@ pub struct Generate {
     #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
+    guessing: Guessing,
+    #[command(flatten)]
     run: Run,
 }
 
@@ -77,8 +81,9 @@ pub fn run(args: &Generate) -> Result<(), Failure> {
     let model = args.run.open(&args.model.model)?;
     let prompt = prompt(args, &model)?;
     let wanted = prompt.len().saturating_add(args.max_tokens);
-    let mut session =
-        args.run.session(&model, wanted, args.sampling.over(suggested(&model).unwrap_or_default()))?;
+    let sampler = args.sampling.over(suggested(&model).unwrap_or_default());
+    let speculation = args.guessing.speculation(&args.run, &model)?;
+    let mut session = args.run.session(&model, wanted, sampler, speculation)?;
     let _cancels = Cancels::new(session.cancel());
     if !args.json && io::stdout().is_terminal() {
         print(args.prompt.as_deref().filter(|text| *text != "-" && !args.chat).unwrap_or_default())?;
@@ -98,6 +103,8 @@ pub fn run(args: &Generate) -> Result<(), Failure> {
             "finish": finish(answer.finish),
             "prefill_tokens_per_s": rates[0],
             "decode_tokens_per_s": rates[1],
+            "drafted_tokens": times.drafted_tokens,
+            "accepted_tokens": times.accepted_tokens,
         });
         if let (Some(n), Some(object)) = (args.logprobs, object.as_object_mut()) {
             object.insert("logprobs".into(), logprobs(&model, &mut session, prompt.len(), n)?);
@@ -109,12 +116,13 @@ pub fn run(args: &Generate) -> Result<(), Failure> {
     }
     let shown = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{rate:.1}"));
     note(&format!(
-        "{} + {} tokens, {}; prefill {} tokens/s, decode {} tokens/s, load {} ms",
+        "{} + {} tokens, {}; prefill {} tokens/s, decode {} tokens/s{}, load {} ms",
         prompt.len(),
         answer.ids.len(),
         finish(answer.finish),
         shown(rates[0]),
         shown(rates[1]),
+        guesses(Timings::default(), times),
         (model.load_times().weights + model.load_times().tokenizer).as_millis(),
     ));
     Ok(())

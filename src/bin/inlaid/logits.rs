@@ -4,7 +4,7 @@ use crate::args::{ModelArg, Run};
 use crate::output::Failure;
 use clap::Args;
 use inlaid::sample::{SamplerConfig, top_logprobs};
-use inlaid::session::Session;
+use inlaid::session::{Session, Speculation};
 use std::io::{self, BufWriter, Write};
 
 const AFTER: &str = "\
@@ -38,7 +38,8 @@ pub struct Logits {
 pub fn run(args: &Logits) -> Result<(), Failure> {
     let engine = args.run.engine()?;
     let model = args.run.open_on(&engine, &crate::args::files(&args.model.model)?, !args.json)?;
-    let mut session = args.run.session(&model, args.ids.len(), SamplerConfig::default())?;
+    let mut session =
+        args.run.session(&model, args.ids.len(), SamplerConfig::default(), Speculation::None)?;
     let vocab = model.arch().vocab;
     let mut out = BufWriter::new(io::stdout().lock());
     if !args.json {
