@@ -201,6 +201,9 @@
 // The upper half of a binary32.
 #define INLAID_TYPE_BF16 3
 
+// 8 bits and a scale: for cached keys and values one f32 scale for each position of a head.
+#define INLAID_TYPE_Q8 4
+
 // `inlaid_tokenize`: add the tokens that the model wants around a text (its BOS, say); never a second BOS.
 #define INLAID_ADD_SPECIAL 1
 
