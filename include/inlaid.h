@@ -201,6 +201,9 @@
 // The upper half of a binary32.
 #define INLAID_TYPE_BF16 3
 
+// 8 bits and a scale: for cached keys and values one f32 scale for each position of a head.
+#define INLAID_TYPE_Q8 4
+
 // The library chooses: dense weights as `INLAID_WEIGHTS_MAPPED`, quantised ones as `INLAID_WEIGHTS_PACKED` where the
 // budget has room.
 #define INLAID_WEIGHTS_AUTO 0

@@ -5,6 +5,7 @@ use crate::verb::{Buf, Verb};
 use crate::weights::{LinearW, NormW, P};
 use kernels::Ops;
 use kernels::act::Act;
+use kernels::attention::{AttendShape, Cache, part_words, parts, splits};
 use kernels::linear::Pack;
 
 /// All that a program depends on, besides the model: two calls of one shape share a program.
@@ -104,7 +105,18 @@ impl<'m> Exec<'m> {
     pub fn attend(&mut self, layer: u32, q: Buf, k: Buf, v: Buf) -> Buf {
         let out = self.like(q);
         self.verbs.push(Verb::Append { layer, k, v });
-        self.verbs.push(Verb::Attend { layer, out, q });
+        let (a, rows) = (self.arch, self.bufs[q.0 as usize].0);
+        // What the cache rounds to does not matter here.
+        let shape =
+            AttendShape { heads: a.n_heads, kv_heads: a.n_kv_heads, dim: a.head_dim, cache: Cache::F32 };
+        if !splits(&shape, rows) {
+            self.verbs.push(Verb::Attend { layer, out, q, split: false });
+            return out;
+        }
+        // Few rows: workers share the keys as well, and fold what they found afterwards.
+        let parts = self.buf(parts(a.max_positions) * rows, a.n_heads * part_words(a.head_dim));
+        self.verbs.push(Verb::Attend { layer, out: parts, q, split: true });
+        self.verbs.push(Verb::Merge { out, parts });
         out
     }
 

@@ -4,7 +4,7 @@ use crate::arch::Arch;
 use crate::error::{Error, Result};
 use crate::verb::Buf;
 use crate::weights::{P, Weights};
-use kernels::attention::{self, AttendShape};
+use kernels::attention::{self, AttendShape, Cache};
 use kernels::{Access, Cut, DType, Ops, Span, Task};
 use std::ops::Range;
 
@@ -39,7 +39,7 @@ impl Layout {
         a: &Arch,
         m: &Weights,
         ops: &'static Ops,
-        cache: DType,
+        cache: Cache,
         bufs: &[(usize, usize)],
     ) -> Result<Layout> {
         let (mut end, mut spans) = (0usize, Vec::with_capacity(bufs.len()));
@@ -112,9 +112,13 @@ impl Layout {
         self.ops.linear_scratch(k, dtype)
     }
 
-    /// How attention is shared: few rows by heads, many in blocks of rows and key/value heads.
-    pub fn attend_cut(&self, out: Buf) -> Cut {
-        let (rows, cols) = attention::block(&self.shape, self.buf(out).rows);
-        Cut::Blocks { rows, cols }
+    /// How attention of the queries is shared: many rows in blocks of rows and heads, few along the keys too.
+    pub fn attend_cut(&self, q: Buf, split: bool) -> Cut {
+        attention::cut(&self.shape, self.buf(q).rows, split)
+    }
+
+    /// How the folding of parts is shared.
+    pub fn merge_cut(&self) -> Cut {
+        attention::merge_cut(&self.shape)
     }
 }

@@ -13,8 +13,7 @@ use crate::pack::{self, Hold, Importance};
 use crate::runner::{Parts, Runner};
 use crate::state::pages_for;
 use crate::weights::Weights;
-use kernels::DType;
-use kernels::attention::PAGE;
+use kernels::attention::{Cache, PAGE};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -30,8 +29,8 @@ pub const CHUNK: usize = 512;
 /// How a model is opened.
 #[derive(Default)]
 pub struct ModelConfig<'a> {
-    /// Type of cached keys and values: F32, F16 or BF16. `None`: F32.
-    pub cache: Option<DType>,
+    /// Type of cached keys and values. `None`: F32, the most exact one.
+    pub cache: Option<Cache>,
     /// Read the weights into private memory instead of mapping the file: for files that may be truncated or replaced
     /// while they are in use, which a mapping cannot survive.
     pub copy: bool,
@@ -74,7 +73,7 @@ pub struct Model {
     tensors: Tensors,
     weights: Weights,
     inv_freq: Vec<f32>,
-    cache: DType,
+    cache: Cache,
     generation: GenerationConfig,
     plan: MemoryPlan,
     times: LoadTimes,
@@ -171,7 +170,7 @@ impl Model {
     }
 
     /// Type of cached keys and values.
-    pub fn cache(&self) -> DType {
+    pub fn cache(&self) -> Cache {
         self.cache
     }
 
@@ -249,25 +248,21 @@ struct Bound {
     tensors: Tensors,
     weights: Weights,
     inv_freq: Vec<f32>,
-    cache: DType,
+    cache: Cache,
 }
 
 impl Bound {
     fn new(
         files: &Files,
         load: Load,
-        cache: Option<DType>,
+        cache: Option<Cache>,
         progress: &mut Option<Progress>,
     ) -> Result<Bound> {
         let config: Config = files.config()?;
         let arch = Arch::read(&config)?;
         let tensors = files.tensors(load, progress)?;
         let weights = Weights::bind(&arch, &tensors)?;
-        let cache = cache.unwrap_or(DType::F32);
-        if !matches!(cache, DType::F32 | DType::F16 | DType::BF16) {
-            let what = format!("expected f32, f16 or bf16, found {}", cache.name());
-            return Err(Error::Argument { name: "cache", what });
-        }
+        let cache = cache.unwrap_or(Cache::F32);
         let inv_freq = match &arch.position {
             Position::Rope(rope) => rope.inv_freq(),
             Position::Learned => Vec::new(),

@@ -8,7 +8,8 @@ use crate::layout::Layout;
 use crate::run::{self, Ctx};
 use crate::verb::{Buf, Verb};
 use crate::weights::Weights;
-use kernels::{DType, Failed, Mems, Ops, Plan, Span, Task, Team};
+use kernels::attention::Cache;
+use kernels::{Failed, Mems, Ops, Plan, Span, Task, Team};
 use std::sync::atomic::AtomicBool;
 
 /// A straight-line list of verbs for one shape.
@@ -27,7 +28,7 @@ impl Program {
     ///
     /// # Errors
     /// `Memory` where sizes overflow; `Internal` where the plan refuses the program (a bug).
-    pub fn new(a: &Arch, m: &Weights, ops: &'static Ops, cache: DType, shape: Shape) -> Result<Program> {
+    pub fn new(a: &Arch, m: &Weights, ops: &'static Ops, cache: Cache, shape: Shape) -> Result<Program> {
         let mut e = Exec::new(a, ops, shape);
         let logits = block::model(&mut e, a, m);
         let logprob = shape.score.then(|| e.logprob(logits));

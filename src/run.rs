@@ -5,8 +5,8 @@ use crate::layout::Layout;
 use crate::state::Tables;
 use crate::verb::{Buf, Verb};
 use crate::weights::{P, Weights};
-use kernels::attention::{AttendArgs, AttendShape};
-use kernels::{DType, Matrix, Ops, Part};
+use kernels::attention::{AttendArgs, AttendShape, Cache};
+use kernels::{Matrix, Ops, Part};
 
 /// What a run reads besides buffers and state.
 #[derive(Clone, Copy)]
@@ -18,7 +18,7 @@ pub struct Ctx<'a> {
     /// The kernels of this machine.
     pub ops: &'static Ops,
     /// Type of cached keys and values.
-    pub cache: DType,
+    pub cache: Cache,
     /// What changes from call to call.
     pub tables: &'a Tables,
 }
@@ -93,9 +93,13 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
             let (k, v) = (p.read(l.buf(k)), p.read(l.buf(v)));
             (ops.append)(&mut p.state_mut(layer as usize), k, v, &c.attend_args());
         }
-        Verb::Attend { layer, out, q } => {
+        Verb::Attend { layer, out, q, split } => {
             let (q, state, scratch) = (p.read(l.buf(q)), p.state(layer as usize), p.scratch());
-            (ops.attend)(&mut p.write(l.buf(out)), q, &state, &c.attend_args(), scratch);
+            (ops.attend)(&mut p.write(l.buf(out)), q, &state, &c.attend_args(), split, scratch);
+        }
+        Verb::Merge { out, parts } => {
+            let parts = p.read(l.buf(parts));
+            (ops.merge)(&mut p.write(l.buf(out)), parts, &c.attend_args());
         }
         Verb::Act { out, x, up, act } => {
             let (n, x, up) = (cols(out), p.read(l.buf(x)), up.map(|b| p.read(l.buf(b))));

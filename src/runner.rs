@@ -8,7 +8,8 @@ use crate::program::Program;
 use crate::run::Ctx;
 use crate::state::{Pool, Sequence, Tables};
 use crate::weights::Weights;
-use kernels::{DType, Mems, Words};
+use kernels::attention::Cache;
+use kernels::{Mems, Words};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -53,7 +54,7 @@ pub struct Parts<'a> {
 pub struct Runner {
     /// Keys and values of all sequences.
     pub pool: Pool,
-    cache: DType,
+    cache: Cache,
     bufs: Words,
     scratch: Words,
     charge: Option<Charge>,
@@ -63,7 +64,7 @@ pub struct Runner {
 
 impl Runner {
     /// Nothing is allocated yet; keys and values will be kept as `cache`.
-    pub fn new(a: &Arch, cache: DType) -> Runner {
+    pub fn new(a: &Arch, cache: Cache) -> Runner {
         Runner {
             pool: Pool::new(a.n_layers, a.n_kv_heads, a.head_dim, cache),
             cache,

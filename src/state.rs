@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::prefix::{Prefixes, ROOT};
-use kernels::attention::{PAGE, Row};
-use kernels::{DType, Pages};
+use kernels::Pages;
+use kernels::attention::{Cache, PAGE, Row};
 
 /// Pages of one model, counted. Every open [`Sequence`] has as many pages as its context takes set aside, so that
 /// nothing has to be allocated (or can be refused) in the middle of a conversation; untouched pages cost no memory.
@@ -31,7 +31,7 @@ pub fn pages_for(tokens: usize) -> usize {
 
 impl Pool {
     /// No pages yet; of `layers` layers and `kv_heads` heads of `head_dim` each, kept as `cache`.
-    pub fn new(layers: usize, kv_heads: usize, head_dim: usize, cache: DType) -> Pool {
+    pub fn new(layers: usize, kv_heads: usize, head_dim: usize, cache: Cache) -> Pool {
         let words = kv_heads * kernels::attention::head_words(head_dim, cache);
         Pool {
             pages: Pages::new(layers, words),
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     fn pool() -> Pool {
-        Pool::new(2, 1, 4, DType::F32)
+        Pool::new(2, 1, 4, Cache::F32)
     }
 
     #[test]
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn an_absurd_context_is_refused_and_nothing_is_kept() {
-        let mut pool = Pool::new(1 << 12, 1 << 12, 256, DType::F32);
+        let mut pool = Pool::new(1 << 12, 1 << 12, 256, Cache::F32);
         assert!(matches!(pool.open(1 << 40), Err(Error::Memory { .. })));
         assert_eq!(pool.pages_len(), 0);
     }

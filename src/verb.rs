@@ -25,8 +25,10 @@ pub enum Verb {
     Rope { out: Buf, x: Buf },
     /// Keys and values into the pages of their sequences.
     Append { layer: u32, k: Buf, v: Buf },
-    /// Attention of the queries over the pages of their sequences.
-    Attend { layer: u32, out: Buf, q: Buf },
+    /// Attention of the queries over the pages of their sequences; with `split`, its parts.
+    Attend { layer: u32, out: Buf, q: Buf, split: bool },
+    /// Attention of its parts.
+    Merge { out: Buf, parts: Buf },
     /// `act(x) * up`, or `act(x)`.
     Act { out: Buf, x: Buf, up: Option<Buf>, act: Act },
     /// The rows that the tables pick.
@@ -56,12 +58,13 @@ impl Verb {
             Verb::Append { layer, k, v } => {
                 vec![read(k), read(v), Access::WriteState(layer as usize, l.head_words)]
             }
-            Verb::Attend { layer, out, q } => vec![
+            Verb::Attend { layer, out, q, split } => vec![
                 read(q),
                 Access::ReadState(layer as usize),
-                Access::Write(l.buf(out), l.attend_cut(out)),
+                Access::Write(l.buf(out), l.attend_cut(q, split)),
                 Access::Scratch(l.attend_scratch),
             ],
+            Verb::Merge { out, parts } => vec![read(parts), Access::Write(l.buf(out), l.merge_cut())],
             Verb::Act { out, x, up, .. } => {
                 let mut task = vec![read(x), cols(out)];
                 task.extend(up.map(read));

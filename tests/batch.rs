@@ -5,6 +5,7 @@ mod common;
 use common::{Random, bits, configs, engine, greedy, open, write_model};
 use inlaid::error::Error;
 use inlaid::kernels::DType;
+use inlaid::kernels::attention::Cache;
 use inlaid::model::Model;
 use inlaid::sample::SamplerConfig;
 use inlaid::session::batch::{self, Stepped};
@@ -167,7 +168,7 @@ fn prompts_that_begin_alike_are_computed_once() {
 
 #[test]
 fn a_session_takes_over_what_another_one_holds() {
-    for cache in [DType::F32, DType::BF16] {
+    for cache in [Cache::F32, Cache::Q8] {
         let dir = write_model(&configs()[0].1, DType::F32);
         let open = || open(&engine(2, None), dir.path(), Some(cache));
         let (model, reference) = (open(), open());

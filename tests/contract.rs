@@ -3,16 +3,18 @@
 mod common;
 
 use common::{Random, all_logits, bits, configs, engine, open, session, write_model};
+use inlaid::kernels::attention::Cache;
 use inlaid::kernels::{DType, Ops};
 use inlaid::session::{Session, SessionConfig};
 
 /// Weights and caches that a run can have.
-const TYPES: [(DType, DType); 5] = [
-    (DType::F32, DType::F32),
-    (DType::F32, DType::BF16),
-    (DType::F16, DType::F16),
-    (DType::BF16, DType::F16),
-    (DType::BF16, DType::F32),
+const TYPES: [(DType, Cache); 6] = [
+    (DType::F32, Cache::F32),
+    (DType::F32, Cache::BF16),
+    (DType::F32, Cache::Q8),
+    (DType::F16, Cache::F16),
+    (DType::BF16, Cache::F16),
+    (DType::BF16, Cache::F32),
 ];
 
 #[test]

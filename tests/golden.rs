@@ -3,7 +3,7 @@
 mod common;
 
 use common::{engine, greedy, open};
-use inlaid::kernels::DType;
+use inlaid::kernels::attention::Cache;
 use inlaid::session::{Session, SessionConfig};
 use safetensors_reference::SafeTensors;
 use serde_json::Value;
@@ -65,7 +65,7 @@ fn logits_at_every_position() {
         let json = answers(&folder);
         let bytes = std::fs::read(folder.join("expected.safetensors")).expect("expected.safetensors");
         let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
-        let model = open(&engine, &files(&folder), Some(DType::F32));
+        let model = open(&engine, &files(&folder), Some(Cache::F32));
         for (i, case) in json["cases"].as_array().expect("cases").iter().enumerate() {
             let got = logits(&model, &ids(&case["ids"]));
             let number = |key: &str| case[key].as_f64().expect(key);
@@ -90,7 +90,7 @@ fn greedy_tokens() {
     let engine = engine(2, None);
     for folder in models() {
         let json = answers(&folder);
-        let model = open(&engine, &files(&folder), Some(DType::F32));
+        let model = open(&engine, &files(&folder), Some(Cache::F32));
         let config = SessionConfig { sampler: greedy(), ..SessionConfig::default() };
         let mut session = Session::new(&model, config).expect("a session");
         session.prefill(&ids(&json["greedy"]["prompt"])).expect("prefill");

@@ -90,7 +90,9 @@ pub struct Ops {
     /// [`crate::attention::append`]
     pub append: fn(&mut StateMut, &[f32], &[f32], &AttendArgs),
     /// [`crate::attention::attend_isa`]
-    pub attend: fn(&mut TileMut, &[f32], &StateRef, &AttendArgs, &mut [f32]),
+    pub attend: fn(&mut TileMut, &[f32], &StateRef, &AttendArgs, bool, &mut [f32]),
+    /// [`crate::attention::merge_isa`]
+    pub merge: fn(&mut TileMut, &[f32], &AttendArgs),
     /// [`crate::embed::embed`]
     pub embed: fn(&mut TileMut, &Matrix, &[u32], Option<(&Matrix, &[u32])>),
     /// [`crate::peak::spin_isa`]
@@ -121,6 +123,7 @@ macro_rules! table {
             weigh: crate::sample::weigh_isa::$f32,
             append: crate::attention::append,
             attend: crate::attention::attend_isa::$f32,
+            merge: crate::attention::merge_isa::$f32,
             embed: crate::embed::embed,
             spin: crate::peak::spin_isa::$instance,
             read: crate::peak::read_isa::$f32,

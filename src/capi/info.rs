@@ -2,11 +2,11 @@
 
 use super::error::inlaid_error;
 use super::guard::with;
-use super::model::{INLAID_TYPE_BF16, INLAID_TYPE_F16, INLAID_TYPE_F32, inlaid_model};
+use super::model::{INLAID_TYPE_BF16, INLAID_TYPE_F16, INLAID_TYPE_F32, INLAID_TYPE_Q8, inlaid_model};
 use super::versioned::{Versioned, write};
 use super::{args, speech, template};
 use crate::model::MemoryPlan;
-use kernels::DType;
+use kernels::attention::Cache;
 use std::ffi::c_char;
 use std::ptr::null;
 use std::time::Duration;
@@ -151,9 +151,10 @@ fn info_of(handle: &inlaid_model) -> inlaid_model_info {
         vocab: small(arch.vocab),
         max_positions: small(arch.max_positions),
         cache_type: match model.cache() {
-            DType::F16 => INLAID_TYPE_F16,
-            DType::BF16 => INLAID_TYPE_BF16,
-            _ => INLAID_TYPE_F32,
+            Cache::F32 => INLAID_TYPE_F32,
+            Cache::F16 => INLAID_TYPE_F16,
+            Cache::BF16 => INLAID_TYPE_BF16,
+            Cache::Q8 => INLAID_TYPE_Q8,
         },
         bos: token(speech::bos(model).or(generation.bos_token_id)),
         eos: token(generation.eos_token_ids.first().copied()),

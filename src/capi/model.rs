@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::format::files::Files;
 use crate::model::{Model, ModelConfig};
 use crate::pack::Hold;
-use kernels::DType;
+use kernels::attention::Cache;
 use std::ffi::{CString, c_char, c_void};
 use std::mem::offset_of;
 use std::ops::ControlFlow;
@@ -27,6 +27,8 @@ pub const INLAID_TYPE_F32: i32 = 1;
 pub const INLAID_TYPE_F16: i32 = 2;
 /// The upper half of a binary32.
 pub const INLAID_TYPE_BF16: i32 = 3;
+/// 8 bits and a scale: for cached keys and values one f32 scale for each position of a head.
+pub const INLAID_TYPE_Q8: i32 = 4;
 
 /// The library chooses: dense weights as `INLAID_WEIGHTS_MAPPED`, quantised ones as `INLAID_WEIGHTS_PACKED` where the
 /// budget has room.
@@ -125,9 +127,10 @@ pub(super) fn flag(name: &'static str, value: i32) -> Result<bool> {
 fn configured<T>(c: &inlaid_model_config, open: impl FnOnce(ModelConfig) -> Result<T>) -> Result<T> {
     let cache = match c.cache_type {
         INLAID_TYPE_AUTO => None,
-        INLAID_TYPE_F32 => Some(DType::F32),
-        INLAID_TYPE_F16 => Some(DType::F16),
-        INLAID_TYPE_BF16 => Some(DType::BF16),
+        INLAID_TYPE_F32 => Some(Cache::F32),
+        INLAID_TYPE_F16 => Some(Cache::F16),
+        INLAID_TYPE_BF16 => Some(Cache::BF16),
+        INLAID_TYPE_Q8 => Some(Cache::Q8),
         other => return Err(argument("cache_type", format!("expected INLAID_TYPE_..., found {other}"))),
     };
     let weights = match c.weights {

@@ -41,7 +41,7 @@ static void infos(const char *path) {
     CHECK(strcmp(info.family, "llama") == 0);
     CHECK(info.n_layers > 0 && info.vocab > 0 && info.parameters > 0 && info.max_positions > 0);
     CHECK(info.n_heads % info.n_kv_heads == 0 && info.head_dim > 0 && info.d_model > 0 && info.d_ff > 0);
-    CHECK(info.cache_type >= INLAID_TYPE_F32 && info.cache_type <= INLAID_TYPE_BF16);
+    CHECK(info.cache_type >= INLAID_TYPE_F32 && info.cache_type <= INLAID_TYPE_Q8);
     CHECK(info.mapped_bytes > 0 && info.private_bytes > 0 && info.kv_bytes_per_token > 0);
     CHECK(info.has_tokenizer == 1 && info.has_template == 1);
     EXPECT(INLAID_ERROR_ARGUMENT, inlaid_model_get_info(model, NULL, &err));

@@ -5,6 +5,7 @@ use inlaid::arch::{Arch, Linear, Part, Position};
 use inlaid::engine::{Engine, EngineConfig};
 use inlaid::format::config::Config;
 use inlaid::format::files::Files;
+use inlaid::kernels::attention::Cache;
 use inlaid::kernels::{DType, Isa, Order};
 use inlaid::model::{Model, ModelConfig};
 use inlaid::sample::SamplerConfig;
@@ -140,7 +141,7 @@ pub fn engine(threads: usize, isa: Option<Isa>) -> Arc<Engine> {
     Engine::new(EngineConfig { threads, isa, ..EngineConfig::default() }).expect("an engine")
 }
 
-pub fn open(engine: &Arc<Engine>, dir: &Path, cache: Option<DType>) -> Arc<Model> {
+pub fn open(engine: &Arc<Engine>, dir: &Path, cache: Option<Cache>) -> Arc<Model> {
     let files = Files::at(dir).expect("files");
     Model::open(engine, &files, ModelConfig { cache, no_tokenizer: true, ..ModelConfig::default() })
         .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))

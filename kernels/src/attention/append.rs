@@ -1,13 +1,13 @@
 //! Floor 0: new keys and values into the pages of their sequences, rounded to the cache's type.
 
-use super::{AttendArgs, PAGE, head_words};
-use crate::dtype::DType;
+use super::{AttendArgs, Cache, PAGE, head_words};
 use crate::pages::StateMut;
 use crate::simd::to_bf16;
 use half::f16;
 
 /// Writes `k`, `v` `[rows, kv_heads * dim]` of this worker's heads into the pages of the rows' sequences, rounded to
-/// nearest even; bf16 results that are subnormal become zero.
+/// nearest even; bf16 results that are subnormal become zero. In 8 bits, the largest magnitude of a position's key (or
+/// value) becomes 127, and one that is not finite makes all of it NaN.
 ///
 /// Panics where a row's position has no page.
 pub fn append(state: &mut StateMut, k: &[f32], v: &[f32], args: &AttendArgs) {
@@ -20,9 +20,10 @@ pub fn append(state: &mut StateMut, k: &[f32], v: &[f32], args: &AttendArgs) {
             let at = r * cols + head * dim;
             let (k, v) = (&k[at..at + dim], &v[at..at + dim]);
             match shape.cache {
-                DType::F16 => put(bytemuck::cast_slice_mut(page), k, v, slot, |x| f16::from_f32(x).to_bits()),
-                DType::BF16 => put(bytemuck::cast_slice_mut(page), k, v, slot, |x| to_bf16(x) as u16),
-                _ => put(page, k, v, slot, |x| x),
+                Cache::F32 => put(page, k, v, slot, |x| x),
+                Cache::F16 => put(bytemuck::cast_slice_mut(page), k, v, slot, |x| f16::from_f32(x).to_bits()),
+                Cache::BF16 => put(bytemuck::cast_slice_mut(page), k, v, slot, |x| to_bf16(x) as u16),
+                Cache::Q8 => put_q8(page, k, v, slot),
             }
         }
     }
@@ -32,12 +33,43 @@ pub fn append(state: &mut StateMut, k: &[f32], v: &[f32], args: &AttendArgs) {
 #[inline(always)]
 fn put<T: Copy>(page: &mut [T], k: &[f32], v: &[f32], slot: usize, round: impl Fn(f32) -> T) {
     let (keys, values) = page.split_at_mut(k.len() * PAGE);
+    put_key(keys, k, slot, &round);
+    put_value(values, v, slot, &round);
+}
+
+#[inline(always)]
+fn put_key<T: Copy>(keys: &mut [T], k: &[f32], slot: usize, round: impl Fn(f32) -> T) {
     for (keys, k) in keys.chunks_exact_mut(PAGE).zip(k) {
         keys[slot] = round(*k);
     }
+}
+
+#[inline(always)]
+fn put_value<T: Copy>(values: &mut [T], v: &[f32], slot: usize, round: impl Fn(f32) -> T) {
     for (value, v) in values[slot * v.len()..].iter_mut().zip(v) {
         *value = round(*v);
     }
+}
+
+fn put_q8(page: &mut [f32], k: &[f32], v: &[f32], slot: usize) {
+    let (bytes, scales) = page.split_at_mut(page.len() - 2 * PAGE);
+    let (keys, values) = bytemuck::cast_slice_mut::<f32, i8>(bytes).split_at_mut(k.len() * PAGE);
+    let [of_key, of_value] = [k, v].map(scale);
+    put_key(keys, k, slot, |x| to_q8(x, of_key));
+    put_value(values, v, slot, |x| to_q8(x, of_value));
+    (scales[slot], scales[PAGE + slot]) = (of_key, of_value);
+}
+
+/// What the bytes of `x` are multiplied by.
+fn scale(x: &[f32]) -> f32 {
+    let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    // The maximum passes over NaN, which must not turn into a number.
+    if most < f32::INFINITY && !x.iter().any(|x| x.is_nan()) { most / 127.0 } else { f32::NAN }
+}
+
+/// The nearest byte, ties to even. Where the scale is zero or NaN the byte does not matter: casts saturate.
+fn to_q8(x: f32, scale: f32) -> i8 {
+    (x / scale).round_ties_even() as i8
 }
 
 impl AttendArgs<'_> {

@@ -9,12 +9,19 @@
 
 mod append;
 mod attend;
+mod block;
+mod cache;
+mod parts;
+mod room;
 mod tile;
 
 pub use append::append;
 pub use attend::attend_isa;
+pub use cache::{Cache, head_words};
+pub use parts::{merge_isa, part_words, parts};
 
-use crate::dtype::DType;
+use crate::plan::Cut;
+use std::ops::Range;
 
 /// Positions of a page, and of a chunk of attention.
 pub const PAGE: usize = 64;
@@ -47,8 +54,8 @@ pub struct AttendShape {
     pub kv_heads: usize,
     /// Width of a head, 1 to [`MAX_DIM`].
     pub dim: usize,
-    /// Type of the cached keys and values: F32, F16 or BF16.
-    pub cache: DType,
+    /// Type of the cached keys and values.
+    pub cache: Cache,
 }
 
 /// What one call attends to.
@@ -76,16 +83,40 @@ impl AttendShape {
     }
 }
 
-/// Words of one key/value head of one layer of a page.
-#[must_use]
-pub fn head_words(dim: usize, cache: DType) -> usize {
-    // Two matrices of `PAGE * dim`; the 16-bit types put two numbers in a word, and `PAGE` is even.
-    if cache == DType::F32 { 2 * PAGE * dim } else { PAGE * dim }
+impl AttendArgs<'_> {
+    /// The end of row `row`'s sequence among the rows.
+    fn end_of(&self, row: usize) -> usize {
+        let seq = self.rows[row].seq;
+        row + self.rows[row..].iter().take_while(|r| r.seq == seq).count()
+    }
+
+    /// Positions of row `row`'s sequence.
+    fn len_of(&self, row: usize) -> usize {
+        self.rows[self.end_of(row) - 1].pos as usize + 1
+    }
+
+    /// Positions that row `row` sees; `len` is that of its sequence, where attention is not causal.
+    fn seen_of(&self, row: usize, len: usize) -> Range<usize> {
+        let pos = self.rows[row].pos as usize;
+        let first = self.window.map_or(0, |w| (pos + 1).saturating_sub(w as usize));
+        first..if self.causal { pos + 1 } else { len }
+    }
 }
 
-/// Rows and columns of the cells that `rows` rows of outputs `[rows, heads * dim]` are best cut into.
+/// Whether `rows` rows of outputs are too few to be shared: a task is cut along the keys then, and a [`merge`](merge_isa)
+/// comes after it. Changes no bit.
 #[must_use]
-pub fn block(shape: &AttendShape, rows: usize) -> (usize, usize) {
+pub fn splits(shape: &AttendShape, rows: usize) -> bool {
+    rows * shape.kv_heads <= 2 * CELLS && (rows <= 1 || rows * shape.group() <= QUERIES)
+}
+
+/// How the outputs of `rows` rows are best cut: `[rows, heads * dim]`, or with `split` the parts of sequences of up to
+/// `len` positions, `[parts * rows, heads * part_words]`.
+#[must_use]
+pub fn cut(shape: &AttendShape, rows: usize, split: bool) -> Cut {
+    if split {
+        return Cut::Blocks { rows: rows.max(1), cols: shape.group() * part_words(shape.dim) };
+    }
     let (mut heads, mut block) = (shape.group(), (QUERIES / shape.group()).clamp(1, rows.max(1)));
     let cells = |heads: usize, block: usize| shape.heads / heads * rows.div_ceil(block);
     while block > 1 && cells(heads, block) < CELLS && block * heads >= 4 * tile::ROWS {
@@ -95,13 +126,19 @@ pub fn block(shape: &AttendShape, rows: usize) -> (usize, usize) {
     while cells(heads, block) < 4 && heads >= 4 && heads.is_multiple_of(2) {
         heads /= 2;
     }
-    (block, heads * shape.dim)
+    Cut::Blocks { rows: block, cols: heads * shape.dim }
 }
 
-/// Scratch words that [`attend`](attend_isa) needs for cells of [`block`].
+/// How the outputs `[rows, heads * dim]` of a [`merge`](merge_isa) are best cut.
+#[must_use]
+pub fn merge_cut(shape: &AttendShape) -> Cut {
+    Cut::Blocks { rows: 1, cols: shape.heads.div_ceil(2).min(parts::HEADS) * shape.dim }
+}
+
+/// Scratch words that [`attend`](attend_isa) needs for cells of [`cut`].
 #[must_use]
 pub fn scratch_words(shape: &AttendShape) -> usize {
-    attend::scratch_words(shape, QUERIES.max(shape.group()))
+    room::scratch_words(shape, QUERIES.max(shape.group()))
 }
 
 #[cfg(test)]
@@ -111,12 +148,18 @@ mod tests {
     #[test]
     fn blocks_are_many_enough_and_never_empty() {
         for (heads, kv_heads) in [(9, 3), (12, 12), (14, 2), (8, 1), (200, 1), (1, 1)] {
-            let shape = AttendShape { heads, kv_heads, dim: 64, cache: DType::F32 };
+            let shape = AttendShape { heads, kv_heads, dim: 64, cache: Cache::F32 };
             for rows in [0, 1, 2, 13, 64, 512, 4096] {
-                let (block, cols) = block(&shape, rows);
-                assert!(block > 0 && cols > 0 && (heads / kv_heads * 64).is_multiple_of(cols));
-                assert!(block * cols / 64 <= QUERIES.max(heads / kv_heads), "scratch is sized for so many");
-                assert!(rows < 64 || rows.div_ceil(block) * (heads * 64 / cols) >= 4);
+                for split in [false, true].into_iter().filter(|split| !split || splits(&shape, rows)) {
+                    let Cut::Blocks { rows: block, cols } = cut(&shape, rows, split) else {
+                        panic!("no blocks")
+                    };
+                    let unit = if split { part_words(64) } else { 64 };
+                    assert!(block > 0 && cols > 0 && (heads / kv_heads * unit).is_multiple_of(cols));
+                    let queries = block.min(rows) * cols / unit;
+                    assert!(queries <= QUERIES.max(heads / kv_heads), "scratch is sized for so many");
+                    assert!(split || rows < 64 || rows.div_ceil(block) * (heads * 64 / cols) >= 4);
+                }
             }
         }
     }

@@ -3,108 +3,99 @@
 //! A score is one chain over the head dimension, an output one chain over the positions it sees, in order; tiles only
 //! choose which chains run side by side.
 
-use super::PAGE;
-use crate::math::exp;
+use super::cache::Elem;
+use super::{MAX_DIM, PAGE};
+use crate::math::exp_below;
 use crate::simd::{LANES, Simd};
 use std::ops::Range;
 
-/// Queries of a tile. With 4 vectors of 16 lanes each they take 24 of AVX-512's 32 registers, and with one vector (two
-/// registers) 12 of AVX2's 16; the others hold a row of keys or values and a broadcast query.
+/// Queries of a tile at most. With 4 vectors of 16 lanes each they take 24 of AVX-512's 32 registers, and with one vector
+/// (two registers) 12 of AVX2's 16; the others hold a row of keys or values and a broadcast query.
 pub const ROWS: usize = 6;
 
-/// What the chunks of a panel's queries have come to, a query a lane: the largest score, and the sum of exponentials
-/// relative to it.
-pub type Stat = [[f32; LANES]; 2];
-
-/// Nothing seen yet.
-pub const NOTHING: Stat = [[f32::NEG_INFINITY; LANES], [0.0; LANES]];
-
-/// One chunk: keys `[dim][PAGE]`, values `[PAGE][width]`, of which a query reads the positions it sees.
-#[derive(Clone, Copy)]
-pub struct Chunk<'a> {
-    pub keys: &'a [[f32; PAGE]],
-    pub values: &'a [f32],
-    pub width: usize,
-}
-
-/// Folds one chunk into the outputs `out [M][width]` and `stat` of a panel of queries `q [dim][M]`, each of which sees
-/// the positions `seen[i]` of it. One that sees none stays as it is.
-#[inline(always)]
-pub fn panel<S: Simd, const M: usize>(
-    s: S,
-    out: &mut [f32],
-    stat: &mut Stat,
-    q: &[[f32; M]],
-    chunk: Chunk,
-    seen: &[Range<usize>],
-    scale: f32,
-) {
-    let mut p = [[0.0f32; PAGE]; M];
-    scores(s, &mut p, q, chunk.keys);
-    let (mut max, mut sum) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
-    for i in 0..M {
-        if !seen[i].is_empty() {
-            (max[i], sum[i]) = soften(s, &mut p[i], &seen[i], scale);
-        }
-    }
-    let (old, new) = fold_stat(s, stat, &max, &sum);
-    let fold = Fold { seen, old: &old, new: &new, reach: Reach::of(seen) };
-    let width = chunk.width;
-    let mut at = 0;
-    // Constant blocks, so that the widths of the other instruction sets are not even compiled.
-    while at + const { LANES * vectors::<S, M>() } <= width {
-        at += if const { vectors::<S, M>() == 4 } {
-            outputs::<S, M, 4>(s, out, &p, chunk, at, &fold)
-        } else if const { vectors::<S, M>() == 2 } {
-            outputs::<S, M, 2>(s, out, &p, chunk, at, &fold)
-        } else {
-            outputs::<S, M, 1>(s, out, &p, chunk, at, &fold)
-        };
-    }
-    while at < width {
-        at += outputs::<S, M, 1>(s, out, &p, chunk, at, &fold);
-    }
-}
+/// Queries that a panel can have: five take no less time than six.
+const PANELS: [usize; 5] = [6, 4, 3, 2, 1];
 
 /// Vectors of a tile of `M` queries: enough chains to hide the latency of a multiply-add, few enough for the
 /// registers.
 const fn vectors<S: Simd, const M: usize>() -> usize {
     match M {
         _ if S::REGISTERS >= 32 => 4,
+        _ if S::REGISTERS < 16 => 1,
         1 => 4,
         2 | 3 => 2,
         _ => 1,
     }
 }
 
-/// Raw scores of all positions of the chunk: those of positions that do not exist are garbage.
-#[inline(always)]
-fn scores<S: Simd, const M: usize>(s: S, p: &mut [[f32; PAGE]; M], q: &[[f32; M]], keys: &[[f32; PAGE]]) {
-    for at in (0..PAGE).step_by(const { LANES * vectors::<S, M>() }) {
-        if const { vectors::<S, M>() == 4 } {
-            score_tile::<S, M, 4>(s, p, q, keys, at);
-        } else if const { vectors::<S, M>() == 2 } {
-            score_tile::<S, M, 2>(s, p, q, keys, at);
+/// Queries of each panel of `queries`: as few as possible are left over. Plain Rust, which is not there for speed,
+/// takes them one by one and stays small.
+pub fn panel_of<S: Simd>(queries: usize) -> usize {
+    if S::REGISTERS < 16 {
+        return 1;
+    }
+    PANELS.into_iter().min_by_key(|m| queries.div_ceil(*m) * m).unwrap_or(1)
+}
+
+/// Calls `$f` with a panel's number of queries as a constant.
+macro_rules! with_panel {
+    ($s:ty, $m:expr, $f:ident::<$($g:ty),*>($($arg:expr),* $(,)?)) => {
+        if const { <$s as Simd>::REGISTERS < 16 } {
+            $f::<$($g,)* 1>($($arg),*)
         } else {
-            score_tile::<S, M, 1>(s, p, q, keys, at);
+            match $m {
+                1 => $f::<$($g,)* 1>($($arg),*),
+                2 => $f::<$($g,)* 2>($($arg),*),
+                3 => $f::<$($g,)* 3>($($arg),*),
+                4 => $f::<$($g,)* 4>($($arg),*),
+                _ => $f::<$($g,)* ROWS>($($arg),*),
+            }
+        }
+    };
+}
+pub(super) use with_panel;
+
+/// Raw scores `p [M][PAGE]` of the positions `reach` and some around them, by queries `q [dim][M]` and keys
+/// `[dim][PAGE]`. Those of positions that do not exist are garbage.
+#[inline(always)]
+pub fn scores<S: Simd, E: Elem, const M: usize>(
+    s: S,
+    p: &mut [[f32; PAGE]],
+    q: &[f32],
+    keys: &[u8],
+    reach: &Range<usize>,
+) {
+    let p: &mut [[f32; PAGE]; M] = p.first_chunk_mut().expect("scores of each query");
+    let (q, tile) = (q.as_chunks::<M>().0, const { LANES * vectors::<S, M>() });
+    for at in (reach.start / tile * tile..reach.end.min(PAGE)).step_by(tile) {
+        // Constant blocks, so that the widths of the other instruction sets are not even compiled.
+        if const { vectors::<S, M>() == 4 } {
+            score_tile::<S, E, M, 4>(s, p, q, keys, at);
+        } else if const { vectors::<S, M>() == 2 } {
+            score_tile::<S, E, M, 2>(s, p, q, keys, at);
+        } else {
+            score_tile::<S, E, M, 1>(s, p, q, keys, at);
         }
     }
 }
 
 /// `N` vectors of scores, from position `at` on.
 #[inline(always)]
-fn score_tile<S: Simd, const M: usize, const N: usize>(
+fn score_tile<S: Simd, E: Elem, const M: usize, const N: usize>(
     s: S,
     p: &mut [[f32; PAGE]; M],
     q: &[[f32; M]],
-    keys: &[[f32; PAGE]],
+    keys: &[u8],
     at: usize,
 ) {
     let mut acc = [[s.zero(); N]; M];
-    for (q, keys) in q.iter().zip(keys) {
+    // Not a zip: its `next` is too large to be inlined everywhere, and a call would spill the accumulators.
+    for (d, keys) in keys.chunks_exact(PAGE * E::BYTES).enumerate() {
+        let q = &q[d];
+        let keys = &keys[at * E::BYTES..];
         let mut k = [s.zero(); N];
         for z in 0..N {
-            k[z] = s.load(&keys[at + z * LANES..]);
+            k[z] = E::load(s, &keys[z * LANES * E::BYTES..]);
         }
         for i in 0..M {
             let q = s.splat(q[i]);
@@ -120,15 +111,30 @@ fn score_tile<S: Simd, const M: usize, const N: usize>(
     }
 }
 
-/// Scores of the positions seen become exponentials relative to their maximum, the others zeros; returns the maximum
-/// and the sum. The sum runs over 16 lanes anchored at the chunk's first position, whatever is seen.
+/// Vectors of a chunk's scores.
+const VECS: usize = PAGE / LANES;
+
+/// The numbers of the lanes.
+const INDEX: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
+
+/// Scales a query's scores, by each position's key too where those have scales; positions that it does not see become
+/// -inf. Returns the maximum.
 #[inline(always)]
-fn soften<S: Simd>(s: S, p: &mut [f32; PAGE], seen: &Range<usize>, scale: f32) -> (f32, f32) {
-    const VECS: usize = PAGE / LANES;
+pub fn largest<S: Simd>(
+    s: S,
+    p: &mut [f32; PAGE],
+    seen: &Range<usize>,
+    scale: f32,
+    keys: Option<&[f32; PAGE]>,
+) -> f32 {
     let (scale, nothing) = (s.splat(scale), s.splat(f32::NEG_INFINITY));
     let mut x = [nothing; VECS];
     for z in 0..VECS {
-        x[z] = s.mul(s.load(&p[z * LANES..]), scale);
+        x[z] = s.load(&p[z * LANES..]);
+        if let Some(keys) = keys {
+            x[z] = s.mul(x[z], s.load(&keys[z * LANES..]));
+        }
+        x[z] = s.mul(x[z], scale);
     }
     if *seen != (0..PAGE) {
         let (from, to) = (s.splat(seen.start as f32), s.splat(seen.end as f32));
@@ -138,119 +144,97 @@ fn soften<S: Simd>(s: S, p: &mut [f32; PAGE], seen: &Range<usize>, scale: f32) -
             x[z] = s.select(s.lt(at, to), unseen_before, nothing);
         }
     }
-    let max = s.fold_max(s.max(s.max(x[0], x[1]), s.max(x[2], x[3])));
-    // Where every score is -inf, -inf - 0 keeps the exponentials zero; -inf - -inf would not.
-    let base = s.splat(if max == f32::NEG_INFINITY { 0.0 } else { max });
     for z in 0..VECS {
-        x[z] = exp(s, s.sub(x[z], base));
         s.store(x[z], &mut p[z * LANES..]);
     }
-    let sum = s.fold_sum(s.add(s.add(s.add(x[0], x[1]), x[2]), x[3]));
-    (max, sum)
+    s.fold_max(s.max(s.max(x[0], x[1]), s.max(x[2], x[3])))
 }
 
-/// The numbers of the lanes.
-const INDEX: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
-
-/// Folds a chunk's maxima and sums into `stat`; returns what the old outputs and the chunk's are multiplied by. Lanes
-/// whose chunk is empty (maximum -inf, sum 0) keep their bits: the old factor is exactly 1.
+/// A query's scores become weights, exponentials relative to `max`; returns their sum, over 16 lanes anchored at the
+/// chunk's first position, whatever is seen. Where values have scales, the weights are multiplied by them after that.
 #[inline(always)]
-fn fold_stat<S: Simd>(
+pub fn weights<S: Simd>(s: S, p: &mut [f32; PAGE], max: f32, values: Option<&[f32; PAGE]>) -> f32 {
+    // Where every score is -inf, -inf - 0 keeps the exponentials zero; -inf - -inf would not.
+    let base = s.splat(if max == f32::NEG_INFINITY { 0.0 } else { max });
+    let mut x = [base; VECS];
+    for z in 0..VECS {
+        x[z] = exp_below(s, s.sub(s.load(&p[z * LANES..]), base));
+        let weight = match values {
+            Some(values) => s.mul(x[z], s.load(&values[z * LANES..])),
+            None => x[z],
+        };
+        s.store(weight, &mut p[z * LANES..]);
+    }
+    s.fold_sum(s.add(s.add(s.add(x[0], x[1]), x[2]), x[3]))
+}
+
+/// Outputs of a chunk, `width` columns of each row of `acc`: the weights `p [M][PAGE]` of the positions `run` times their values
+/// `[PAGE][width]`, on top of what is there unless it is to be `fresh`.
+#[inline(always)]
+pub fn weigh<S: Simd, E: Elem, const M: usize>(
     s: S,
-    stat: &mut Stat,
-    max: &[f32; LANES],
-    sum: &[f32; LANES],
-) -> ([f32; LANES], [f32; LANES]) {
-    let (old_max, new_max, nothing) = (s.load(&stat[0]), s.load(max), s.splat(f32::NEG_INFINITY));
-    let top = s.max(old_max, new_max);
-    let base = s.select(s.lt(nothing, top), top, s.zero());
-    let (old, new) = (exp(s, s.sub(old_max, base)), exp(s, s.sub(new_max, base)));
-    s.store(top, &mut stat[0]);
-    s.store(s.fma(s.load(&stat[1]), old, s.mul(s.load(sum), new)), &mut stat[1]);
-    let mut out = ([0.0; LANES], [0.0; LANES]);
-    s.store(old, &mut out.0);
-    s.store(new, &mut out.1);
-    out
-}
-
-/// How a chunk's outputs go into those before.
-struct Fold<'a> {
-    seen: &'a [Range<usize>],
-    old: &'a [f32; LANES],
-    new: &'a [f32; LANES],
-    reach: Reach,
-}
-
-/// Positions that some query of the panel sees, in three runs: the middle one is seen by every query that sees any.
-struct Reach([Range<usize>; 3]);
-
-impl Reach {
-    fn of(seen: &[Range<usize>]) -> Reach {
-        let live = || seen.iter().filter(|seen| !seen.is_empty());
-        let (from, to) =
-            (live().map(|r| r.start).min().unwrap_or(0), live().map(|r| r.end).max().unwrap_or(0));
-        let all = live().map(|r| r.start).max().unwrap_or(0)..live().map(|r| r.end).min().unwrap_or(0);
-        if all.is_empty() {
-            return Reach([from..to, to..to, to..to]);
-        }
-        Reach([from..all.start, all.start..all.end, all.end..to])
+    acc: &mut [[f32; MAX_DIM]],
+    p: &[[f32; PAGE]],
+    values: &[u8],
+    run: &Range<usize>,
+    fresh: bool,
+) {
+    let width = values.len() / (PAGE * E::BYTES);
+    let p: &[[f32; PAGE]; M] = p.first_chunk().expect("weights of each query");
+    let acc: &mut [[f32; MAX_DIM]; M] = acc.first_chunk_mut().expect("outputs of each query");
+    let values = &values[run.start * width * E::BYTES..run.end * width * E::BYTES];
+    let mut at = 0;
+    while at + const { LANES * vectors::<S, M>() } <= width {
+        at += if const { vectors::<S, M>() == 4 } {
+            weigh_tile::<S, E, M, 4>(s, acc, p, values, run.start, [at, width], fresh)
+        } else if const { vectors::<S, M>() == 2 } {
+            weigh_tile::<S, E, M, 2>(s, acc, p, values, run.start, [at, width], fresh)
+        } else {
+            weigh_tile::<S, E, M, 1>(s, acc, p, values, run.start, [at, width], fresh)
+        };
+    }
+    while at < width {
+        at += weigh_tile::<S, E, M, 1>(s, acc, p, values, run.start, [at, width], fresh);
     }
 }
 
-/// `N` vectors of the chunk's outputs, from column `at` on, folded into `out`. Returns the columns done.
+/// `N` vectors of the outputs, from column `at` on; the values are those from position `first` on. Returns the columns
+/// done.
 #[inline(always)]
-fn outputs<S: Simd, const M: usize, const N: usize>(
+fn weigh_tile<S: Simd, E: Elem, const M: usize, const N: usize>(
     s: S,
-    out: &mut [f32],
+    out: &mut [[f32; MAX_DIM]; M],
     p: &[[f32; PAGE]; M],
-    chunk: Chunk,
-    at: usize,
-    fold: &Fold,
+    values: &[u8],
+    first: usize,
+    [at, width]: [usize; 2],
+    fresh: bool,
 ) -> usize {
-    let (width, seen) = (chunk.width, &fold.seen[..M]);
     let mut acc = [[s.zero(); N]; M];
-    let [before, all, after] = &fold.reach.0;
-    weigh::<S, M, N, false>(s, &mut acc, p, chunk, at, before, seen);
-    weigh::<S, M, N, true>(s, &mut acc, p, chunk, at, all, seen);
-    weigh::<S, M, N, false>(s, &mut acc, p, chunk, at, after, seen);
-    for i in 0..M {
-        if !seen[i].is_empty() {
-            let (old, new) = (s.splat(fold.old[i]), s.splat(fold.new[i]));
+    if !fresh {
+        for i in 0..M {
             for z in 0..N {
-                let out = &mut out[i * width + at + z * LANES..];
-                let folded = s.fma(s.load(out), old, s.mul(acc[i][z], new));
-                s.store(folded, out);
+                acc[i][z] = s.load(&out[i][at + z * LANES..]);
             }
+        }
+    }
+    for (k, values) in values.chunks_exact(width * E::BYTES).enumerate() {
+        let values = &values[at * E::BYTES..];
+        let mut v = [s.zero(); N];
+        for z in 0..N {
+            v[z] = E::load(s, &values[z * LANES * E::BYTES..]);
+        }
+        for i in 0..M {
+            let p = s.splat(p[i][(first + k) % PAGE]);
+            for z in 0..N {
+                acc[i][z] = s.fma(p, v[z], acc[i][z]);
+            }
+        }
+    }
+    for i in 0..M {
+        for z in 0..N {
+            s.store(acc[i][z], &mut out[i][at + z * LANES..]);
         }
     }
     N * LANES
-}
-
-/// Adds the weighted values of the positions `run`. Unless `EVERY` query sees them all, each takes those it sees: an
-/// unseen position has no part at all, for 0 * NaN is not 0, and -0 + 0 is not -0.
-#[inline(always)]
-fn weigh<S: Simd, const M: usize, const N: usize, const EVERY: bool>(
-    s: S,
-    acc: &mut [[S::V; N]; M],
-    p: &[[f32; PAGE]; M],
-    chunk: Chunk,
-    at: usize,
-    run: &Range<usize>,
-    seen: &[Range<usize>],
-) {
-    let values = chunk.values[run.start * chunk.width..run.end * chunk.width].chunks_exact(chunk.width);
-    for (k, values) in run.clone().zip(values) {
-        let mut v = [s.zero(); N];
-        for z in 0..N {
-            v[z] = s.load(&values[at + z * LANES..]);
-        }
-        for i in 0..M {
-            if EVERY || seen[i].contains(&k) {
-                let p = s.splat(p[i][k % PAGE]);
-                for z in 0..N {
-                    acc[i][z] = s.fma(p, v[z], acc[i][z]);
-                }
-            }
-        }
-    }
 }

@@ -81,6 +81,17 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn load_i8(self, x: &[u8; 16]) -> V {
+        let at = x.as_ptr();
+        unsafe {
+            let wide = [
+                _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast())),
+                _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.add(8).cast())),
+            ];
+            [_mm256_cvtepi32_ps(wide[0]), _mm256_cvtepi32_ps(wide[1])]
+        }
+    }
+    #[inline(always)]
     fn add(self, a: V, b: V) -> V {
         both!(_mm256_add_ps, a, b)
     }

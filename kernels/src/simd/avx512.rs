@@ -109,6 +109,10 @@ macro_rules! avx512 {
                 }
             }
             #[inline(always)]
+            fn load_i8(self, x: &[u8; 16]) -> __m512 {
+                unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
+            }
+            #[inline(always)]
             fn add(self, a: __m512, b: __m512) -> __m512 {
                 unsafe { _mm512_add_ps(a, b) }
             }

@@ -49,6 +49,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_f16(self, x: &[u8; 32]) -> Self::V;
     /// Sixteen bf16, unaligned, widened; subnormals stay.
     fn load_bf16(self, x: &[u8; 32]) -> Self::V;
+    /// Sixteen signed bytes, unaligned, as f32.
+    fn load_i8(self, x: &[u8; 16]) -> Self::V;
     /// a + b
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// a - b

@@ -89,6 +89,10 @@ impl Simd for Scalar {
         std::array::from_fn(|i| f32::from_le_bytes([0, 0, x[2 * i], x[2 * i + 1]]))
     }
     #[inline(always)]
+    fn load_i8(self, x: &[u8; 16]) -> V {
+        x.map(|x| f32::from(x as i8))
+    }
+    #[inline(always)]
     fn add(self, a: V, b: V) -> V {
         zip(a, b, |a, b| a + b)
     }

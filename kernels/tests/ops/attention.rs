@@ -2,8 +2,11 @@
 
 use crate::{Numbers, U, bits, close, isas, wide};
 use half::{bf16, f16};
-use kernels::attention::{AttendArgs, AttendShape, PAGE, Row, append, block, head_words, scratch_words};
-use kernels::{Cut, DType, Ops, Pages, StateMut, StateRef, TileMut, reference};
+use kernels::attention::{
+    AttendArgs, AttendShape, Cache, PAGE, Row, append, cut, head_words, merge_cut, part_words, parts,
+    scratch_words, splits,
+};
+use kernels::{Cut, Ops, Pages, StateMut, StateRef, TileMut, reference};
 
 /// Sequences, every position of which has a key and a value.
 struct World {
@@ -65,25 +68,52 @@ impl World {
     /// Outputs `[rows, heads * dim]`, cut as given (or as is best) among `of` workers, over scratch full of NaN.
     fn attend(&self, ops: &Ops, args: &AttendArgs, cut: Option<Cut>, of: usize) -> Vec<f32> {
         let (rows, cols) = (args.rows.len(), self.shape.heads * self.shape.dim);
-        let best = block(&self.shape, rows);
-        let cut = cut.unwrap_or(Cut::Blocks { rows: best.0, cols: best.1 });
+        let cut = cut.unwrap_or_else(|| kernels::attention::cut(&self.shape, rows, false));
         let (mut out, q) =
             (vec![f32::NAN; rows * cols], self.gather(&self.queries, self.shape.heads, args.rows));
         for worker in 0..of {
             let mut scratch = vec![f32::NAN; scratch_words(&self.shape)];
             let mut tile = TileMut::part(&mut out, rows, cols, cut, worker, of);
-            (ops.attend)(&mut tile, &q, &StateRef::whole(&self.pages, 0), args, &mut scratch);
+            (ops.attend)(&mut tile, &q, &StateRef::whole(&self.pages, 0), args, false, &mut scratch);
         }
         out
     }
 
+    /// The same, cut along the keys among `of` workers, over parts full of NaN.
+    fn attend_split(&self, ops: &Ops, args: &AttendArgs, of: usize) -> Vec<f32> {
+        let (rows, heads, dim) = (args.rows.len(), self.shape.heads, self.shape.dim);
+        assert!(splits(&self.shape, rows), "scratch is sized for no more");
+        let longest = args.rows.iter().map(|row| row.pos as usize + 1).max().unwrap_or(0);
+        let sizes = (parts(longest) * rows, heads * part_words(dim));
+        let (mut kept, q) = (vec![f32::NAN; sizes.0 * sizes.1], self.gather(&self.queries, heads, args.rows));
+        for worker in 0..of {
+            let mut scratch = vec![f32::NAN; scratch_words(&self.shape)];
+            let cut = cut(&self.shape, rows, true);
+            let mut tile = TileMut::part(&mut kept, sizes.0, sizes.1, cut, worker, of);
+            (ops.attend)(&mut tile, &q, &StateRef::whole(&self.pages, 0), args, true, &mut scratch);
+        }
+        let mut out = vec![f32::NAN; rows * heads * dim];
+        for worker in 0..of {
+            let mut tile = TileMut::part(&mut out, rows, heads * dim, merge_cut(&self.shape), worker, of);
+            (ops.merge)(&mut tile, &kept, args);
+        }
+        out
+    }
+
+    /// `x [positions, kv_heads * dim]` as the cache keeps it.
     fn rounded(&self, x: &[f32]) -> Vec<f64> {
-        let round = |x: f32| match self.shape.cache {
-            DType::F16 => f16::from_f32(x).to_f32(),
-            DType::BF16 => bf16::from_f32(x).to_f32(),
-            _ => x,
+        let rounded = |x: &[f32]| -> Vec<f64> {
+            // Of 8 bits: the scale rounds to f32, and so do the quotients, before they become integers.
+            let scale = x.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 127.0;
+            let round = |x: &f32| match self.shape.cache {
+                Cache::F32 => f64::from(*x),
+                Cache::F16 => f64::from(f16::from_f32(*x).to_f32()),
+                Cache::BF16 => f64::from(bf16::from_f32(*x).to_f32()),
+                Cache::Q8 => f64::from((x / scale).round_ties_even()) * f64::from(scale),
+            };
+            x.iter().map(round).collect()
         };
-        x.iter().map(|x| f64::from(round(*x))).collect()
+        x.chunks(self.shape.dim).flat_map(rounded).collect()
     }
 
     /// One head of one sequence's keys or values.
@@ -122,9 +152,10 @@ impl World {
             let far = scale * k[seen.start * dim..seen.end * dim].chunks(dim).map(dot).fold(0.0, f64::max);
             // A score is a chain of dim products and a scaling; relative to the maximum, whose own error cancels in the
             // quotient, it rounds again. An error in a score is a relative one of its weight, twice: above and below
-            // the line. Then exp (2 ULP), a chain of at most PAGE weights, and a fold per chunk.
-            let folds = (seen.len() / PAGE + 2) as f64;
-            let off = 2.0 * U * (far * (dim as f64 + 4.0) + 4.0 + PAGE as f64 + 8.0 * folds);
+            // the line. Then exp (2 ULP), a chain of at most PAGE weights, and a fold per chunk and one per part. Scales
+            // of keys and values round a score and a weight once more.
+            let folds = 2.0 * (seen.len() / PAGE + 2) as f64;
+            let off = 2.0 * U * (far * (dim as f64 + 5.0) + 5.0 + PAGE as f64 + 8.0 * folds);
             close(
                 &got[at..at + dim],
                 &want,
@@ -143,9 +174,8 @@ const SHAPES: [(usize, usize, usize); 8] =
     [(1, 1, 1), (3, 1, 7), (4, 2, 16), (9, 3, 64), (7, 1, 80), (2, 2, 33), (5, 5, 48), (8, 1, 256)];
 
 fn shapes() -> impl Iterator<Item = AttendShape> {
-    let caches = [DType::F32, DType::F16, DType::BF16];
     SHAPES.into_iter().flat_map(move |(heads, kv_heads, dim)| {
-        caches.into_iter().map(move |cache| AttendShape { heads, kv_heads, dim, cache })
+        Cache::ALL.into_iter().map(move |cache| AttendShape { heads, kv_heads, dim, cache })
     })
 }
 
@@ -165,8 +195,85 @@ fn attention_is_what_the_paper_says() {
 }
 
 #[test]
+fn long_contexts_are_what_the_paper_says() {
+    for cache in Cache::ALL {
+        let shape = AttendShape { heads: 3, kv_heads: 1, dim: 16, cache };
+        let mut world = World::new(shape, &[2300], 9);
+        world.append(&rows_of(0, 0..2300));
+        for window in [None, Some(1200)] {
+            let rows = rows_of(0, 2293..2300);
+            let args = world.args(&rows, window, true);
+            let got = world.attend(Ops::best(), &args, None, 1);
+            world.check(&got, &args);
+        }
+    }
+}
+
+#[test]
+fn cutting_along_the_keys_changes_no_bit() {
+    for shape in shapes().filter(|shape| shape.heads > 2) {
+        // Parts of one chunk and of two; a sequence that has only the first; windows that begin within a part.
+        let mut world = World::new(shape, &[1300, 3], 10);
+        let all = [rows_of(0, 0..1300), rows_of(1, 0..3)].concat();
+        world.append(&all);
+        for window in [None, Some(1), Some(64), Some(250), Some(1101)] {
+            let few = [
+                rows_of(0, 1299..1300),
+                rows_of(0, 1022..1026),
+                [rows_of(0, 1150..1152), rows_of(1, 1..2)].concat(),
+            ];
+            for rows in few.iter().filter(|rows| splits(&shape, rows.len())) {
+                let args = world.args(rows, window, true);
+                let want = world.attend(isas()[0], &args, None, 1);
+                assert!(want.iter().all(|x| x.is_finite()));
+                for ops in isas() {
+                    for of in [1, 2, 5] {
+                        let got = world.attend_split(ops, &args, of);
+                        assert!(
+                            bits(&got) == bits(&want),
+                            "{shape:?} {window:?} {} {rows:?} {of}",
+                            ops.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_stays_so_in_eight_bits() {
+    let shape = AttendShape { heads: 1, kv_heads: 1, dim: 4, cache: Cache::Q8 };
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for key in [false, true] {
+            let mut world = World::new(shape, &[3], 11);
+            let spoilt = if key { &mut world.keys } else { &mut world.values };
+            spoilt[0][5] = bad;
+            let rows = rows_of(0, 0..3);
+            world.append(&rows);
+            let got = world.attend(Ops::best(), &world.args(&rows, None, true), None, 1);
+            assert!(got[..4].iter().all(|x| x.is_finite()), "the row before");
+            assert!(got[4..].iter().all(|x| x.is_nan()), "{bad} {key}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn tiny_and_zero_vectors_survive_eight_bits() {
+    let shape = AttendShape { heads: 1, kv_heads: 1, dim: 16, cache: Cache::Q8 };
+    let mut world = World::new(shape, &[3], 12);
+    world.keys[0].fill(0.0);
+    world.values[0].fill(0.0);
+    world.values[0][32..].fill(f32::from_bits(1)); // its scale is zero
+    let rows = rows_of(0, 0..3);
+    world.append(&rows);
+    let got = world.attend(Ops::best(), &world.args(&rows, None, true), None, 1);
+    assert!(got.iter().all(|x| *x == 0.0), "{got:?}");
+}
+
+#[test]
 fn nothing_but_the_numbers_decides_the_bits() {
-    for shape in shapes().filter(|shape| shape.cache == DType::F32 || shape.dim % 16 != 0) {
+    for shape in shapes().filter(|shape| shape.cache == Cache::F32 || shape.dim % 16 != 0) {
         let mut world = World::new(shape, &[131, 5, 64], 2);
         let rows: Vec<Row> = [rows_of(0, 0..131), rows_of(1, 0..5), rows_of(2, 0..64)].concat();
         world.append(&rows);
@@ -222,7 +329,7 @@ fn step_by_step_is_prefill_and_garbage_never_leaks() {
 
 #[test]
 fn a_later_value_reaches_no_earlier_row() {
-    let shape = AttendShape { heads: 3, kv_heads: 1, dim: 16, cache: DType::F32 };
+    let shape = AttendShape { heads: 3, kv_heads: 1, dim: 16, cache: Cache::F32 };
     let rows = rows_of(0, 0..70);
     // Blocks of five rows, panels of five queries: rows 41 and 42 share one, and so do 63 and 64, of two pages.
     let cut = Cut::Blocks { rows: 5, cols: 48 };
@@ -244,7 +351,7 @@ fn a_later_value_reaches_no_earlier_row() {
 #[test]
 fn equal_scores_average_exactly() {
     // exp(0) is exactly 1: values that are all 3 come out as 3, whatever their number.
-    let shape = AttendShape { heads: 2, kv_heads: 2, dim: 8, cache: DType::BF16 };
+    let shape = AttendShape { heads: 2, kv_heads: 2, dim: 8, cache: Cache::BF16 };
     let mut world = World::new(shape, &[200], 5);
     world.keys[0].fill(1.0);
     world.values[0].fill(3.0);
@@ -259,7 +366,7 @@ fn equal_scores_average_exactly() {
 #[test]
 fn infinite_scores_stay_where_they_are() {
     // All keys of the first page score -inf: it counts for nothing, and the second page decides.
-    let shape = AttendShape { heads: 1, kv_heads: 1, dim: 2, cache: DType::F32 };
+    let shape = AttendShape { heads: 1, kv_heads: 1, dim: 2, cache: Cache::F32 };
     let mut world = World::new(shape, &[100], 6);
     world.queries[0].fill(1.0);
     world.keys[0][..2 * PAGE].fill(f32::NEG_INFINITY);
@@ -273,10 +380,10 @@ fn infinite_scores_stay_where_they_are() {
 
 #[test]
 fn workers_append_their_own_heads() {
-    let shape = AttendShape { heads: 6, kv_heads: 3, dim: 5, cache: DType::F16 };
+    let shape = AttendShape { heads: 6, kv_heads: 3, dim: 5, cache: Cache::F16 };
     let mut world = World::new(shape, &[66], 7);
     world.append(&rows_of(0, 0..66));
-    let (page, words) = (world.table[1] as usize, head_words(5, DType::F16));
+    let (page, words) = (world.table[1] as usize, head_words(5, Cache::F16));
     let head = &world.pages.words(page as u32).unwrap()[2 * words..];
     let halves: Vec<f16> = head
         .iter()
@@ -290,6 +397,29 @@ fn workers_append_their_own_heads() {
         assert_eq!(values[5 + d], f16::from_f32(world.values[0][at]));
         assert!(keys[d * PAGE + 2].is_nan(), "slots without a position are left alone");
     }
+}
+
+#[test]
+fn eight_bits_lie_as_documented() {
+    let shape = AttendShape { heads: 2, kv_heads: 2, dim: 3, cache: Cache::Q8 };
+    let mut world = World::new(shape, &[66], 13);
+    world.append(&rows_of(0, 0..66));
+    let words = head_words(3, Cache::Q8);
+    assert_eq!(words * 4, 2 * 3 * PAGE + 2 * PAGE * 4);
+    let head = &world.pages.words(world.table[1]).unwrap()[words..];
+    let (bytes, scales) = head.split_at(words - 2 * PAGE);
+    let bytes: Vec<i8> = bytes.iter().flat_map(|w| w.to_le_bytes()).map(|b| b as i8).collect();
+    let (keys, values) = bytes.split_at(3 * PAGE);
+    let [k, v] = [&world.keys[0], &world.values[0]].map(|x| &x[65 * 6 + 3..65 * 6 + 6]);
+    for (x, scale) in [(k, scales[1]), (v, scales[PAGE + 1])] {
+        let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        assert_eq!(scale, most / 127.0);
+    }
+    for d in 0..3 {
+        assert_eq!(f32::from(keys[d * PAGE + 1]), (k[d] / scales[1]).round_ties_even());
+        assert_eq!(f32::from(values[3 + d]), (v[d] / scales[PAGE + 1]).round_ties_even());
+    }
+    assert!(scales[2].is_nan(), "slots without a position are left alone");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use inlaid::model::{Model, ModelConfig};
 use inlaid::pack::Hold;
 use inlaid::sample::SamplerConfig;
 use inlaid::session::{Session, SessionConfig, Speculation, Timings};
+use kernels::attention::Cache;
 use kernels::{DType, Isa};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +49,31 @@ impl Dense {
             Dense::F32 => DType::F32,
             Dense::F16 => DType::F16,
             Dense::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// Types of cached keys and values.
+#[derive(Clone, Copy, ValueEnum)]
+enum Kv {
+    /// 32-bit floats
+    F32,
+    /// 16-bit floats
+    F16,
+    /// The upper halves of 32-bit floats
+    Bf16,
+    /// 8 bits, and a scale for each position of a head
+    Q8,
+}
+
+impl Kv {
+    /// The kernels' name for it.
+    fn cache(self) -> Cache {
+        match self {
+            Kv::F32 => Cache::F32,
+            Kv::F16 => Cache::F16,
+            Kv::Bf16 => Cache::BF16,
+            Kv::Q8 => Cache::Q8,
         }
     }
 }
@@ -98,7 +124,7 @@ pub struct Run {
     isa: Option<Instructions>,
     /// Type of cached keys and values [default: f32]
     #[arg(long, value_enum, value_name = "TYPE")]
-    kv: Option<Dense>,
+    kv: Option<Kv>,
     /// How weights are held
     #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
     weights: Weights,
@@ -160,7 +186,7 @@ impl Run {
             interrupt::flow()
         };
         let config = ModelConfig {
-            cache: self.kv.map(Dense::dtype),
+            cache: self.kv.map(Kv::cache),
             weights: match self.weights {
                 Weights::Auto => Hold::Auto,
                 Weights::Mapped => Hold::Mapped,

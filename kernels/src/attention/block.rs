@@ -1,0 +1,306 @@
+//! Floor 0: a block of queries that share keys and values, and the order in which it meets their chunks. Knows nothing
+//! of who gets the outputs.
+//!
+//! What computes with vectors is inlined into an instance of its instruction set; what only counts is not, and has no
+//! closures where vectors live: those are compiled without the set, and calls would spill registers.
+
+use super::cache::{self, Head};
+use super::parts::{chunks_of, fold_outputs, fold_stats, part_of};
+use super::room::Room;
+use super::tile::{ROWS, largest, panel_of, scores, weigh, weights, with_panel};
+use super::{AttendArgs, Cache, PAGE, head_words};
+use crate::pages::StateRef;
+use crate::plan::TileMut;
+use crate::simd::{LANES, Simd};
+use std::ops::Range;
+
+/// Rows of one sequence, and query heads that share one head of keys and values.
+pub struct Block<'a> {
+    args: &'a AttendArgs<'a>,
+    rows: Range<usize>,
+    heads: Range<usize>,
+    /// Positions of the sequence, where attention is not causal.
+    len: usize,
+    /// Positions that some row sees, of the part wanted.
+    reach: Range<usize>,
+    /// Whether only one part is wanted.
+    split: bool,
+    /// Queries of a panel; the last one may be filled up with queries of nobody.
+    panel: usize,
+}
+
+/// Positions of a chunk that each query of a panel sees.
+struct Seen {
+    each: [Range<usize>; ROWS],
+    /// From the first that some query sees to the last.
+    some: Range<usize>,
+    /// Those that every query sees that sees any.
+    every: Range<usize>,
+}
+
+/// Values of the positions `run` go into the outputs of `queries` queries from `first` on.
+#[derive(Clone)]
+struct Step {
+    first: usize,
+    queries: usize,
+    run: Range<usize>,
+}
+
+impl<'a> Block<'a> {
+    /// Of the positions that the rows see, the block meets those of `chunks`; with `split`, these are one part.
+    pub fn new<S: Simd>(
+        args: &'a AttendArgs<'a>,
+        rows: Range<usize>,
+        heads: Range<usize>,
+        chunks: Range<usize>,
+        split: bool,
+    ) -> Block<'a> {
+        let len = if args.causal { 0 } else { args.len_of(rows.start) };
+        let panel = panel_of::<S>(rows.len() * heads.len());
+        let mut block = Block { args, rows, heads, len, reach: 0..0, split, panel };
+        let seen = || block.rows.clone().map(|r| block.seen(r)).filter(|seen| !seen.is_empty());
+        let from = seen().map(|r| r.start).min().unwrap_or(0).max(chunks.start.saturating_mul(PAGE));
+        let to = seen().map(|r| r.end).max().unwrap_or(0).min(chunks.end.saturating_mul(PAGE));
+        block.reach = from..to;
+        block
+    }
+
+    /// Whether no row sees anything of what is wanted.
+    pub fn is_idle(&self) -> bool {
+        self.reach.is_empty()
+    }
+
+    /// Queries, an index each.
+    pub fn queries(&self) -> usize {
+        self.rows.len() * self.heads.len()
+    }
+
+    /// Queries, filled up to whole panels.
+    pub fn slots(&self) -> usize {
+        self.queries().next_multiple_of(self.panel)
+    }
+
+    /// Row and head of query `i`: the heads of a row are neighbours, since they see the same.
+    pub fn query(&self, i: usize) -> (usize, usize) {
+        (self.rows.start + i / self.heads.len(), self.heads.start + i % self.heads.len())
+    }
+
+    /// Positions that a row sees.
+    pub fn seen(&self, row: usize) -> Range<usize> {
+        self.args.seen_of(row, self.len)
+    }
+
+    /// `q [rows, heads * dim]` into `out [panel][dim][query]`.
+    pub fn pack(&self, out: &mut [f32], q: &[f32]) {
+        let (dim, cols) = (self.args.shape.dim, self.args.shape.heads * self.args.shape.dim);
+        let used = self.queries() / self.panel * self.panel * dim;
+        out[used..].fill(0.0);
+        for i in 0..self.queries() {
+            let ((r, h), first) = (self.query(i), i / self.panel * self.panel);
+            let out = out[first * dim..].chunks_exact_mut(self.panel);
+            for (out, q) in out.zip(&q[r * cols + h * dim..][..dim]) {
+                out[i - first] = *q;
+            }
+        }
+    }
+
+    /// Folds every chunk that somebody sees, in order, part after part. Returns early where the run was cancelled.
+    #[inline(always)]
+    pub fn run<S: Simd>(&self, s: S, room: &mut Room, state: &StateRef, tile: &TileMut) {
+        room.out.fill(0.0);
+        room.of_out.clear();
+        let (mut chunk, end) = (self.reach.start / PAGE, self.reach.end.div_ceil(PAGE));
+        while chunk < end {
+            let chunks = chunks_of(part_of(chunk));
+            // What is folded from zero need not be folded again to be a part.
+            let alone = self.split || chunks.len() == 1;
+            if !alone {
+                room.part.fill(0.0);
+                room.of_part.clear();
+            }
+            for chunk in chunk..end.min(chunks.end) {
+                if tile.stop() {
+                    return;
+                }
+                self.meet(s, room, state, chunk * PAGE, alone);
+            }
+            if !alone {
+                self.fold(s, room, chunks.start * PAGE..chunks.end * PAGE);
+            }
+            chunk = chunks.end;
+        }
+    }
+
+    /// All queries meet the chunk at position `at`.
+    #[inline(always)]
+    fn meet<S: Simd>(&self, s: S, room: &mut Room, state: &StateRef, at: usize, alone: bool) {
+        let shape = &self.args.shape;
+        let (id, _) = self.args.place(self.args.rows[self.rows.start].seq, at);
+        let (words, kv) = (head_words(shape.dim, shape.cache), self.heads.start / shape.group());
+        let head = Head::of(&state.page(id)[kv * words..][..words], shape.dim, shape.cache);
+        self.weights(s, room, head, at);
+        let stat = if alone { &mut room.of_out } else { &mut room.of_part };
+        for i in 0..stat.max.len() {
+            let (max, sum) = (&room.of_chunk.max[i], &room.of_chunk.sum[i]);
+            let [old, new] = &mut room.factors;
+            (old[i], new[i]) = fold_stats(s, &mut stat.max[i], &mut stat.sum[i], max, sum);
+        }
+        self.outputs(s, room, head, at, alone);
+    }
+
+    /// Scores and weights of a chunk, and its statistics.
+    #[inline(always)]
+    fn weights<S: Simd>(&self, s: S, room: &mut Room, head: Head, at: usize) {
+        let dim = self.args.shape.dim;
+        room.of_chunk.clear();
+        let max = room.of_chunk.max.as_flattened_mut();
+        let sum = room.of_chunk.sum.as_flattened_mut();
+        for first in (0..self.queries()).step_by(self.panel) {
+            let seen = self.panel_sees(first, at);
+            if seen.some.is_empty() {
+                continue;
+            }
+            let (p, q) = (&mut room.p[first..][..self.panel], &room.q[first * dim..][..self.panel * dim]);
+            self.scores(s, p, q, head.keys, &seen.some);
+            let [of_keys, of_values] = head.scales.map_or([None; 2], |scales| scales.map(Some));
+            // One step for all queries, then the other: reductions of one query overlap with those of the next.
+            for i in 0..self.panel {
+                if !seen.each[i].is_empty() {
+                    max[first + i] = largest(s, &mut p[i], &seen.each[i], self.args.scale, of_keys);
+                }
+            }
+            for i in 0..self.panel {
+                if !seen.each[i].is_empty() {
+                    sum[first + i] = weights(s, &mut p[i], max[first + i], of_values);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scores<S: Simd>(&self, s: S, p: &mut [[f32; PAGE]], q: &[f32], keys: &[u8], reach: &Range<usize>) {
+        match self.args.shape.cache {
+            Cache::F32 => with_panel!(S, self.panel, scores::<S, cache::F32>(s, p, q, keys, reach)),
+            Cache::F16 => with_panel!(S, self.panel, scores::<S, cache::F16>(s, p, q, keys, reach)),
+            Cache::BF16 => with_panel!(S, self.panel, scores::<S, cache::Bf16>(s, p, q, keys, reach)),
+            Cache::Q8 => with_panel!(S, self.panel, scores::<S, cache::Q8>(s, p, q, keys, reach)),
+        }
+    }
+
+    /// A chunk's outputs, folded into those before.
+    #[inline(always)]
+    fn outputs<S: Simd>(&self, s: S, room: &mut Room, head: Head, at: usize, alone: bool) {
+        let (width, dim) = (room.width, self.args.shape.dim);
+        let mut cache = self.args.shape.cache;
+        let mut values = head.values;
+        if width != dim {
+            let read = self.reach.start.max(at) - at..self.reach.end.min(at + PAGE) - at;
+            fill_up(room.values, values, [dim, width], cache, read);
+            (cache, values) = (Cache::F32, bytemuck::cast_slice(room.values));
+        }
+        let out = if alone { &mut *room.out } else { &mut *room.part };
+        for first in (0..self.queries()).step_by(self.panel) {
+            let seen = self.panel_sees(first, at);
+            if seen.some.is_empty() {
+                continue;
+            }
+            let (steps, n) = seen.steps(self.panel);
+            if n > 1 {
+                room.acc.as_flattened_mut().fill(0.0);
+            }
+            for step in &steps[..n] {
+                let (acc, p) = (&mut room.acc[step.first..], &room.p[first + step.first..]);
+                let (m, run, fresh) = (step.queries, &step.run, n == 1);
+                match cache {
+                    Cache::F32 => with_panel!(S, m, weigh::<S, cache::F32>(s, acc, p, values, run, fresh)),
+                    Cache::F16 => with_panel!(S, m, weigh::<S, cache::F16>(s, acc, p, values, run, fresh)),
+                    Cache::BF16 => with_panel!(S, m, weigh::<S, cache::Bf16>(s, acc, p, values, run, fresh)),
+                    Cache::Q8 => with_panel!(S, m, weigh::<S, cache::Q8>(s, acc, p, values, run, fresh)),
+                }
+            }
+            let [old, new] = &room.factors;
+            let (old, new) = (old.as_flattened(), new.as_flattened());
+            for i in 0..self.panel {
+                if !seen.each[i].is_empty() {
+                    let (out, acc) = (&mut out[(first + i) * width..][..width], &room.acc[i][..width]);
+                    fold_outputs(s, out, acc, old[first + i], new[first + i]);
+                }
+            }
+        }
+    }
+
+    /// Folds the part at `positions` into what was before, for those that saw any of it.
+    #[inline(always)]
+    fn fold<S: Simd>(&self, s: S, room: &mut Room, positions: Range<usize>) {
+        for lanes in 0..room.of_out.max.len() {
+            let (max, sum) = (&mut room.of_out.max[lanes], &mut room.of_out.sum[lanes]);
+            let (old, new) = fold_stats(s, max, sum, &room.of_part.max[lanes], &room.of_part.sum[lanes]);
+            for i in lanes * LANES..self.queries().min((lanes + 1) * LANES) {
+                let seen = self.seen(self.query(i).0);
+                if seen.start < positions.end && positions.start < seen.end {
+                    let at = i * room.width..(i + 1) * room.width;
+                    fold_outputs(
+                        s,
+                        &mut room.out[at.clone()],
+                        &room.part[at],
+                        old[i % LANES],
+                        new[i % LANES],
+                    );
+                }
+            }
+        }
+    }
+
+    /// What the panel from query `first` on sees of the chunk at position `at`.
+    fn panel_sees(&self, first: usize, at: usize) -> Seen {
+        let of = |i: usize| {
+            let all = self.seen(self.query(i).0);
+            all.start.clamp(at, at + PAGE) - at..all.end.clamp(at, at + PAGE) - at
+        };
+        let n = self.panel.min(self.queries() - first);
+        let (a, b) = (of(first), of(first + n - 1));
+        let mut each = [const { 0..0 }; ROWS];
+        // Positions rise from row to row, and with them both ends of what is seen.
+        if a == b {
+            each[..n].fill(a.clone());
+            return Seen { each, some: a.clone(), every: a };
+        }
+        each[..n].iter_mut().enumerate().for_each(|(i, seen)| *seen = of(first + i));
+        let live = || each.iter().filter(|seen| !seen.is_empty());
+        let some = live().map(|r| r.start).min().unwrap_or(0)..live().map(|r| r.end).max().unwrap_or(0);
+        let every = live().map(|r| r.start).max().unwrap_or(0)..live().map(|r| r.end).min().unwrap_or(0);
+        Seen { each, some, every }
+    }
+}
+
+impl Seen {
+    /// The steps in which `panel` queries take their values, each in the order of positions. What every query sees they
+    /// take together, the rest alone: an unseen position has no part at all, for 0 * NaN is not 0, and -0 + 0 is not -0.
+    fn steps(&self, panel: usize) -> ([Step; 2 * ROWS + 1], usize) {
+        let mut steps = [const { Step { first: 0, queries: 1, run: 0..0 } }; 2 * ROWS + 1];
+        let mut n = 0;
+        let mut push = |first: usize, queries: usize, run: Range<usize>| {
+            if !run.is_empty() {
+                (steps[n], n) = (Step { first, queries, run }, n + 1);
+            }
+        };
+        if self.every.is_empty() {
+            self.each.iter().enumerate().for_each(|(i, seen)| push(i, 1, seen.clone()));
+        } else {
+            let live = || self.each.iter().enumerate().filter(|(_, seen)| !seen.is_empty());
+            live().for_each(|(i, seen)| push(i, 1, seen.start..self.every.start));
+            push(0, panel, self.every.clone());
+            live().for_each(|(i, seen)| push(i, 1, self.every.end..seen.end));
+        }
+        (steps, n)
+    }
+}
+
+/// Rows `read` of values `[PAGE][dim]` as f32 `[PAGE][width]`.
+fn fill_up(out: &mut [f32], values: &[u8], [dim, width]: [usize; 2], cache: Cache, read: Range<usize>) {
+    for i in read {
+        for (out, d) in out[i * width..][..dim].iter_mut().zip(0..) {
+            *out = cache.element(values, i * dim + d);
+        }
+    }
+}
