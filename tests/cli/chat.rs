@@ -58,7 +58,8 @@ impl Heard {
 
 struct Chat {
     child: Child,
-    says: ChildStdin,
+    /// Until the chat is told that there is no more.
+    says: Option<ChildStdin>,
     /// Both streams in the order in which they were written.
     heard: Heard,
 }
@@ -71,11 +72,11 @@ impl Chat {
         let mut command = inlaid(&args);
         command.stdin(Stdio::piped()).stdout(end.try_clone().unwrap()).stderr(end);
         let mut child = command.spawn().unwrap();
-        Chat { says: child.stdin.take().unwrap(), heard: Heard::of(both), child }
+        Chat { says: child.stdin.take(), heard: Heard::of(both), child }
     }
 
     fn say(&mut self, line: &str) {
-        writeln!(self.says, "{line}").unwrap();
+        writeln!(self.says.as_ref().unwrap(), "{line}").unwrap();
     }
 
     /// What the terminal sends for Ctrl-C.
@@ -84,8 +85,8 @@ impl Chat {
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     }
 
-    fn status(mut self) -> Option<i32> {
-        drop(self.says);
+    /// How it ends by itself.
+    fn status(&mut self) -> Option<i32> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -115,6 +116,7 @@ fn an_interrupt_stops_an_answer_and_not_the_chat() {
     }
     chat.say("/stats");
     chat.heard.until("it still listens", |text| text.contains("tokens held"));
+    chat.says = None;
     assert_eq!(chat.status(), Some(0));
 }
 

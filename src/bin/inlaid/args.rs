@@ -10,8 +10,8 @@ use inlaid::model::{Model, ModelConfig};
 use inlaid::pack::Hold;
 use inlaid::sample::SamplerConfig;
 use inlaid::session::{Session, SessionConfig, Speculation, Timings};
+use kernels::Isa;
 use kernels::attention::Cache;
-use kernels::{DType, Isa};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,28 +29,6 @@ pub struct ModelArg {
     /// Directory, .safetensors file with its config beside it, .gguf file, or `demo`
     #[arg(value_name = "MODEL", default_value = demo::NAME)]
     pub model: PathBuf,
-}
-
-/// Dense types.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Dense {
-    /// 32-bit floats
-    F32,
-    /// 16-bit floats
-    F16,
-    /// The upper halves of 32-bit floats
-    Bf16,
-}
-
-impl Dense {
-    /// The kernels' name for it.
-    pub fn dtype(self) -> DType {
-        match self {
-            Dense::F32 => DType::F32,
-            Dense::F16 => DType::F16,
-            Dense::Bf16 => DType::BF16,
-        }
-    }
 }
 
 /// Types of cached keys and values.
