@@ -6,7 +6,10 @@
 //! bits on every machine.
 
 mod eight;
+mod feedback;
 mod four;
+
+pub use feedback::{Guide, spans};
 
 use super::blocks::{Form, put_block};
 use super::{Matrix, Order, PANEL, panel_bytes};
@@ -45,8 +48,8 @@ impl fmt::Display for Unrepresentable {
 impl std::error::Error for Unrepresentable {}
 
 /// Writes panel `p` of `w` (in file layout, of any type) to `out`, quantised to `dtype`: `Q8_0` or `Q4K`. `out` has
-/// [`panel_bytes`] bytes and whatever in them. `importance` `[k]`, as the mean square of an input is, weighs the squared
-/// errors; without it those of larger weights count for more.
+/// [`panel_bytes`] bytes and whatever in them. With a guide, the outputs over the text it was made from change least;
+/// without, the weights do, where larger ones count for more.
 ///
 /// # Errors
 /// A weight that is not finite or too large; `out` is of no use then.
@@ -57,19 +60,18 @@ pub fn quantise_panel(
     dtype: DType,
     w: &Matrix,
     p: usize,
-    importance: Option<&[f32]>,
+    guide: Option<&Guide>,
 ) -> Result<(), Unrepresentable> {
-    assert!(Some(out.len()) == panel_bytes(dtype, w.k()), "a panel of another size");
-    assert!(importance.is_none_or(|x| x.len() == w.k()), "importance of another length");
-    let (limit, quantise): (f32, fn(&mut Row, &[Values], Option<&[Values]>)) = match dtype {
+    let k = w.k();
+    assert!(Some(out.len()) == panel_bytes(dtype, k), "a panel of another size");
+    assert!(guide.is_none_or(|guide| guide.k() == k), "a guide to another number of inputs");
+    let (limit, quantise): (f32, fn(&mut Row, &mut [Values], Option<&Guide>)) = match dtype {
         DType::Q8_0 => (eight::LIMIT, eight::row),
         DType::Q4K => (four::LIMIT, four::row),
         _ => panic!("quantising to {}", dtype.name()),
     };
-    let importance = importance.map(relative);
-    let importance = importance.as_ref().map(|x| x.as_chunks::<BLOCK>().0);
     out.fill(0);
-    let mut x = vec![0.0; w.k()];
+    let mut x = vec![0.0; k];
     for lane in 0..PANEL.min(w.n() - p * PANEL) {
         let row = p * PANEL + lane;
         read(w, row, &mut x);
@@ -77,9 +79,8 @@ pub fn quantise_panel(
         if let Some(column) = x.iter().position(|x| !(x.abs() <= limit)) {
             return Err(Unrepresentable { row, column, value: x[column] });
         }
-        let blocks = w.k() / BLOCK;
-        let mut place = Row { out, form: Form::of(dtype), lane, blocks };
-        quantise(&mut place, x.as_chunks().0, importance);
+        let mut place = Row { out, form: Form::of(dtype), lane, blocks: k / BLOCK };
+        quantise(&mut place, x.as_chunks_mut().0, guide);
     }
     Ok(())
 }
@@ -96,15 +97,6 @@ impl Row<'_> {
     fn put(&mut self, b: usize, block: &super::blocks::Block) {
         put_block(&self.form, self.out, [b, self.blocks], self.lane, block);
     }
-}
-
-/// Importance as multiples of its mean. Inputs that the text never moved still count a little: another text will.
-fn relative(importance: &[f32]) -> Vec<f32> {
-    const LEAST: f64 = 1e-3;
-    let good = |x: f32| if x.is_finite() && x > 0.0 { f64::from(x) } else { 0.0 };
-    let sum: f64 = importance.iter().map(|x| good(*x)).sum();
-    let mean = if sum > 0.0 { sum / importance.len() as f64 } else { 1.0 };
-    importance.iter().map(|x| (good(*x) / mean).max(LEAST) as f32).collect()
 }
 
 /// Output `row` as f32.
