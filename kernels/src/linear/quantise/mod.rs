@@ -65,9 +65,9 @@ pub fn quantise_panel(
     let k = w.k();
     assert!(Some(out.len()) == panel_bytes(dtype, k), "a panel of another size");
     assert!(guide.is_none_or(|guide| guide.k() == k), "a guide to another number of inputs");
-    let (limit, quantise): (f32, fn(&mut Row, &mut [Values], Option<&Guide>)) = match dtype {
-        DType::Q8_0 => (eight::LIMIT, eight::row),
-        DType::Q4K => (four::LIMIT, four::row),
+    let limit = match dtype {
+        DType::Q8_0 => eight::LIMIT,
+        DType::Q4K => four::LIMIT,
         _ => panic!("quantising to {}", dtype.name()),
     };
     out.fill(0);
@@ -75,12 +75,15 @@ pub fn quantise_panel(
     for lane in 0..PANEL.min(w.n() - p * PANEL) {
         let row = p * PANEL + lane;
         read(w, row, &mut x);
-        // Not `> limit`, which is false of NaN.
-        if let Some(column) = x.iter().position(|x| !(x.abs() <= limit)) {
+        if let Some(column) = x.iter().position(|x| !x.is_finite() || x.abs() > limit) {
             return Err(Unrepresentable { row, column, value: x[column] });
         }
-        let mut place = Row { out, form: Form::of(dtype), lane, blocks: k / BLOCK };
-        quantise(&mut place, x.as_chunks_mut().0, guide);
+        let quantise = if dtype == DType::Q8_0 { eight::row } else { four::row };
+        quantise(
+            &mut Row { out, form: Form::of(dtype), lane, blocks: k / BLOCK },
+            x.as_chunks_mut().0,
+            guide,
+        );
     }
     Ok(())
 }
