@@ -5,7 +5,7 @@ use crate::Numbers;
 use kernels::linear::{Guide, PANEL, Unrepresentable, embed_row, panel_bytes, quantise_panel, spans};
 use kernels::{DType, Matrix, Order};
 
-const OURS: [DType; 2] = [DType::Q8_0, DType::Q4K];
+const OURS: [DType; 3] = [DType::Q8_0, DType::Q6K, DType::Q4K];
 
 fn bytes(w: &[f32]) -> Vec<u8> {
     w.iter().flat_map(|x| x.to_le_bytes()).collect()
@@ -51,6 +51,7 @@ fn bound(w: &[f32], to: DType, run: f32) -> f64 {
         let most = low.abs().max(high);
         let half = match to {
             DType::Q8_0 => most / 127.0 / 2.0 * 1.13 + 127.0 * 2f32.powi(-25),
+            DType::Q6K => most / 31.0 / 2.0 * 1.13 + run / 127.0 + 31.0 * 127.0 * 2f32.powi(-25),
             _ => (high - low) / 30.0 + run / 63.0 + 15.0 * 63.0 * 2f32.powi(-25),
         };
         32.0 * f64::from(half).powi(2)
@@ -69,7 +70,12 @@ fn every_width_is_within_the_bound() {
                 assert!(error <= bound, "{to:?} {n} x {k}: {error} > {bound}");
                 let square: f64 = w.iter().map(|x| f64::from(*x).powi(2)).sum();
                 // Of uniform numbers an even grid of 15 or 254 steps leaves this much at best.
-                let share = if to == DType::Q4K { 1.2 / 225.0 } else { 1.2 / 64516.0 };
+                let steps: f64 = match to {
+                    DType::Q4K => 15.0,
+                    DType::Q6K => 63.0,
+                    _ => 254.0,
+                };
+                let share = 1.2 / steps.powi(2);
                 assert!(error <= share * square, "{to:?} {n} x {k}: {} of {square}", error / square);
             }
         }

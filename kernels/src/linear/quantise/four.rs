@@ -3,7 +3,7 @@
 
 use super::super::blocks::{Block, runs};
 use super::feedback::{Guide, Shares};
-use super::{BLOCK, LANES, Row, Values, fold, round, sum, within};
+use super::{BLOCK, LANES, Row, Values, fold, half, round, sum, within};
 use half::f16;
 
 /// What the largest minimum reaches.
@@ -168,12 +168,6 @@ fn alone(x: &Values, weight: &Values) -> Fit {
         }
     }
     Sums::new(x, weight, best).fit().unwrap_or(best)
-}
-
-/// A half of at least zero that is nearest.
-fn half(x: f32) -> Option<f16> {
-    let half = f16::from_f32(x);
-    (half.is_finite() && x >= 0.0).then_some(half)
 }
 
 /// A run under its two halves.

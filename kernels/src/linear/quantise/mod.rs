@@ -1,6 +1,7 @@
 //! Floor 0: weights brought to types of our own, error-minimising and straight into packed panels: 8 bits with a scale for
-//! each 32 ([`DType::Q8_0`]), or 4 bits with six-bit scales and minima under two halves for each run of eight blocks
-//! ([`DType::Q4K`], of any k that is a multiple of 32). Knows no files and no models.
+//! each 32 ([`DType::Q8_0`]), 6 bits with an eight-bit scale for each 16 ([`DType::Q6K`]), or 4 bits with six-bit scales and
+//! minima ([`DType::Q4K`]); the small scales under halves for each run of eight blocks, of any k that is a multiple of 32.
+//! Knows no files and no models.
 //!
 //! Plain f32 without fused steps, sums over eight lanes that are folded in one order, no functions of a library: the same
 //! bits on every machine.
@@ -8,6 +9,7 @@
 mod eight;
 mod feedback;
 mod four;
+mod six;
 
 pub use feedback::{Guide, spans};
 
@@ -15,6 +17,7 @@ use super::blocks::{Form, put_block};
 use super::{Matrix, Order, PANEL, panel_bytes};
 use crate::dtype::DType;
 use crate::quant::dequantize_row;
+use half::f16;
 use std::fmt;
 
 /// Elements of a block.
@@ -47,7 +50,7 @@ impl fmt::Display for Unrepresentable {
 
 impl std::error::Error for Unrepresentable {}
 
-/// Writes panel `p` of `w` (in file layout, of any type) to `out`, quantised to `dtype`: `Q8_0` or `Q4K`. `out` has
+/// Writes panel `p` of `w` (in file layout, of any type) to `out`, quantised to `dtype`: `Q8_0`, `Q6K` or `Q4K`. `out` has
 /// [`panel_bytes`] bytes and whatever in them. With a guide, the outputs over the text it was made from change least;
 /// without, the weights do, where larger ones count for more.
 ///
@@ -67,6 +70,7 @@ pub fn quantise_panel(
     assert!(guide.is_none_or(|guide| guide.k() == k), "a guide to another number of inputs");
     let limit = match dtype {
         DType::Q8_0 => eight::LIMIT,
+        DType::Q6K => six::LIMIT,
         DType::Q4K => four::LIMIT,
         _ => panic!("quantising to {}", dtype.name()),
     };
@@ -78,7 +82,11 @@ pub fn quantise_panel(
         if let Some(column) = x.iter().position(|x| !x.is_finite() || x.abs() > limit) {
             return Err(Unrepresentable { row, column, value: x[column] });
         }
-        let quantise = if dtype == DType::Q8_0 { eight::row } else { four::row };
+        let quantise = match dtype {
+            DType::Q8_0 => eight::row,
+            DType::Q6K => six::row,
+            _ => four::row,
+        };
         quantise(
             &mut Row { out, form: Form::of(dtype), lane, blocks: k / BLOCK },
             x.as_chunks_mut().0,
@@ -112,6 +120,12 @@ fn read(w: &Matrix, row: usize, out: &mut [f32]) {
     for (k, out) in out.iter_mut().enumerate() {
         dequantize_row(w.dtype(), &w.row(k)[row * size..][..size], std::slice::from_mut(out));
     }
+}
+
+/// A half of at least zero that is nearest.
+fn half(x: f32) -> Option<f16> {
+    let half = f16::from_f32(x);
+    (half.is_finite() && x >= 0.0).then_some(half)
 }
 
 /// The nearest whole number, ties to even, of one within 2^22 of zero.
