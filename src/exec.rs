@@ -28,6 +28,8 @@ pub struct Exec<'m> {
     pub verbs: Vec<Verb>,
     /// Rows and columns of each buffer. Of a packed one: pieces, and words of a piece.
     pub bufs: Vec<(usize, usize)>,
+    /// What each linear reads, before it is packed.
+    pub inputs: Vec<(P, Buf)>,
     /// Packed forms that exist already.
     packed: Vec<(Buf, Pack, Buf)>,
 }
@@ -35,7 +37,7 @@ pub struct Exec<'m> {
 impl<'m> Exec<'m> {
     /// An empty program.
     pub fn new(arch: &'m Arch, ops: &'static Ops, shape: Shape) -> Self {
-        Exec { arch, ops, shape, verbs: Vec::new(), bufs: Vec::new(), packed: Vec::new() }
+        Exec { arch, ops, shape, verbs: Vec::new(), bufs: Vec::new(), inputs: Vec::new(), packed: Vec::new() }
     }
 
     fn buf(&mut self, rows: usize, cols: usize) -> Buf {
@@ -74,6 +76,7 @@ impl<'m> Exec<'m> {
 
     fn linear_with(&mut self, x: Buf, w: &LinearW, add: Option<Buf>) -> Buf {
         let rows = self.bufs[x.0 as usize].0;
+        self.inputs.push((w.w, x));
         let x = self.pack(x, Pack::of(w.dtype));
         let out = self.buf(rows, w.n);
         self.verbs.push(Verb::Linear { out, x, w: w.w, bias: w.bias, add });

@@ -6,6 +6,7 @@
 
 pub mod arch;
 mod block;
+pub mod calibrate;
 pub mod capi;
 #[cfg(feature = "chat-template")]
 pub mod chat;

@@ -12,7 +12,7 @@ use crate::format::tensors::Tensors;
 use crate::pack::{self, Hold, Importance};
 use crate::runner::{Parts, Runner};
 use crate::state::pages_for;
-use crate::weights::Weights;
+use crate::weights::{P, Param, Weights};
 use kernels::attention::{Cache, PAGE};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -217,6 +217,14 @@ impl Model {
     /// Whether generation ends at this token.
     pub fn is_end(&self, id: u32) -> bool {
         self.generation.eos_token_ids.contains(&id)
+    }
+
+    /// What a file of packed panels calls a matrix.
+    pub(crate) fn matrix_name(&self, w: P) -> Option<&str> {
+        match &self.weights.params[w.0 as usize] {
+            Param::Matrix(m) => Some(&m.name),
+            Param::Vector(_) => None,
+        }
     }
 
     pub(crate) fn parts(&self) -> Parts<'_> {

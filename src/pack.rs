@@ -5,6 +5,7 @@
 //! few entries of the address cache. What was packed is released, so that at most one copy of a matrix is in memory.
 
 use crate::arch::Arch;
+use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::format::convert::configs;
 use crate::format::files::{Files, Load, SINGLE};
@@ -12,7 +13,7 @@ use crate::format::source::{Progress, Reading, Source};
 use crate::format::tensors::TensorRef;
 use crate::format::write::{Planned, safetensors};
 use crate::weights::{MatrixParam, P, Param, Weights};
-use kernels::linear::{PANEL, pack_panel, panel_bytes, quantise_panel};
+use kernels::linear::{Guide, PANEL, pack_panel, panel_bytes, quantise_panel};
 use kernels::{DType, Matrix, Order};
 use memmap2::{MmapMut, MmapOptions};
 use rayon::ThreadPool;
@@ -20,6 +21,7 @@ use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// How a host wants weights held. What is packed already stays so.
@@ -38,8 +40,25 @@ pub enum Hold {
     Q4,
 }
 
-/// How much the squared error of each input of a linear counts, by the name of its matrix.
-pub type Importance = HashMap<String, Vec<f32>>;
+/// How linears are best quantised, by the names of their matrices: what
+/// [`calibrate::importance`](crate::calibrate::importance) learns from a text.
+pub struct Importance {
+    guides: HashMap<String, Arc<Guide>>,
+    _charge: Charge,
+}
+
+impl Importance {
+    /// `charge` is for the memory of the guides.
+    pub(crate) fn new(guides: HashMap<String, Arc<Guide>>, charge: Charge) -> Importance {
+        Importance { guides, _charge: charge }
+    }
+
+    /// Of a matrix.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Guide> {
+        self.guides.get(name).map(|guide| &**guide)
+    }
+}
 
 /// A matrix to be packed.
 struct Job {
@@ -141,7 +160,7 @@ fn fill(
     panels: &mut [u8],
     job: &Job,
     m: &MatrixParam,
-    importance: Option<&Vec<f32>>,
+    guide: Option<&Guide>,
     reading: &mut Reading,
 ) -> Result<()> {
     let (w, per) = (m.matrix(), (PIECE / job.panel.max(1)).max(1));
@@ -152,7 +171,7 @@ fn fill(
             let p = piece * per + i;
             if !quantise {
                 pack_panel(panel, &w, p);
-            } else if quantise_panel(panel, job.to, &w, p, importance.map(Vec::as_slice)).is_err() {
+            } else if quantise_panel(panel, job.to, &w, p, guide).is_err() {
                 failed.store(true, Relaxed);
             }
         };

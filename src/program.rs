@@ -7,7 +7,7 @@ use crate::exec::{Exec, Shape};
 use crate::layout::Layout;
 use crate::run::{self, Ctx};
 use crate::verb::{Buf, Verb};
-use crate::weights::Weights;
+use crate::weights::{P, Weights};
 use kernels::attention::Cache;
 use kernels::{Failed, Mems, Ops, Plan, Span, Task, Team};
 use std::sync::atomic::AtomicBool;
@@ -21,27 +21,38 @@ pub struct Program {
     plan: Plan,
     logits: Buf,
     logprob: Option<Buf>,
+    /// What linears read, where that stays until the next run.
+    inputs: Vec<(P, Buf)>,
 }
 
 impl Program {
-    /// Writes, checks and lays out the program of a shape.
+    /// Writes, checks and lays out the program of a shape. With `observe`, what linears read stays until the next run.
     ///
     /// # Errors
     /// `Memory` where sizes overflow; `Internal` where the plan refuses the program (a bug).
-    pub fn new(a: &Arch, m: &Weights, ops: &'static Ops, cache: Cache, shape: Shape) -> Result<Program> {
+    pub fn new(
+        a: &Arch,
+        m: &Weights,
+        ops: &'static Ops,
+        cache: Cache,
+        shape: Shape,
+        observe: bool,
+    ) -> Result<Program> {
         let mut e = Exec::new(a, ops, shape);
         let logits = block::model(&mut e, a, m);
         let logprob = shape.score.then(|| e.logprob(logits));
         let (verbs, bufs) = (e.verbs, e.bufs);
+        let inputs = if observe { e.inputs } else { Vec::new() };
 
         let tasks = |l: &Layout| -> Vec<Task> { verbs.iter().map(|v| v.task(l)).collect() };
         let apart = Layout::apart(a, m, ops, cache, &bufs)?;
         let whole = Plan::new(tasks(&apart), vec![apart.len]).map_err(refused)?;
-        let kept: Vec<Buf> = [Some(logits), logprob].into_iter().flatten().collect();
+        let kept = [Some(logits), logprob].into_iter().flatten();
+        let kept: Vec<Buf> = kept.chain(inputs.iter().map(|(_, x)| *x)).collect();
         let all = tasks(&apart);
         let layout = apart.share(&all, whole.stages(), &kept);
         let plan = Plan::new(tasks(&layout), vec![layout.len]).map_err(refused)?;
-        Ok(Program { shape, verbs, layout, plan, logits, logprob })
+        Ok(Program { shape, verbs, layout, plan, logits, logprob, inputs })
     }
 
     /// Words of its buffers.
@@ -62,6 +73,11 @@ impl Program {
     /// Where `[picks, (log-probability, log-sum-exp)]` is after a run of a program that scores.
     pub fn logprob(&self) -> Option<Span> {
         self.logprob.map(|b| self.layout.buf(b))
+    }
+
+    /// Where what each linear read is after a run, of a program that observes.
+    pub fn inputs(&self) -> impl Iterator<Item = (P, Span)> {
+        self.inputs.iter().map(|(w, x)| (*w, self.layout.buf(*x)))
     }
 
     /// Runs all verbs in one parallel region.

@@ -7,9 +7,9 @@ use crate::exec::Shape;
 use crate::program::Program;
 use crate::run::Ctx;
 use crate::state::{Pool, Sequence, Tables};
-use crate::weights::Weights;
+use crate::weights::{P, Weights};
 use kernels::attention::Cache;
-use kernels::{Mems, Words};
+use kernels::{Mems, Span, Words};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -60,6 +60,8 @@ pub struct Runner {
     charge: Option<Charge>,
     programs: Vec<Program>,
     tables: Tables,
+    /// Whether what linears read stays until the next run.
+    observe: bool,
 }
 
 impl Runner {
@@ -73,7 +75,13 @@ impl Runner {
             charge: None,
             programs: Vec::new(),
             tables: Tables::default(),
+            observe: false,
         }
+    }
+
+    /// One that keeps what linears read: see [`Runner::inputs`].
+    pub fn observing(a: &Arch, cache: Cache) -> Runner {
+        Runner { observe: true, ..Runner::new(a, cache) }
     }
 
     /// Bytes that a run of `shape` takes beside weights and pages.
@@ -162,6 +170,13 @@ impl Runner {
         span.map_or(&[], |span| &self.bufs[span.at..span.at + span.rows * span.cols])
     }
 
+    /// What each linear read in the last run, which had `shape`: rows `[rows, k]`, with k. Nothing unless observed.
+    pub fn inputs(&self, shape: Shape) -> Vec<(P, &[f32], usize)> {
+        let program = self.programs.iter().find(|p| p.shape == shape);
+        let rows = |(w, x): (P, Span)| (w, &self.bufs[x.at..x.at + x.rows * x.cols], x.cols);
+        program.map_or(Vec::new(), |p| p.inputs().map(rows).collect())
+    }
+
     /// Completes the tables with the rotations of the rows' positions.
     fn turn(&mut self, parts: Parts) -> Shape {
         let t = &mut self.tables;
@@ -181,7 +196,8 @@ impl Runner {
             self.programs[at..].rotate_left(1);
             return Ok(last);
         }
-        let program = Program::new(parts.arch, parts.weights, parts.engine.ops(), self.cache, shape)?;
+        let program =
+            Program::new(parts.arch, parts.weights, parts.engine.ops(), self.cache, shape, self.observe)?;
         if self.programs.len() == PROGRAMS {
             self.programs.remove(0);
         }

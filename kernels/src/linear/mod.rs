@@ -18,7 +18,7 @@ pub(crate) use activations::pack_isa;
 pub use matrix::{Matrix, MatrixError, Order};
 pub(crate) use packed::pack_panel_isa;
 pub use packed::{embed_row, pack_panel, panel_bytes};
-pub use quantise::{Unrepresentable, quantise_panel};
+pub use quantise::{Guide, Unrepresentable, quantise_panel, spans};
 
 use crate::dtype::DType;
 use crate::ops::{Ops, per_isa};

@@ -2,29 +2,29 @@
 //! matter, the same bytes however the weights lie, and refusals that name the place.
 
 use crate::Numbers;
-use kernels::linear::{PANEL, Unrepresentable, embed_row, panel_bytes, quantise_panel};
+use kernels::linear::{Guide, PANEL, Unrepresentable, embed_row, panel_bytes, quantise_panel, spans};
 use kernels::{DType, Matrix, Order};
 
-const OURS: [DType; 2] = [DType::Q8_0, DType::Q4K];
+const OURS: [DType; 3] = [DType::Q8_0, DType::Q6K, DType::Q4K];
 
 fn bytes(w: &[f32]) -> Vec<u8> {
     w.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-fn panels(w: &Matrix, to: DType, importance: Option<&[f32]>) -> Result<Vec<u8>, Unrepresentable> {
+fn panels(w: &Matrix, to: DType, guide: Option<&Guide>) -> Result<Vec<u8>, Unrepresentable> {
     let size = panel_bytes(to, w.k()).unwrap();
     let mut out = vec![0xa5; w.n().div_ceil(PANEL) * size];
     for (p, out) in out.chunks_exact_mut(size.max(1)).enumerate() {
-        quantise_panel(out, to, w, p, importance)?;
+        quantise_panel(out, to, w, p, guide)?;
     }
     Ok(out)
 }
 
 /// What `[n, k]` becomes.
-fn back(w: &[f32], n: usize, to: DType, importance: Option<&[f32]>) -> Vec<f32> {
+fn back(w: &[f32], n: usize, to: DType, guide: Option<&Guide>) -> Vec<f32> {
     let (bytes, k) = (bytes(w), w.len() / n);
     let w = Matrix::new(&bytes, DType::F32, Order::Nk, n, k, 4 * k).unwrap();
-    let packed = panels(&w, to, importance).unwrap();
+    let packed = panels(&w, to, guide).unwrap();
     let packed = Matrix::new(&packed, to, Order::Panels, n, k, 0).unwrap();
     let mut out = vec![0.0; n * k];
     for (r, out) in out.chunks_exact_mut(k.max(1)).enumerate() {
@@ -51,6 +51,7 @@ fn bound(w: &[f32], to: DType, run: f32) -> f64 {
         let most = low.abs().max(high);
         let half = match to {
             DType::Q8_0 => most / 127.0 / 2.0 * 1.13 + 127.0 * 2f32.powi(-25),
+            DType::Q6K => most / 31.0 / 2.0 * 1.13 + run / 127.0 + 31.0 * 127.0 * 2f32.powi(-25),
             _ => (high - low) / 30.0 + run / 63.0 + 15.0 * 63.0 * 2f32.powi(-25),
         };
         32.0 * f64::from(half).powi(2)
@@ -69,7 +70,12 @@ fn every_width_is_within_the_bound() {
                 assert!(error <= bound, "{to:?} {n} x {k}: {error} > {bound}");
                 let square: f64 = w.iter().map(|x| f64::from(*x).powi(2)).sum();
                 // Of uniform numbers an even grid of 15 or 254 steps leaves this much at best.
-                let share = if to == DType::Q4K { 1.2 / 225.0 } else { 1.2 / 64516.0 };
+                let steps: f64 = match to {
+                    DType::Q4K => 15.0,
+                    DType::Q6K => 63.0,
+                    _ => 254.0,
+                };
+                let share = 1.2 / steps.powi(2);
                 assert!(error <= share * square, "{to:?} {n} x {k}: {} of {square}", error / square);
             }
         }
@@ -112,14 +118,14 @@ fn importance_moves_the_error_to_where_it_matters_less() {
     let w: Vec<f32> = numbers.vec(n * k).into_iter().map(|x| x * x * x).collect();
     let importance: Vec<f32> = (0..k).map(|i| if i % 7 == 0 { 50.0 } else { 0.5 + (i % 3) as f32 }).collect();
     for to in OURS {
-        let (plain, led) = (back(&w, n, to, None), back(&w, n, to, Some(&importance)));
+        let (plain, led) = (back(&w, n, to, None), back(&w, n, to, Some(&Guide::from_squares(&importance))));
         let of = |got: &[f32]| error(&w, got, Some(&importance));
         assert!(of(&led) < 0.9 * of(&plain), "{to:?}: {} and {}", of(&led), of(&plain));
         // Only the proportions count, and what is no number counts as never used.
         let scaled: Vec<f32> = importance.iter().map(|x| x * 1024.0).collect();
-        assert_eq!(led, back(&w, n, to, Some(&scaled)));
+        assert_eq!(led, back(&w, n, to, Some(&Guide::from_squares(&scaled))));
         for odd in [0.0, f32::NAN, f32::INFINITY, -1.0, 1e-45, f32::MAX] {
-            let got = back(&w, n, to, Some(&vec![odd; k]));
+            let got = back(&w, n, to, Some(&Guide::from_squares(&vec![odd; k])));
             assert!(error(&w, &got, None) <= bound(&w, to, 2.0), "{to:?}, importance {odd}");
         }
     }
@@ -150,6 +156,75 @@ fn weights_lie_in_any_order_and_type() {
             assert_eq!(row, vec![0.0; k], "{to:?}: outputs beyond the last are zeros");
         }
     }
+}
+
+/// Sums of products over rows of inputs that move together, as [`Guide::from_moments`] takes them.
+fn moments(x: &[f32], k: usize) -> Vec<Vec<f32>> {
+    let of = |(first, len): (usize, usize)| {
+        let mut sums = vec![0.0; len * len];
+        for x in x.chunks_exact(k) {
+            for i in 0..len {
+                for j in i..len {
+                    sums[i * len + j] += x[first + i] * x[first + j];
+                }
+            }
+        }
+        sums
+    };
+    spans(k).map(of).collect()
+}
+
+#[test]
+fn free_weights_make_good_for_errors() {
+    for k in [288, 1056] {
+        let (n, rows, mut numbers) = (4, 3 * k, Numbers::new(k as u64));
+        let w = numbers.vec(n * k);
+        let mut x = numbers.vec(rows * k);
+        for row in x.chunks_exact_mut(k) {
+            let mut last = 0.0;
+            for x in row {
+                last = 0.8 * last + *x;
+                *x = last;
+            }
+        }
+        let moments = moments(&x, k);
+        let squares: Vec<f32> = (0..k).map(|i| x.chunks_exact(k).map(|x| x[i] * x[i]).sum()).collect();
+        let outputs = |got: &[f32]| -> f64 {
+            let off: Vec<f64> = w.iter().zip(got).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
+            let of = |x: &[f32], off: &[f64]| x.iter().zip(off).map(|(x, w)| f64::from(*x) * w).sum::<f64>();
+            x.chunks_exact(k).flat_map(|x| off.chunks_exact(k).map(move |off| of(x, off).powi(2))).sum()
+        };
+        let squares = outputs(&back(&w, n, DType::Q4K, Some(&Guide::from_squares(&squares))));
+        let moved = outputs(&back(&w, n, DType::Q4K, Some(&Guide::from_moments(k, moments))));
+        assert!(moved < 0.7 * squares, "{k}: {moved} and {squares}");
+    }
+}
+
+#[test]
+fn what_are_no_moments_guides_as_far_as_it_can() {
+    let (k, w) = (64, Numbers::new(2).vec(2 * 64));
+    for odd in [0.0, f32::NAN, f32::INFINITY, -1.0, 1e-45, f32::MAX] {
+        let mut moments = vec![vec![odd; k * k]];
+        let got = back(&w, 2, DType::Q4K, Some(&Guide::from_moments(k, moments.clone())));
+        assert!(error(&w, &got, None) <= bound(&w, DType::Q4K, 2.0), "{odd}");
+        // A diagonal that is in order, beside products that no inputs have.
+        (0..k).for_each(|i| moments[0][i * k + i] = 1.0);
+        let got = back(&w, 2, DType::Q4K, Some(&Guide::from_moments(k, moments)));
+        assert!(got.iter().all(|x| x.is_finite()), "{odd}");
+    }
+}
+
+#[test]
+fn spans_are_whole_runs() {
+    for k in (32..4096).step_by(32) {
+        let mut next = 0;
+        for (first, len) in spans(k) {
+            assert!(first == next && first % 256 == 0 && len > 0 && len < 768, "{k}: {first}, {len}");
+            next += len;
+        }
+        assert_eq!(next, k);
+    }
+    assert_eq!(spans(0).len(), 0);
 }
 
 /// Weights that are on the grid already come back as they are.

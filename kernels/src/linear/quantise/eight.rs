@@ -1,7 +1,7 @@
 //! Floor 0: 32 weights as signed bytes and a half that scales them. Knows no layouts.
 
 use super::super::blocks::Block;
-use super::{BLOCK, Row, Values, round, sum, within};
+use super::{BLOCK, Guide, Row, Values, round, sum, within};
 use half::f16;
 
 /// What the largest scale reaches.
@@ -11,9 +11,9 @@ pub const LIMIT: f32 = 65504.0 * 127.0;
 const LARGEST: [f32; 7] = [127.4, 126.6, 126.2, 125.4, 124.7, 124.0, 123.1];
 
 /// Quantises an output block by block.
-pub fn row(to: &mut Row, x: &[Values], importance: Option<&[Values]>) {
+pub fn row(to: &mut Row, x: &mut [Values], guide: Option<&Guide>) {
     for (b, x) in x.iter().enumerate() {
-        to.put(b, &block(x, importance.map_or(&[1.0; BLOCK], |all| &all[b])));
+        to.put(b, &block(x, guide.map_or(&[1.0; BLOCK], |guide| &guide.importance()[b])));
     }
 }
 

@@ -2,7 +2,8 @@
 //! layouts.
 
 use super::super::blocks::{Block, runs};
-use super::{BLOCK, Row, Values, fold, round, sum, within};
+use super::feedback::{Guide, Shares};
+use super::{BLOCK, LANES, Row, Values, fold, half, round, sum, within};
 use half::f16;
 
 /// What the largest minimum reaches.
@@ -13,28 +14,51 @@ const CODE: f32 = 15.0;
 const SMALL: f32 = 63.0;
 /// Blocks of the longest run.
 const MOST: usize = 15;
+/// Steps from a small scale and minimum that are tried, the nearest first.
+const AROUND: [[f32; 2]; 9] = [
+    [0.0, 0.0],
+    [-1.0, 0.0],
+    [1.0, 0.0],
+    [0.0, -1.0],
+    [0.0, 1.0],
+    [-1.0, -1.0],
+    [-1.0, 1.0],
+    [1.0, -1.0],
+    [1.0, 1.0],
+];
 /// Times that the scales of scales are fitted to the codes and the codes to them.
 const ROUNDS: usize = 2;
 
-/// Quantises an output run by run.
-pub fn row(to: &mut Row, x: &[Values], importance: Option<&[Values]>) {
-    for run in runs(x.len()) {
+/// Quantises an output run by run. With a guide that says how, the weights `x` that are still free make good for errors.
+pub fn row(to: &mut Row, x: &mut [Values], guide: Option<&Guide>) {
+    let spreads = guide.is_some_and(Guide::spreads);
+    let importance = |b: usize| guide.map(|guide| &guide.importance()[b]);
+    let original = if spreads { x.to_vec() } else { Vec::new() };
+    for blocks in runs(x.len()) {
         let mut weight = [[0.0; BLOCK]; MOST];
-        for (b, weight) in run.clone().zip(&mut weight) {
-            *weight = weigh(&x[b], importance.map(|all| &all[b]));
+        for (b, weight) in blocks.clone().zip(&mut weight) {
+            *weight = weigh(&x[b], importance(b));
         }
-        let (x, first) = (&x[run.clone()], run.start);
-        for (b, block) in quantise(x, &weight[..x.len()]).into_iter().enumerate().take(x.len()) {
-            to.put(first + b, &block);
+        let mut run = scales(&x[blocks.clone()], &weight[..blocks.len()]);
+        for (i, b) in blocks.enumerate() {
+            match guide.filter(|_| spreads) {
+                None => to.put(b, &run.block(i, &x[b])),
+                Some(guide) => {
+                    let weight = weigh(&x[b], importance(b));
+                    run.small[i] = run.near(run.fit(i), &x[b], &weight, &AROUND).1;
+                    let (block, x) = x[b..].split_first_mut().expect("a block of the row");
+                    to.put(b, &run.block_with(i, block, &original[b], x, guide.shares(b * BLOCK)));
+                }
+            }
         }
     }
 }
 
-/// How much the squared error of each weight counts: larger weights err for more, as what they belong to is used more.
+/// How much the squared error of each weight counts; where nothing tells, larger ones for more.
 fn weigh(x: &Values, importance: Option<&Values>) -> Values {
     let square = sum(|i| x[i] * x[i]) / BLOCK as f32;
     std::array::from_fn(|i| match importance {
-        Some(by) => by[i] * (square + x[i] * x[i]).sqrt(),
+        Some(by) => by[i],
         None => square.sqrt() + x[i].abs(),
     })
 }
@@ -73,6 +97,7 @@ impl Fit {
 struct Sums {
     w: f32,
     x: f32,
+    xx: f32,
     q: f32,
     qq: f32,
     xq: f32,
@@ -82,21 +107,29 @@ impl Sums {
     /// With the nearest codes of `fit`.
     fn new(x: &Values, weight: &Values, fit: Fit) -> Sums {
         let inverse = fit.inverse();
-        let mut lanes = [[0.0f32; 8]; 5];
-        for at in (0..BLOCK).step_by(8) {
-            for i in 0..8 {
+        let mut lanes = [[0.0f32; LANES]; 6];
+        for at in (0..BLOCK).step_by(LANES) {
+            for i in 0..LANES {
                 let (x, w) = (x[at + i], weight[at + i]);
                 let q = fit.code(x, inverse);
                 let wq = w * q;
                 lanes[0][i] += w;
                 lanes[1][i] += w * x;
-                lanes[2][i] += wq;
-                lanes[3][i] += wq * q;
-                lanes[4][i] += wq * x;
+                lanes[2][i] += (w * x) * x;
+                lanes[3][i] += wq;
+                lanes[4][i] += wq * q;
+                lanes[5][i] += wq * x;
             }
         }
-        let [w, x, q, qq, xq] = lanes.map(fold);
-        Sums { w, x, q, qq, xq }
+        let [w, x, xx, q, qq, xq] = lanes.map(fold);
+        Sums { w, x, xx, q, qq, xq }
+    }
+
+    /// The squared error, weighed, of a fit with these codes.
+    fn error(&self, fit: Fit) -> f32 {
+        let Fit { scale, min } = fit;
+        let cross = scale * (self.xq + min * self.q) - min * self.x;
+        (self.xx + scale * scale * self.qq + min * min * self.w) - 2.0 * cross
     }
 
     /// The best scale and minimum for these codes.
@@ -127,22 +160,14 @@ fn alone(x: &Values, weight: &Values) -> Fit {
     for step in 0..14 {
         let codes = 13.6 + 0.2 * step as f32;
         let from = Fit { scale: (high - low) / codes, min: -low };
-        let Some(mut fit) = Sums::new(x, weight, from).fit() else { continue };
-        if let Some(again) = Sums::new(x, weight, fit).fit() {
-            fit = again;
-        }
-        let error = fit.error(x, weight);
+        let sums = Sums::new(x, weight, from);
+        let Some(fit) = sums.fit() else { continue };
+        let error = sums.error(fit);
         if error < least {
             (best, least) = (fit, error);
         }
     }
-    best
-}
-
-/// A half of at least zero that is nearest.
-fn half(x: f32) -> Option<f16> {
-    let half = f16::from_f32(x);
-    (half.is_finite() && x >= 0.0).then_some(half)
+    Sums::new(x, weight, best).fit().unwrap_or(best)
 }
 
 /// A run under its two halves.
@@ -163,27 +188,31 @@ impl Run {
     /// The best small scales and minima under two halves, near those that are wished for.
     fn new(d: f16, m: f16, near: &[Fit], x: &[Values], weight: &[Values]) -> Run {
         let mut run = Run { d, m, small: [[0.0; 2]; MOST], error: 0.0 };
-        let (d, m) = (d.to_f32(), m.to_f32());
         for (b, near) in near.iter().enumerate() {
-            let place =
-                |x: f32, unit: f32| if unit > 0.0 { round(within(x / unit, 0.0, SMALL)) } else { 0.0 };
-            let middle = [place(near.scale, d), place(near.min, m)];
-            let mut least = f32::INFINITY;
-            for sc in [0.0, -1.0, 1.0] {
-                for mn in [0.0, -1.0, 1.0] {
-                    let small = [middle[0] + sc, middle[1] + mn];
-                    if small.iter().any(|x| !(0.0..=SMALL).contains(x)) {
-                        continue;
-                    }
-                    let error = Fit { scale: d * small[0], min: m * small[1] }.error(&x[b], &weight[b]);
-                    if error < least {
-                        (least, run.small[b]) = (error, small);
-                    }
-                }
-            }
-            run.error += least;
+            let (error, small) = run.near(*near, &x[b], &weight[b], &AROUND[..5]);
+            run.small[b] = small;
+            run.error += error;
         }
         run
+    }
+
+    /// The best small scale and minimum of a block, near those that are wished for, and their error.
+    fn near(&self, wish: Fit, x: &Values, weight: &Values, steps: &[[f32; 2]]) -> (f32, [f32; 2]) {
+        let (d, m) = (self.d.to_f32(), self.m.to_f32());
+        let place = |x: f32, unit: f32| if unit > 0.0 { round(within(x / unit, 0.0, SMALL)) } else { 0.0 };
+        let middle = [place(wish.scale, d), place(wish.min, m)];
+        let (mut least, mut best) = (f32::INFINITY, [0.0; 2]);
+        for [sc, mn] in steps {
+            let small = [middle[0] + sc, middle[1] + mn];
+            if small.iter().any(|x| !(0.0..=SMALL).contains(x)) {
+                continue;
+            }
+            let error = Fit { scale: d * small[0], min: m * small[1] }.error(x, weight);
+            if error < least {
+                (least, best) = (error, small);
+            }
+        }
+        (least, best)
     }
 
     /// The best halves for the codes and small scales that are there.
@@ -209,16 +238,17 @@ impl Run {
     }
 }
 
-/// A run of blocks; those beyond the run are of no meaning.
-fn quantise(x: &[Values], weight: &[Values]) -> [Block; MOST] {
+/// Halves and small scales of a run.
+fn scales(x: &[Values], weight: &[Values]) -> Run {
     let mut wish = [Fit::default(); MOST];
     for (b, wish) in wish.iter_mut().enumerate().take(x.len()) {
         *wish = alone(&x[b], &weight[b]);
     }
     let wish = &wish[..x.len()];
     let most = |of: fn(&Fit) -> f32| wish.iter().map(of).fold(0.0f32, f32::max) / SMALL;
-    let up = |x: f32| f16::from_f32(x);
-    let mut best = Run::new(up(most(|f| f.scale)), up(most(|f| f.min)), wish, x, weight);
+    // What moved for errors may lie beyond what the limit lets in.
+    let most = |of| half(most(of)).unwrap_or(f16::MAX);
+    let mut best = Run::new(most(|f| f.scale), most(|f| f.min), wish, x, weight);
     for _ in 0..ROUNDS {
         let Some((d, m)) = best.halves(x, weight) else { break };
         let mut near = [Fit::default(); MOST];
@@ -231,13 +261,43 @@ fn quantise(x: &[Values], weight: &[Values]) -> [Block; MOST] {
         }
         best = next;
     }
-    let mut out = [Block::default(); MOST];
-    for b in 0..x.len() {
-        let (fit, [sc, mn]) = (best.fit(b), best.small[b]);
+    best
+}
+
+impl Run {
+    /// Block `b` with the nearest codes.
+    fn block(&self, b: usize, x: &Values) -> Block {
+        let (fit, [sc, mn]) = (self.fit(b), self.small[b]);
         let inverse = fit.inverse();
-        let block =
-            Block { d: best.d.to_bits(), m: best.m.to_bits(), sc: [sc as u8, 0], mn: mn as u8, ..out[b] };
-        out[b] = Block { codes: x[b].map(|x| fit.code(x, inverse) as u8), ..block };
+        Block {
+            codes: x.map(|x| fit.code(x, inverse) as u8),
+            d: self.d.to_bits(),
+            m: self.m.to_bits(),
+            sc: [sc as u8, 0],
+            mn: mn as u8,
+        }
     }
-    out
+
+    /// Block `b`, element after element: what each errs from `original` moves those after it, in the block and in the
+    /// `rest` of the row.
+    fn block_with(
+        &self,
+        b: usize,
+        x: &mut Values,
+        original: &Values,
+        rest: &mut [Values],
+        shares: Option<Shares>,
+    ) -> Block {
+        let Some(shares) = shares else { return self.block(b, x) };
+        let (fit, mut errors, mut codes) = (self.fit(b), [0.0; BLOCK], [0; BLOCK]);
+        let inverse = fit.inverse();
+        for i in 0..BLOCK {
+            let code = fit.code(x[i], inverse);
+            codes[i] = code as u8;
+            errors[i] = original[i] - (fit.scale * code - fit.min);
+            shares.within(x, i, errors[i]);
+        }
+        shares.after(rest.as_flattened_mut(), &errors);
+        Block { codes, ..self.block(b, x) }
+    }
 }

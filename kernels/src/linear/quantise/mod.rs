@@ -1,17 +1,23 @@
 //! Floor 0: weights brought to types of our own, error-minimising and straight into packed panels: 8 bits with a scale for
-//! each 32 ([`DType::Q8_0`]), or 4 bits with six-bit scales and minima under two halves for each run of eight blocks
-//! ([`DType::Q4K`], of any k that is a multiple of 32). Knows no files and no models.
+//! each 32 ([`DType::Q8_0`]), 6 bits with an eight-bit scale for each 16 ([`DType::Q6K`]), or 4 bits with six-bit scales and
+//! minima ([`DType::Q4K`]); the small scales under halves for each run of eight blocks, of any k that is a multiple of 32.
+//! Knows no files and no models.
 //!
 //! Plain f32 without fused steps, sums over eight lanes that are folded in one order, no functions of a library: the same
 //! bits on every machine.
 
 mod eight;
+mod feedback;
 mod four;
+mod six;
+
+pub use feedback::{Guide, spans};
 
 use super::blocks::{Form, put_block};
 use super::{Matrix, Order, PANEL, panel_bytes};
 use crate::dtype::DType;
 use crate::quant::dequantize_row;
+use half::f16;
 use std::fmt;
 
 /// Elements of a block.
@@ -44,9 +50,9 @@ impl fmt::Display for Unrepresentable {
 
 impl std::error::Error for Unrepresentable {}
 
-/// Writes panel `p` of `w` (in file layout, of any type) to `out`, quantised to `dtype`: `Q8_0` or `Q4K`. `out` has
-/// [`panel_bytes`] bytes and whatever in them. `importance` `[k]`, as the mean square of an input is, weighs the squared
-/// errors; without it those of larger weights count for more.
+/// Writes panel `p` of `w` (in file layout, of any type) to `out`, quantised to `dtype`: `Q8_0`, `Q6K` or `Q4K`. `out` has
+/// [`panel_bytes`] bytes and whatever in them. With a guide, the outputs over the text it was made from change least;
+/// without, the weights do, where larger ones count for more.
 ///
 /// # Errors
 /// A weight that is not finite or too large; `out` is of no use then.
@@ -57,29 +63,35 @@ pub fn quantise_panel(
     dtype: DType,
     w: &Matrix,
     p: usize,
-    importance: Option<&[f32]>,
+    guide: Option<&Guide>,
 ) -> Result<(), Unrepresentable> {
-    assert!(Some(out.len()) == panel_bytes(dtype, w.k()), "a panel of another size");
-    assert!(importance.is_none_or(|x| x.len() == w.k()), "importance of another length");
-    let (limit, quantise): (f32, fn(&mut Row, &[Values], Option<&[Values]>)) = match dtype {
-        DType::Q8_0 => (eight::LIMIT, eight::row),
-        DType::Q4K => (four::LIMIT, four::row),
+    let k = w.k();
+    assert!(Some(out.len()) == panel_bytes(dtype, k), "a panel of another size");
+    assert!(guide.is_none_or(|guide| guide.k() == k), "a guide to another number of inputs");
+    let limit = match dtype {
+        DType::Q8_0 => eight::LIMIT,
+        DType::Q6K => six::LIMIT,
+        DType::Q4K => four::LIMIT,
         _ => panic!("quantising to {}", dtype.name()),
     };
-    let importance = importance.map(relative);
-    let importance = importance.as_ref().map(|x| x.as_chunks::<BLOCK>().0);
     out.fill(0);
-    let mut x = vec![0.0; w.k()];
+    let mut x = vec![0.0; k];
     for lane in 0..PANEL.min(w.n() - p * PANEL) {
         let row = p * PANEL + lane;
         read(w, row, &mut x);
-        // Not `> limit`, which is false of NaN.
-        if let Some(column) = x.iter().position(|x| !(x.abs() <= limit)) {
+        if let Some(column) = x.iter().position(|x| !x.is_finite() || x.abs() > limit) {
             return Err(Unrepresentable { row, column, value: x[column] });
         }
-        let blocks = w.k() / BLOCK;
-        let mut place = Row { out, form: Form::of(dtype), lane, blocks };
-        quantise(&mut place, x.as_chunks().0, importance);
+        let quantise = match dtype {
+            DType::Q8_0 => eight::row,
+            DType::Q6K => six::row,
+            _ => four::row,
+        };
+        quantise(
+            &mut Row { out, form: Form::of(dtype), lane, blocks: k / BLOCK },
+            x.as_chunks_mut().0,
+            guide,
+        );
     }
     Ok(())
 }
@@ -98,15 +110,6 @@ impl Row<'_> {
     }
 }
 
-/// Importance as multiples of its mean. Inputs that the text never moved still count a little: another text will.
-fn relative(importance: &[f32]) -> Vec<f32> {
-    const LEAST: f64 = 1e-3;
-    let good = |x: f32| if x.is_finite() && x > 0.0 { f64::from(x) } else { 0.0 };
-    let sum: f64 = importance.iter().map(|x| good(*x)).sum();
-    let mean = if sum > 0.0 { sum / importance.len() as f64 } else { 1.0 };
-    importance.iter().map(|x| (good(*x) / mean).max(LEAST) as f32).collect()
-}
-
 /// Output `row` as f32.
 fn read(w: &Matrix, row: usize, out: &mut [f32]) {
     if w.order() == Order::Nk {
@@ -117,6 +120,12 @@ fn read(w: &Matrix, row: usize, out: &mut [f32]) {
     for (k, out) in out.iter_mut().enumerate() {
         dequantize_row(w.dtype(), &w.row(k)[row * size..][..size], std::slice::from_mut(out));
     }
+}
+
+/// A half of at least zero that is nearest.
+fn half(x: f32) -> Option<f16> {
+    let half = f16::from_f32(x);
+    (half.is_finite() && x >= 0.0).then_some(half)
 }
 
 /// The nearest whole number, ties to even, of one within 2^22 of zero.
