@@ -66,7 +66,7 @@ pub struct Ops {
     pub(crate) tile_rows: usize,
     /// Whether pairs of bf16 have an instruction.
     pub(crate) pairs: bool,
-    /// [`crate::linear::pack_isa`]
+    /// Rows of activations as a linear reads them.
     pub pack: fn(&mut TileMut, &[f32], usize, usize, Pack),
     /// [`crate::linear::pack_panel`]
     pub pack_panel: fn(&mut [u8], &Matrix, usize),

@@ -5,7 +5,7 @@
 
 use super::{bad, shown};
 use crate::error::Result;
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::cell::Cell;
 use std::fmt;
@@ -36,10 +36,12 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Value> {
 }
 
 /// A value that is a small part of a file: for types that derive `Deserialize`. Of the rest they keep less.
+#[cfg(feature = "tokenizer")]
 #[derive(Default)]
 pub(crate) struct Small(pub(crate) Value);
 
-impl<'de> Deserialize<'de> for Small {
+#[cfg(feature = "tokenizer")]
+impl<'de> serde::Deserialize<'de> for Small {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         Seed { left: &Cell::new(BUDGET / 16) }.deserialize(d).map(Small)
     }

@@ -15,7 +15,7 @@ pub enum Pack {
     /// Rounded to bf16, for bf16 weights: in pairs where pairs have an instruction, else as f32, the odd one of a pair
     /// first.
     Bf16,
-    /// Signed bytes with a scale for each [`BLOCK`], for quantised weights.
+    /// Signed bytes with a scale for each 32, for quantised weights.
     Bytes,
 }
 

@@ -4,8 +4,12 @@ use crate::args::files;
 use crate::interrupt;
 use crate::output::{Bar, Failure, Unit, json, note};
 use clap::{Args, ValueEnum};
+use inlaid::Error;
+use inlaid::calibrate::importance;
 use inlaid::convert::{Target, convert};
-use inlaid::pack::Hold;
+use inlaid::engine::{Engine, EngineConfig};
+use inlaid::model::{Model, ModelConfig};
+use inlaid::pack::{Hold, Importance};
 use kernels::DType;
 use serde_json::json;
 use std::path::PathBuf;
@@ -14,7 +18,7 @@ const AFTER: &str = "\
 Examples:
   inlaid convert model.gguf ./model --to bf16
   inlaid convert ./model ./model-f32 --to f32 --force
-  inlaid convert ./model ./model-q4 --packed --to q4
+  inlaid convert ./model ./model-q4 --packed --to q4 --calibrate book.txt
 
 The directory takes its name when all of it is written; where something fails, nothing is left.";
 
@@ -38,6 +42,9 @@ pub struct Convert {
     /// Write packed panels, which are mapped and used as they are
     #[arg(long)]
     packed: bool,
+    /// With --to q8 or q4: a text like those the model will see, by which to weigh what quantising costs
+    #[arg(long, value_name = "FILE", requires = "packed")]
+    calibrate: Option<PathBuf>,
     /// Replace a model that is at OUT
     #[arg(long)]
     force: bool,
@@ -63,7 +70,7 @@ enum To {
 
 impl Convert {
     /// What the options ask for, and its name.
-    fn target(&self) -> Result<(Target<'static>, &'static str), Failure> {
+    fn target<'a>(&self, importance: Option<&'a Importance>) -> Result<(Target<'a>, &'static str), Failure> {
         let dense = |dtype: DType| {
             (if self.packed { Target::PackedDense(dtype) } else { Target::Dense(dtype) }, dtype.name())
         };
@@ -74,20 +81,47 @@ impl Convert {
             Some(To::Q8 | To::Q4) if !self.packed => Err(Failure::Usage(
                 "--to q8 and --to q4 need --packed: other programs cannot read them".into(),
             )),
-            Some(To::Q8) => Ok((Target::Packed(Hold::Q8, None), "q8")),
-            Some(To::Q4) => Ok((Target::Packed(Hold::Q4, None), "q4")),
+            Some(To::Q8) => Ok((Target::Packed(Hold::Q8, importance), "q8")),
+            Some(To::Q4) => Ok((Target::Packed(Hold::Q4, importance), "q4")),
             None => Ok((Target::Packed(Hold::Packed, None), "as it was")),
         }
     }
+
+    /// What the text of --calibrate says about the model's inputs.
+    fn importance(&self) -> Result<Option<Importance>, Failure> {
+        let Some(path) = &self.calibrate else { return Ok(None) };
+        if !matches!(self.to, Some(To::Q8 | To::Q4)) {
+            return Err(Failure::Usage("--calibrate needs --to q8 or --to q4".into()));
+        }
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let model = Model::open(
+            &Engine::new(EngineConfig::default())?,
+            &files(&self.source)?,
+            ModelConfig { weights: Hold::Packed, ..ModelConfig::default() },
+        )?;
+        let mut ids = model.tokenizer()?.encode(&text, false, false)?;
+        ids.truncate(CALIBRATE);
+        let mut bar = Bar::new("calibrating", Unit::Plain);
+        let mut tell = |done, total| {
+            bar.at(done, total);
+            interrupt::flow()
+        };
+        Ok(Some(importance(&model, &ids, &mut Some(&mut tell))?))
+    }
 }
+
+/// Tokens to calibrate on at most: more adds little.
+const CALIBRATE: usize = 32_768;
 
 /// Runs the command.
 ///
 /// # Errors
 /// Why it could not.
 pub fn run(args: &Convert) -> Result<(), Failure> {
-    let (target, dtype) = args.target()?;
+    args.target(None)?;
     interrupt::install(|| {});
+    let learned = args.importance()?;
+    let (target, dtype) = args.target(learned.as_ref())?;
     let files = files(&args.source)?;
     let mut bar = Bar::new("converting", Unit::Bytes);
     let mut tell = |done, total| {

@@ -36,7 +36,13 @@ pub const PACKED: &str = "inlaid.packed";
 pub type Packed = (String, usize, usize, u32);
 
 /// Every tensor of the header in file order (a name may still be there twice), and what is said of packed ones.
-pub fn parse(file: &str, head: &[u8]) -> Result<(Vec<(String, Info)>, BTreeMap<String, Packed>)> {
+pub struct Parsed {
+    pub list: Vec<(String, Info)>,
+    pub packed: BTreeMap<String, Packed>,
+}
+
+/// Reads the header.
+pub fn parse(file: &str, head: &[u8]) -> Result<Parsed> {
     if head.first() != Some(&b'{') {
         return Err(bad(file, "expected a header that begins with `{`"));
     }
@@ -49,7 +55,7 @@ pub fn parse(file: &str, head: &[u8]) -> Result<(Vec<(String, Info)>, BTreeMap<S
     let packed = packed.map_err(|e| bad(file, format!("metadata `{PACKED}`: {e}")))?;
     let list: Result<_> =
         list.into_iter().map(|(name, raw)| Ok((name.clone(), info(file, &name, raw)?))).collect();
-    Ok((list?, packed))
+    Ok(Parsed { list: list?, packed })
 }
 
 fn info(file: &str, name: &str, raw: Raw) -> Result<Info> {
