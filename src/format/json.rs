@@ -5,7 +5,7 @@
 
 use super::{bad, shown};
 use crate::error::Result;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::cell::Cell;
 use std::fmt;
@@ -42,7 +42,7 @@ pub(crate) struct Small(pub(crate) Value);
 
 #[cfg(feature = "tokenizer")]
 impl<'de> serde::Deserialize<'de> for Small {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         Seed { left: &Cell::new(BUDGET / 16) }.deserialize(d).map(Small)
     }
 }
