@@ -217,7 +217,7 @@
 // Weights are quantised to 8 bits (8.5 with scales) and packed.
 #define INLAID_WEIGHTS_Q8 3
 
-// Weights are quantised to 4 bits (4.5 with scales and minima) and packed.
+// Weights are quantised to 4 bits (4.5 with scales and minima), those of the head to 6, and packed.
 #define INLAID_WEIGHTS_Q4 4
 
 // `inlaid_tokenize`: add the tokens that the model wants around a text (its BOS, say); never a second BOS.
@@ -341,7 +341,8 @@ typedef struct {
     int32_t cache_type;
     // 0 (default): weights are used where they lie, in mapped files or the caller's memory; opening takes no time and
     // little private memory. A mapped file that another process truncates ends this one with SIGBUS, which no library
-    // can prevent. 1: everything is copied into private memory, and files may change or vanish afterwards.
+    // can prevent. 1: everything is copied into private memory, files may change or vanish afterwards, and the checksums
+    // of a packed file are verified.
     int32_t copy;
     // 1: the tokenizer and the chat template are left out, for hosts that feed ids. Default 0.
     int32_t no_tokenizer;

@@ -269,6 +269,10 @@ impl Bound {
         let config: Config = files.config()?;
         let arch = Arch::read(&config)?;
         let tensors = files.tensors(load, progress)?;
+        if load == Load::Copy {
+            // All bytes were read anyway.
+            tensors.verify()?;
+        }
         let weights = Weights::bind(&arch, &tensors)?;
         let cache = cache.unwrap_or(Cache::F32);
         let inv_freq = match &arch.position {

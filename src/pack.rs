@@ -36,7 +36,7 @@ pub enum Hold {
     Packed,
     /// All linears in panels of eight bits (8.5 with scales).
     Q8,
-    /// All linears in panels of four bits (4.5 with scales and minima).
+    /// All linears in panels of four bits (4.5 with scales and minima), the head in six (6.6).
     Q4,
 }
 
@@ -69,8 +69,9 @@ struct Job {
 }
 
 impl Hold {
-    /// The type that a matrix takes, where it has to be packed.
-    fn target(self, m: &MatrixParam) -> Option<DType> {
+    /// The type that a matrix takes, where it has to be packed. A head of four bits costs more quality than all other
+    /// matrices together, one of six hardly any.
+    fn target(self, m: &MatrixParam, head: bool) -> Option<DType> {
         let w = m.matrix();
         let own = w.dtype();
         if w.order() == Order::Panels {
@@ -82,7 +83,7 @@ impl Hold {
             Hold::Mapped => None,
             Hold::Packed => Some(own),
             Hold::Q8 => narrow(DType::Q8_0),
-            Hold::Q4 => narrow(DType::Q4K),
+            Hold::Q4 => narrow(if head { DType::Q6K } else { DType::Q4K }),
         }
     }
 }
@@ -94,7 +95,7 @@ fn jobs(weights: &mut Weights, hold: Hold) -> Vec<Job> {
     params.dedup();
     let job = |param: P| {
         let Param::Matrix(m) = &weights.params[param.0 as usize] else { return None };
-        let (to, w) = (hold.target(m)?, m.matrix());
+        let (to, w) = (hold.target(m, param == weights.head.w)?, m.matrix());
         let panel = panel_bytes(to, w.k())?;
         Some(Job { param, to, panel, bytes: w.n().div_ceil(PANEL).checked_mul(panel)? })
     };

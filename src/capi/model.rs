@@ -39,7 +39,7 @@ pub const INLAID_WEIGHTS_MAPPED: i32 = 1;
 pub const INLAID_WEIGHTS_PACKED: i32 = 2;
 /// Weights are quantised to 8 bits (8.5 with scales) and packed.
 pub const INLAID_WEIGHTS_Q8: i32 = 3;
-/// Weights are quantised to 4 bits (4.5 with scales and minima) and packed.
+/// Weights are quantised to 4 bits (4.5 with scales and minima), those of the head to 6, and packed.
 pub const INLAID_WEIGHTS_Q4: i32 = 4;
 
 /// Told while a model is opened: bytes done and bytes in all. Non-zero cancels: the open call answers
@@ -56,7 +56,8 @@ pub struct inlaid_model_config {
     pub cache_type: i32,
     /// 0 (default): weights are used where they lie, in mapped files or the caller's memory; opening takes no time and
     /// little private memory. A mapped file that another process truncates ends this one with SIGBUS, which no library
-    /// can prevent. 1: everything is copied into private memory, and files may change or vanish afterwards.
+    /// can prevent. 1: everything is copied into private memory, files may change or vanish afterwards, and the checksums
+    /// of a packed file are verified.
     pub copy: i32,
     /// 1: the tokenizer and the chat template are left out, for hosts that feed ids. Default 0.
     pub no_tokenizer: i32,

@@ -182,6 +182,21 @@ impl Tensors {
         })
     }
 
+    /// Reads all packed panels, to find out whether they still have the bytes that were written.
+    ///
+    /// # Errors
+    /// `Tensor` for the first that does not.
+    pub fn verify(&self) -> Result<()> {
+        match self.iter().find(|(_, tensor)| !tensor.is_intact()) {
+            None => Ok(()),
+            Some((name, tensor)) => {
+                let what = "its bytes are not those that were written (CRC-32): convert the model again";
+                let (file, tensor) = (tensor.file().to_owned(), name.to_owned());
+                Err(Error::Tensor { file, tensor, what: what.to_owned() })
+            }
+        }
+    }
+
     /// Elements of all tensors that kernels read.
     pub fn elements(&self) -> u64 {
         self.iter().map(|(_, tensor)| tensor.elements() as u64).fold(0, u64::saturating_add)

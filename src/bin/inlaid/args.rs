@@ -77,7 +77,7 @@ enum Weights {
     Packed,
     /// Packed in 8 bits
     Q8,
-    /// Packed in 4 bits
+    /// Packed in 4 bits, the head in 6
     Q4,
 }
 
@@ -106,7 +106,7 @@ pub struct Run {
     /// How weights are held
     #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
     weights: Weights,
-    /// Read weights into memory instead of mapping the file
+    /// Read weights into memory instead of mapping the file, and check the sums of packed ones
     #[arg(long)]
     copy: bool,
     /// Most tokens that prompt and answer have together [default: what is needed or the model was made for]
