@@ -29,7 +29,8 @@ pub fn tile<S: Simd, E: Elem, const M: usize>(
     x: &[f32],
     stride: usize,
 ) {
-    if const { S::REGISTERS >= 32 } {
+    // Few rows leave registers for all lanes, and then the panel passes once.
+    if const { S::REGISTERS >= 32 || (S::REGISTERS >= 16 && M <= 2) } {
         chains::<S, E, M, 2>(s, sums, panel, x, stride, 0);
     } else {
         chains::<S, E, M, 1>(s, sums, panel, x, stride, 0);

@@ -263,7 +263,7 @@ impl Dots for Avx512Vnni {
     }
     #[inline(always)]
     fn begin(self, sum: i32) -> __m512i {
-        unsafe { _mm512_set1_epi32(-128 * sum) }
+        unsafe { _mm512_set1_epi32(sum.wrapping_mul(-128)) }
     }
     #[inline(always)]
     fn bytes(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
