@@ -53,6 +53,11 @@ impl Ops {
         add: Option<&[f32]>,
         scratch: &mut [f32],
     ) {
+        let cols = out.cols();
+        if rows == 0 || cols.is_empty() {
+            return;
+        }
+        assert!(cols.end <= w.n(), "{} outputs of {}", cols.end, w.n());
         let after = After { n: w.n(), bias, add };
         let kernel = match Pack::of(w.dtype()) {
             Pack::F32 => self.linear_f32,
@@ -63,7 +68,7 @@ impl Ops {
     }
 }
 
-/// A kernel behind [`Ops::linear`].
+/// A kernel behind [`Ops::linear`]: there are rows, and the outputs of `out` exist.
 pub(crate) type Kernel = fn(&mut TileMut, &[f32], usize, &Matrix, &After, &mut [f32]);
 
 pub(crate) use blocks::blocks_isa;
@@ -121,10 +126,6 @@ fn dense<E: Elem, S: Simd>(
     scratch: &mut [f32],
 ) {
     let (cols, steps) = (out.cols(), w.k().div_ceil(E::K));
-    if rows == 0 || cols.is_empty() {
-        return;
-    }
-    assert!(cols.end <= w.n(), "{} outputs of {}", cols.end, w.n());
     let words = steps * parts::<S, E>();
     // Few rows take the weights as they lie; for more it pays to widen or transpose them once, into scratch.
     let mapped = rows <= row::most::<S>() && w.order() == Order::Nk;

@@ -50,10 +50,6 @@ fn blocks_with<S: Dots>(
     scratch: &mut [f32],
 ) {
     let (cols, blocks, form) = (out.cols(), w.k() / BLOCK, Form::of(w.dtype()));
-    if rows == 0 || cols.is_empty() {
-        return;
-    }
-    assert!(cols.end <= w.n(), "{} outputs of {}", cols.end, w.n());
     let (codes, rest) = scratch.split_at_mut(BLOCKS * PANEL * BLOCK / 4);
     let rest = rest.as_chunks_mut::<PANEL>().0;
     let (scales, mins) = rest.split_at_mut(2 * BLOCKS);
@@ -62,25 +58,24 @@ fn blocks_with<S: Dots>(
         if out.stop() {
             return;
         }
-        let lanes = PANEL.min(cols.end - first);
+        let whole = Run {
+            first,
+            lanes: PANEL.min(cols.end - first),
+            rows,
+            words: blocks * BLOCK_WORDS,
+            steps: 0..blocks,
+            last: true,
+            after,
+        };
+        // Few rows meet every block as it comes by, in one stream; for more it pays to unpack once.
+        if w.order() == Order::Panels && rows <= dense::rows::<S>() {
+            whole.stream(s, out, &form, w.panel(first / PANEL), x, codes);
+            continue;
+        }
         let mut from = 0;
         while from < blocks || from == 0 {
             let some = from..blocks.min(from + BLOCKS);
-            let run = Run {
-                first,
-                lanes,
-                rows,
-                words: blocks * BLOCK_WORDS,
-                steps: some.clone(),
-                last: some.end == blocks,
-                after,
-            };
-            // Few rows meet every block as it comes by, in one stream; for more it pays to unpack once.
-            if w.order() == Order::Panels && rows <= dense::rows::<S>() {
-                let run = Run { steps: 0..blocks, last: true, ..run };
-                run.stream(s, out, &form, w.panel(first / PANEL), x, codes);
-                break;
-            }
+            let run = Run { steps: some.clone(), last: some.end == blocks, ..whole };
             let unpacked = match w.order() {
                 Order::Panels => unpack::panel(s, &form, w, first, some, codes, scales, mins),
                 _ => unpack::rows(s, &form, w, first, some, codes, scales, mins),
@@ -103,7 +98,7 @@ const fn byte_rows<S: Dots>() -> usize {
     }
 }
 
-/// Calls `$run::<M, ONE>` for `$m` rows: the next larger width that is compiled takes them.
+/// Calls `$kernel!(M, ONE)` for `$m` rows: the next larger width that is compiled takes them.
 macro_rules! widths {
     ($m:expr, $one:expr, $kernel:ident, $($width:literal)*) => {
         match $m {
