@@ -51,7 +51,7 @@ pub fn importance(model: &Model, ids: &[u32], progress: &mut Option<Progress>) -
     for window in ids.chunks(window) {
         runner.pool.rewind(&mut seq, 0);
         for ids in window.chunks(ROWS) {
-            let feed = Feed { seq: &mut seq, ids, pick: Pick::All, targets: &[] };
+            let feed = Feed { pick: Pick::All, ..Feed::new(&mut seq, ids) };
             let shape = runner.run(model.parts(), feed, &never)?;
             let inputs = runner.inputs(shape);
             let (moments, _) = match &mut all {

@@ -1,8 +1,8 @@
 //! Floor 4: `Exec` writes the program: each method appends a verb and returns the buffer it fills.
 
-use crate::arch::Arch;
-use crate::verb::{Buf, Verb};
-use crate::weights::{LinearW, NormW, P};
+use crate::arch::{Arch, Head, Position, Side, Stack};
+use crate::verb::{Buf, Of, Verb};
+use crate::weights::{LinearW, NormW, P, StackW, Weights};
 use kernels::Ops;
 use kernels::act::Act;
 use kernels::attention::{AttendShape, Cache, part_words, parts, splits};
@@ -13,15 +13,38 @@ use kernels::linear::Pack;
 pub struct Shape {
     /// Tokens of the call, over all sequences.
     pub rows: usize,
-    /// Rows whose logits are wanted.
+    /// Rows of the answer: those that are picked, or with `mean` one for each sequence.
     pub picks: usize,
     /// Whether log-probabilities of targets are wanted for the picked rows.
     pub score: bool,
+    /// Which stack runs.
+    pub side: Side,
+    /// What is wanted of the picked rows.
+    pub want: Want,
+    /// Whether the mean of each sequence's rows is wanted in the place of rows.
+    pub mean: bool,
+}
+
+/// What a run returns.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Want {
+    /// What the head makes of states.
+    Head,
+    /// The states of the stack's last norm.
+    Hidden,
+}
+
+impl Shape {
+    /// Logits of a decoder.
+    pub fn decode(rows: usize, picks: usize) -> Shape {
+        Shape { rows, picks, score: false, side: Side::Decoder, want: Want::Head, mean: false }
+    }
 }
 
 /// Writes verbs over numbered buffers.
 pub struct Exec<'m> {
     arch: &'m Arch,
+    stack: &'m Stack,
     ops: &'static Ops,
     shape: Shape,
     /// What has been written.
@@ -35,9 +58,40 @@ pub struct Exec<'m> {
 }
 
 impl<'m> Exec<'m> {
-    /// An empty program.
+    /// An empty program. Panics where the model has no such side.
     pub fn new(arch: &'m Arch, ops: &'static Ops, shape: Shape) -> Self {
-        Exec { arch, ops, shape, verbs: Vec::new(), bufs: Vec::new(), inputs: Vec::new(), packed: Vec::new() }
+        let (stack, inputs) = (arch.side(shape.side).expect("a stack that the model has"), Vec::new());
+        Exec { arch, stack, ops, shape, verbs: Vec::new(), bufs: Vec::new(), inputs, packed: Vec::new() }
+    }
+
+    /// The stack that is written.
+    pub fn stack(&self) -> &'m Stack {
+        self.stack
+    }
+
+    /// Its parameters.
+    pub fn stack_of<'w>(&self, m: &'w Weights) -> &'w StackW {
+        m.side(self.shape.side).expect("parameters of each stack")
+    }
+
+    /// The model's head.
+    pub fn head(&self) -> &'m Head {
+        &self.arch.head
+    }
+
+    /// What is wanted. An encoder before a decoder has no head of its own.
+    pub fn want(&self) -> Want {
+        if self.writes_source() { Want::Hidden } else { self.shape.want }
+    }
+
+    /// Whether a decoder will attend to what this stack returns.
+    pub fn writes_source(&self) -> bool {
+        self.shape.side == Side::Encoder && self.arch.decoder.is_some()
+    }
+
+    /// Whether the answer is rows as they are, not their mean.
+    pub fn picks_rows(&self) -> bool {
+        !self.shape.mean
     }
 
     fn buf(&mut self, rows: usize, cols: usize) -> Buf {
@@ -50,17 +104,29 @@ impl<'m> Exec<'m> {
         self.buf(rows, cols)
     }
 
-    /// `[rows, d_model]` from the token and position tables.
-    pub fn embed(&mut self, tokens: P, positions: Option<P>) -> Buf {
-        let out = self.buf(self.shape.rows, self.arch.d_model);
-        self.verbs.push(Verb::Embed { out, tokens, positions });
+    /// `[rows, width]` from the tables of tokens, positions and token types.
+    pub fn embed(&mut self, tokens: P, positions: Option<P>, types: Option<P>) -> Buf {
+        let out = self.buf(self.shape.rows, self.stack.embed.width);
+        self.verbs.push(Verb::Embed { out, tokens, positions, types });
         out
     }
 
-    /// The family's norm of each row.
-    pub fn norm(&mut self, x: Buf, w: &NormW) -> Buf {
+    /// The stack's norm, of each row or of each head of a row.
+    pub fn norm(&mut self, x: Buf, w: NormW) -> Buf {
         let out = self.like(x);
-        self.verbs.push(Verb::Norm { out, x, gain: w.gain, bias: w.bias });
+        self.verbs.push(Verb::Norm { out, x, gain: w.gain, bias: w.bias, width: w.width, add: None });
+        out
+    }
+
+    /// `norm` where there is one, else `x` itself.
+    pub fn maybe_norm(&mut self, x: Buf, w: Option<NormW>) -> Buf {
+        w.map_or(x, |w| self.norm(x, w))
+    }
+
+    /// `norm` with a residual added.
+    pub fn norm_add(&mut self, x: Buf, w: NormW, add: Buf) -> Buf {
+        let out = self.like(x);
+        self.verbs.push(Verb::Norm { out, x, gain: w.gain, bias: w.bias, width: w.width, add: Some(add) });
         out
     }
 
@@ -97,29 +163,50 @@ impl<'m> Exec<'m> {
         out
     }
 
-    /// Rotary positions.
-    pub fn rope(&mut self, x: Buf) -> Buf {
+    /// Rotary positions of a block.
+    pub fn rope(&mut self, layer: usize, x: Buf) -> Buf {
         let out = self.like(x);
-        self.verbs.push(Verb::Rope { out, x });
+        let has_local = matches!(self.stack.position, Position::Rope { local: Some(_), .. });
+        let local = has_local && self.stack.attention().window_of(layer).is_some();
+        self.verbs.push(Verb::Rope { out, x, local });
         out
     }
 
-    /// Appends k and v to the pages of `layer`, then attends over them.
-    pub fn attend(&mut self, layer: u32, q: Buf, k: Buf, v: Buf) -> Buf {
-        let out = self.like(q);
-        self.verbs.push(Verb::Append { layer, k, v });
-        let (a, rows) = (self.arch, self.bufs[q.0 as usize].0);
+    /// Appends k and v, which a block of the decoder will attend to, to the pages of the call's sequences.
+    pub fn append_source(&mut self, layer: usize, k: Buf, v: Buf) {
+        self.verbs.push(Verb::Append { layer: layer as u32, k, v, of: Of::Source });
+    }
+
+    /// Appends k and v to the pages of a block, then attends over them.
+    pub fn attend(&mut self, layer: usize, q: Buf, k: Buf, v: Buf) -> Buf {
+        let attention = self.stack.attention();
+        // Who sees all at once keeps nothing: one layer of pages serves all blocks.
+        let state = if attention.causal { layer } else { 0 };
+        let of = Of::Own { window: attention.window_of(layer) };
+        self.verbs.push(Verb::Append { layer: state as u32, k, v, of });
+        self.attend_over(of, state, q)
+    }
+
+    /// Attends over the source's keys and values of a block.
+    pub fn attend_source(&mut self, layer: usize, q: Buf) -> Buf {
+        self.attend_over(Of::Source, layer, q)
+    }
+
+    fn attend_over(&mut self, of: Of, layer: usize, q: Buf) -> Buf {
+        let (out, layer) = (self.like(q), layer as u32);
+        let (s, rows) = (self.stack, self.bufs[q.0 as usize].0);
         // What the cache rounds to does not matter here.
         let shape =
-            AttendShape { heads: a.n_heads, kv_heads: a.n_kv_heads, dim: a.head_dim, cache: Cache::F32 };
+            AttendShape { heads: s.n_heads, kv_heads: s.n_kv_heads, dim: s.head_dim, cache: Cache::F32 };
         if !splits(&shape, rows) {
-            self.verbs.push(Verb::Attend { layer, out, q, split: false });
+            self.verbs.push(Verb::Attend { layer, out, q, of, split: false });
             return out;
         }
         // Few rows: workers share the keys as well, and fold what they found afterwards.
-        let parts = self.buf(parts(a.max_positions) * rows, a.n_heads * part_words(a.head_dim));
-        self.verbs.push(Verb::Attend { layer, out: parts, q, split: true });
-        self.verbs.push(Verb::Merge { out, parts });
+        let cols = s.n_heads * part_words(s.head_dim);
+        let parts = self.buf(parts(self.arch.max_positions) * rows, cols);
+        self.verbs.push(Verb::Attend { layer, out: parts, q, of, split: true });
+        self.verbs.push(Verb::Merge { out, parts, of });
         out
     }
 
@@ -130,14 +217,14 @@ impl<'m> Exec<'m> {
         out
     }
 
-    /// The rows that the tables pick; all of them, in order, cost no copy.
-    pub fn rows(&mut self, x: Buf) -> Buf {
+    /// The rows that the tables pick, or the means of sequences; all rows, in order, cost no copy.
+    pub fn pick(&mut self, x: Buf) -> Buf {
         let (rows, cols) = self.bufs[x.0 as usize];
-        if self.shape.picks == rows {
+        if self.shape.picks == rows && !self.shape.mean {
             return x;
         }
         let out = self.buf(self.shape.picks, cols);
-        self.verbs.push(Verb::Rows { out, x });
+        self.verbs.push(if self.shape.mean { Verb::Mean { out, x } } else { Verb::Rows { out, x } });
         out
     }
 

@@ -1,8 +1,8 @@
 //! Floor 4: where every buffer of a program lies in memory. Buffers whose lives do not meet share words.
 
-use crate::arch::Arch;
+use crate::arch::{Arch, Stack};
 use crate::error::{Error, Result};
-use crate::verb::Buf;
+use crate::verb::{Buf, Of};
 use crate::weights::{P, Weights};
 use kernels::attention::{self, AttendShape, Cache};
 use kernels::{Access, Cut, DType, Ops, Span, Task};
@@ -22,8 +22,8 @@ pub struct Layout {
     params: Vec<(usize, DType)>,
     ops: &'static Ops,
     shape: AttendShape,
-    /// Words of one head of one layer of a page.
-    pub head_words: usize,
+    /// Words of one head of one layer of a page: of the stack's own, of a source's.
+    head_words: [usize; 2],
     /// Scratch words of attention.
     pub attend_scratch: usize,
     /// Words of all buffers.
@@ -37,6 +37,7 @@ impl Layout {
     /// `Memory` where the sizes overflow.
     pub fn apart(
         a: &Arch,
+        s: &Stack,
         m: &Weights,
         ops: &'static Ops,
         cache: Cache,
@@ -50,12 +51,12 @@ impl Layout {
                 .and_then(|len| end.checked_add(len.max(UNIT)))
                 .ok_or(Error::Memory { what: "the buffers of one call", bytes: u64::MAX })?;
         }
-        let shape = AttendShape { heads: a.n_heads, kv_heads: a.n_kv_heads, dim: a.head_dim, cache };
+        let shape = AttendShape { heads: s.n_heads, kv_heads: s.n_kv_heads, dim: s.head_dim, cache };
         Ok(Layout {
             bufs: spans,
             params: m.params.iter().map(|p| p.k_dtype()).collect(),
             ops,
-            head_words: attention::head_words(a.head_dim, cache),
+            head_words: [s, a.last()].map(|of| attention::head_words(of.head_dim, cache)),
             attend_scratch: attention::scratch_words(&shape),
             shape,
             len: end,
@@ -104,6 +105,11 @@ impl Layout {
     /// Where a buffer lies.
     pub fn buf(&self, b: Buf) -> Span {
         self.bufs[b.0 as usize]
+    }
+
+    /// Words of one head of one layer of a page.
+    pub fn head_words(&self, of: Of) -> usize {
+        self.head_words[usize::from(of == Of::Source)]
     }
 
     /// Scratch words of a linear.

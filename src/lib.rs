@@ -21,6 +21,7 @@ pub mod generate;
 mod layout;
 pub mod model;
 pub mod pack;
+mod positions;
 mod prefix;
 mod program;
 pub mod rng;

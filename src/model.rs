@@ -1,10 +1,10 @@
 //! Floor 5: an open model: its files, family, weights and tokenizer, immutable, and the one runner that its sessions
 //! share. Knows no conversation.
 
-use crate::arch::{Arch, Position};
+use crate::arch::{Arch, Position, Side};
 use crate::engine::{Charge, Engine, Level};
 use crate::error::{Error, Result};
-use crate::exec::Shape;
+use crate::exec::{Shape, Want};
 use crate::format::config::{Config, GenerationConfig};
 use crate::format::files::{Files, Load};
 use crate::format::source::{Progress, Reading};
@@ -14,6 +14,7 @@ use crate::runner::{Parts, Runner};
 use crate::state::pages_for;
 use crate::weights::{P, Param, Weights};
 use kernels::attention::{Cache, PAGE};
+use kernels::rope::Rope;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -72,7 +73,7 @@ pub struct Model {
     arch: Arch,
     tensors: Tensors,
     weights: Weights,
-    inv_freq: Vec<f32>,
+    inv_freq: [Vec<f32>; 2],
     cache: Cache,
     generation: GenerationConfig,
     plan: MemoryPlan,
@@ -255,7 +256,7 @@ struct Bound {
     arch: Arch,
     tensors: Tensors,
     weights: Weights,
-    inv_freq: Vec<f32>,
+    inv_freq: [Vec<f32>; 2],
     cache: Cache,
 }
 
@@ -275,9 +276,9 @@ impl Bound {
         }
         let weights = Weights::bind(&arch, &tensors)?;
         let cache = cache.unwrap_or(Cache::F32);
-        let inv_freq = match &arch.position {
-            Position::Rope(rope) => rope.inv_freq(),
-            Position::Learned => Vec::new(),
+        let inv_freq = match &arch.last().position {
+            Position::Rope { all, local } => [Some(all), local.as_ref()].map(|of| of.map_or(Vec::new(), Rope::inv_freq)),
+            _ => Default::default(),
         };
         Ok(Bound { arch, tensors, weights, inv_freq, cache })
     }
@@ -306,8 +307,12 @@ impl Bound {
         let private = self.private_bytes(hold, load);
         let mut runner = Runner::new(&self.arch, self.cache);
         let rows = CHUNK.min(self.arch.max_positions);
-        let parts = Parts { engine, arch: &self.arch, weights: &self.weights, inv_freq: &[] };
-        let buffers = runner.run_bytes(parts, Shape { rows, picks: 1, score: false })?;
+        let parts = Parts { engine, arch: &self.arch, weights: &self.weights, inv_freq: &Default::default() };
+        let mut buffers = 0;
+        for side in [Side::Encoder, Side::Decoder].into_iter().filter(|side| self.arch.side(*side).is_some()) {
+            let shape = Shape { side, want: Want::Head, ..Shape::decode(rows, 1) };
+            buffers = runner.run_bytes(parts, shape)?.max(buffers);
+        }
         Ok(MemoryPlan {
             mapped_bytes: if load == Load::Copy { 0 } else { self.tensors.bytes() },
             private_bytes: buffers.saturating_add(private),

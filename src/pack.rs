@@ -95,7 +95,7 @@ fn jobs(weights: &mut Weights, hold: Hold) -> Vec<Job> {
     params.dedup();
     let job = |param: P| {
         let Param::Matrix(m) = &weights.params[param.0 as usize] else { return None };
-        let (to, w) = (hold.target(m, param == weights.head.w)?, m.matrix());
+        let (to, w) = (hold.target(m, Some(param) == weights.logits())?, m.matrix());
         let panel = panel_bytes(to, w.k())?;
         Some(Job { param, to, panel, bytes: w.n().div_ceil(PANEL).checked_mul(panel)? })
     };

@@ -19,7 +19,7 @@ pub struct Program {
     verbs: Vec<Verb>,
     layout: Layout,
     plan: Plan,
-    logits: Buf,
+    answer: Buf,
     logprob: Option<Buf>,
     /// What linears read, where that stays until the next run.
     inputs: Vec<(P, Buf)>,
@@ -39,20 +39,20 @@ impl Program {
         observe: bool,
     ) -> Result<Program> {
         let mut e = Exec::new(a, ops, shape);
-        let logits = block::model(&mut e, a, m);
-        let logprob = shape.score.then(|| e.logprob(logits));
+        let (stack, answer) = (e.stack(), block::model(&mut e, m));
+        let logprob = shape.score.then(|| e.logprob(answer));
         let (verbs, bufs) = (e.verbs, e.bufs);
         let inputs = if observe { e.inputs } else { Vec::new() };
 
         let tasks = |l: &Layout| -> Vec<Task> { verbs.iter().map(|v| v.task(l)).collect() };
-        let apart = Layout::apart(a, m, ops, cache, &bufs)?;
+        let apart = Layout::apart(a, stack, m, ops, cache, &bufs)?;
         let whole = Plan::new(tasks(&apart), vec![apart.len]).map_err(refused)?;
-        let kept = [Some(logits), logprob].into_iter().flatten();
+        let kept = [Some(answer), logprob].into_iter().flatten();
         let kept: Vec<Buf> = kept.chain(inputs.iter().map(|(_, x)| *x)).collect();
         let all = tasks(&apart);
         let layout = apart.share(&all, whole.stages(), &kept);
         let plan = Plan::new(tasks(&layout), vec![layout.len]).map_err(refused)?;
-        Ok(Program { shape, verbs, layout, plan, logits, logprob, inputs })
+        Ok(Program { shape, verbs, layout, plan, answer, logprob, inputs })
     }
 
     /// Words of its buffers.
@@ -65,9 +65,9 @@ impl Program {
         self.plan.scratch_words(workers)
     }
 
-    /// Where the logits `[picks, vocab]` are after a run.
-    pub fn logits(&self) -> Span {
-        self.layout.buf(self.logits)
+    /// Where the logits (or the states) of the picked rows are after a run, `[picks, n]`.
+    pub fn answer(&self) -> Span {
+        self.layout.buf(self.answer)
     }
 
     /// Where `[picks, (log-probability, log-sum-exp)]` is after a run of a program that scores.

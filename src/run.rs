@@ -1,11 +1,11 @@
 //! Floor 4: one verb on one worker's tile: looks up operands, calls a kernel.
 
-use crate::arch::{Arch, Mixer, Position};
+use crate::arch::{Arch, Position, Stack};
 use crate::layout::Layout;
 use crate::state::Tables;
-use crate::verb::{Buf, Verb};
-use crate::weights::{P, Weights};
-use kernels::attention::{AttendArgs, AttendShape, Cache};
+use crate::verb::{Buf, Of, Verb};
+use crate::weights::{P, StackW, Weights};
+use kernels::attention::{AttendArgs, AttendShape, Bias, Cache};
 use kernels::{Matrix, Ops, Part};
 
 /// What a run reads besides buffers and state.
@@ -13,8 +13,12 @@ use kernels::{Matrix, Ops, Part};
 pub struct Ctx<'a> {
     /// The family.
     pub arch: &'a Arch,
-    /// Its parameters.
+    /// The stack that runs.
+    pub stack: &'a Stack,
+    /// All parameters.
     pub weights: &'a Weights,
+    /// Those of the stack.
+    pub own: &'a StackW,
     /// The kernels of this machine.
     pub ops: &'static Ops,
     /// Type of cached keys and values.
@@ -32,39 +36,70 @@ impl<'a> Ctx<'a> {
         self.weights.params[p.0 as usize].vector()
     }
 
-    fn attend_args(&self) -> AttendArgs<'a> {
-        let (a, t) = (self.arch, self.tables);
-        let Mixer::Attention { scale, window } = a.mixer;
-        AttendArgs {
-            shape: AttendShape {
-                heads: a.n_heads,
-                kv_heads: a.n_kv_heads,
-                dim: a.head_dim,
-                cache: self.cache,
-            },
-            scale,
-            window,
-            causal: true,
+    fn shape(&self, s: &Stack) -> AttendShape {
+        AttendShape { heads: s.n_heads, kv_heads: s.n_kv_heads, dim: s.head_dim, cache: self.cache }
+    }
+
+    /// Attention of the rows over what `of` says.
+    fn attend_args(&self, of: Of) -> AttendArgs<'a> {
+        let (t, attention) = (self.tables, self.stack.attention());
+        let args = AttendArgs {
+            shape: self.shape(self.stack),
+            scale: attention.scale,
+            cap: attention.cap,
+            bias: Bias::None,
+            window: None,
+            causal: false,
             rows: &t.rows,
             pages: &t.pages,
             seqs: &t.seqs,
+            lens: &t.lens,
+        };
+        match of {
+            Of::Own { window } => AttendArgs { bias: self.bias(), window, causal: attention.causal, ..args },
+            Of::Source => AttendArgs { pages: &t.source_pages, seqs: &t.source_seqs, lens: &t.source_lens, ..args },
+        }
+    }
+
+    /// Where the rows' keys and values go: as this stack's own, or as what the decoder sees of a source.
+    fn append_args(&self, of: Of) -> AttendArgs<'a> {
+        let own = self.attend_args(Of::Own { window: None });
+        match of {
+            Of::Own { .. } => own,
+            Of::Source => AttendArgs { shape: self.shape(self.arch.last()), ..own },
+        }
+    }
+
+    fn bias(&self) -> Bias<'a> {
+        match (self.own.bias, &self.stack.position) {
+            (Some(p), Position::Relative { far, .. }) => Bias::Distance { table: self.vector(p), far: *far },
+            (Some(p), _) => Bias::Slopes(self.vector(p)),
+            (None, _) => Bias::None,
         }
     }
 }
 
 /// Runs `v` on the worker's part `p`.
 pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
-    let (t, ops, a) = (c.tables, c.ops, c.arch);
+    let (t, ops) = (c.tables, c.ops);
     let cols = |b: Buf| l.buf(b).cols;
     match *v {
-        Verb::Embed { out, tokens, positions } => {
-            let positions = positions.map(|table| c.matrix(table));
-            let positions = positions.as_ref().map(|table| (table, &t.positions[..]));
-            (ops.embed)(&mut p.write(l.buf(out)), &c.matrix(tokens), &t.ids, positions);
+        Verb::Embed { out, tokens, positions, types } => {
+            let (positions, types) = (positions.map(|p| c.matrix(p)), types.map(|p| c.matrix(p)));
+            let positions = positions.as_ref().map(|table| (table, &t.places[..]));
+            let types = types.as_ref().map(|table| (table, &t.types[..]));
+            let scale = c.stack.embed.scale;
+            let (out, tokens) = (&mut p.write(l.buf(out)), &c.matrix(tokens));
+            match (positions, types) {
+                (None, None) => (ops.embed)(out, tokens, &t.ids, scale, &[]),
+                (Some(one), None) | (None, Some(one)) => (ops.embed)(out, tokens, &t.ids, scale, &[one]),
+                (Some(a), Some(b)) => (ops.embed)(out, tokens, &t.ids, scale, &[a, b]),
+            }
         }
-        Verb::Norm { out, x, gain, bias } => {
-            let bias = bias.map(|b| c.vector(b));
-            (ops.norm)(&mut p.write(l.buf(out)), p.read(l.buf(x)), c.vector(gain), bias, a.eps, a.norm);
+        Verb::Norm { out, x, gain, bias, width: _, add } => {
+            let (gain, bias) = (c.vector(gain), bias.map(|b| c.vector(b)));
+            let (x, add, norm) = (p.read(l.buf(x)), add.map(|b| p.read(l.buf(b))), c.stack.norm);
+            (ops.norm)(&mut p.write(l.buf(out)), x, gain, bias, norm.eps, norm.kind, add);
         }
         Verb::Pack { out, x, pack } => {
             let span = l.buf(x);
@@ -76,30 +111,23 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
             let scratch = p.scratch();
             ops.linear(&mut p.write(l.buf(out)), x, rows, &c.matrix(w), bias, add, scratch);
         }
-        Verb::Rope { out, x } => {
-            let Position::Rope(rope) = &a.position else { return };
-            let x_all = p.read(l.buf(x));
-            (ops.rope)(
-                &mut p.write(l.buf(out)),
-                x_all,
-                cols(x),
-                a.head_dim,
-                rope.rot_dim,
-                rope.interleaved,
-                &t.turns,
-            );
+        Verb::Rope { out, x, local } => {
+            let Position::Rope { all, local: other } = &c.stack.position else { return };
+            let (rope, turns) = if local { (other.as_ref().unwrap_or(all), &t.turns[1]) } else { (all, &t.turns[0]) };
+            let (x, n, dim) = (p.read(l.buf(x)), cols(x), c.stack.head_dim);
+            (ops.rope)(&mut p.write(l.buf(out)), x, n, dim, rope.rot_dim, rope.interleaved, turns);
         }
-        Verb::Append { layer, k, v } => {
+        Verb::Append { layer, k, v, of } => {
             let (k, v) = (p.read(l.buf(k)), p.read(l.buf(v)));
-            (ops.append)(&mut p.state_mut(layer as usize), k, v, &c.attend_args());
+            (ops.append)(&mut p.state_mut(layer as usize), k, v, &c.append_args(of));
         }
-        Verb::Attend { layer, out, q, split } => {
+        Verb::Attend { layer, out, q, of, split } => {
             let (q, state, scratch) = (p.read(l.buf(q)), p.state(layer as usize), p.scratch());
-            (ops.attend)(&mut p.write(l.buf(out)), q, &state, &c.attend_args(), split, scratch);
+            (ops.attend)(&mut p.write(l.buf(out)), q, &state, &c.attend_args(of), split, scratch);
         }
-        Verb::Merge { out, parts } => {
+        Verb::Merge { out, parts, of } => {
             let parts = p.read(l.buf(parts));
-            (ops.merge)(&mut p.write(l.buf(out)), parts, &c.attend_args());
+            (ops.merge)(&mut p.write(l.buf(out)), parts, &c.attend_args(of));
         }
         Verb::Act { out, x, up, act } => {
             let (n, x, up) = (cols(out), p.read(l.buf(x)), up.map(|b| p.read(l.buf(b))));
@@ -107,6 +135,9 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
         }
         Verb::Rows { out, x } => {
             kernels::embed::rows(&mut p.write(l.buf(out)), p.read(l.buf(x)), cols(x), &t.picks);
+        }
+        Verb::Mean { out, x } => {
+            kernels::embed::means(&mut p.write(l.buf(out)), p.read(l.buf(x)), cols(x), &t.starts);
         }
         Verb::Logprob { out, logits } => {
             (ops.logprob)(&mut p.write(l.buf(out)), p.read(l.buf(logits)), cols(logits), &t.targets);

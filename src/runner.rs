@@ -1,13 +1,13 @@
 //! Floor 4: runs batches through a model: programs by shape, the buffers they share, and the page pool. Knows no text.
 
-use crate::arch::{Arch, Position};
+use crate::arch::{Arch, Position, Side, Stack, check_ids};
 use crate::engine::{Charge, Engine};
 use crate::error::{Error, Result};
-use crate::exec::Shape;
+use crate::exec::{Shape, Want};
 use crate::program::Program;
 use crate::run::Ctx;
 use crate::state::{Pool, Sequence, Tables};
-use crate::weights::{P, Weights};
+use crate::weights::{P, StackW, Weights};
 use kernels::attention::Cache;
 use kernels::{Mems, Span, Words};
 use std::sync::Arc;
@@ -22,10 +22,35 @@ const PROGRAMS: usize = 32;
 pub enum Pick {
     /// None: the tokens only fill the cache.
     None,
+    /// The first one.
+    First,
     /// The last one.
     Last,
     /// All.
     All,
+    /// The mean of all; of every feed of the batch.
+    Mean,
+}
+
+impl<'a> Feed<'a> {
+    /// Tokens of a sequence of which nothing is wanted.
+    pub fn new(seq: &'a mut Sequence, ids: &'a [u32]) -> Feed<'a> {
+        Feed { seq, ids, source: None, types: &[], pick: Pick::None, targets: &[] }
+    }
+}
+
+/// What a batch runs, and what it returns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mode {
+    /// Which stack.
+    pub side: Side,
+    /// What of it.
+    pub want: Want,
+}
+
+impl Mode {
+    /// Logits of a decoder.
+    pub const DECODE: Mode = Mode { side: Side::Decoder, want: Want::Head };
 }
 
 /// New tokens of one sequence.
@@ -34,6 +59,10 @@ pub struct Feed<'a> {
     pub seq: &'a mut Sequence,
     /// At least one token, each below the vocabulary.
     pub ids: &'a [u32],
+    /// What its decoder attends to, where the model has an encoder.
+    pub source: Option<&'a Sequence>,
+    /// Types of the tokens, where the model knows any; those that are missing are 0.
+    pub types: &'a [u32],
     /// Rows whose logits are wanted.
     pub pick: Pick,
     /// With `Pick::All`: the token after each of `ids`, whose log-probability is wanted; else empty.
@@ -46,8 +75,8 @@ pub struct Parts<'a> {
     pub(crate) engine: &'a Arc<Engine>,
     pub(crate) arch: &'a Arch,
     pub(crate) weights: &'a Weights,
-    /// Of rope, empty without.
-    pub(crate) inv_freq: &'a [f32],
+    /// Of rope, of all blocks and of those with a window; empty without.
+    pub(crate) inv_freq: &'a [Vec<f32>; 2],
 }
 
 /// The memory of a model's runs; one run at a time.
@@ -60,6 +89,8 @@ pub struct Runner {
     charge: Option<Charge>,
     programs: Vec<Program>,
     tables: Tables,
+    mode: Mode,
+    mean: bool,
     /// Whether what linears read stays until the next run.
     observe: bool,
 }
@@ -68,13 +99,15 @@ impl Runner {
     /// Nothing is allocated yet; keys and values will be kept as `cache`.
     pub fn new(a: &Arch, cache: Cache) -> Runner {
         Runner {
-            pool: Pool::new(a.n_layers, a.n_kv_heads, a.head_dim, cache),
+            pool: Pool::new(a.kept_layers(), &a.heads(), cache),
             cache,
             bufs: Words::default(),
             scratch: Words::default(),
             charge: None,
             programs: Vec::new(),
             tables: Tables::default(),
+            mode: Mode::DECODE,
+            mean: false,
             observe: false,
         }
     }
@@ -95,13 +128,13 @@ impl Runner {
         Ok((program.words() + program.scratch_words(threads)) as u64 * 4)
     }
 
-    /// Runs one feed. Logits `[picks, vocab]` stay until the next run; see [`Runner::logits`]. On an error the sequence is
+    /// Runs one feed of a decoder. Logits `[picks, vocab]` stay until the next run; see [`Runner::logits`]. On an error the sequence is
     /// as long as before.
     ///
     /// # Errors
     /// `ContextFull`, `Memory`, `Budget`, `Cancelled`; `Argument` for a token beyond the vocabulary.
     pub fn run(&mut self, parts: Parts, mut feed: Feed, cancel: &AtomicBool) -> Result<Shape> {
-        self.begin();
+        self.begin(Mode::DECODE);
         self.add(parts, &mut feed)?;
         let shape = self.go(parts, cancel)?;
         feed.seq.len += feed.ids.len();
@@ -110,8 +143,9 @@ impl Runner {
 
     /// Begins a batch: feeds are added one by one, then [`Runner::go`] runs them. Nothing is allocated for it, which a list
     /// of feeds would need.
-    pub fn begin(&mut self) {
+    pub fn begin(&mut self, mode: Mode) {
         self.tables.clear();
+        (self.mode, self.mean) = (mode, false);
     }
 
     /// Adds a feed to the batch and grows its pages; its sequence is as long as before until the caller adds the tokens
@@ -120,14 +154,19 @@ impl Runner {
     /// # Errors
     /// `ContextFull`; `Argument` for a token beyond the vocabulary.
     pub fn add(&mut self, parts: Parts, feed: &mut Feed) -> Result<()> {
-        parts.arch.check_ids(feed.ids.iter().chain(feed.targets))?;
+        check_ids(self.stack(parts.arch).embed.vocab, feed.ids.iter().chain(feed.targets))?;
         self.pool.grow(feed.seq, feed.ids.len())?;
         let t = &mut self.tables;
         let first = t.ids.len() as u32;
-        t.feed(feed.seq, feed.ids);
+        t.feed(feed.seq, feed.ids, feed.types);
+        if let Some(source) = feed.source {
+            t.source(source);
+        }
         let end = t.ids.len() as u32;
         match feed.pick {
             Pick::None => {}
+            Pick::Mean => self.mean = true,
+            Pick::First => t.picks.push(first),
             Pick::Last => t.picks.push(end - 1),
             Pick::All => t.picks.extend(first..end),
         }
@@ -135,7 +174,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Runs the batch. Logits `[picks, vocab]` of all feeds, one after the other, stay until the next run.
+    /// Runs the batch. Logits (or states) `[picks, n]` of all feeds, one after the other, stay until the next run.
     ///
     /// # Errors
     /// `Memory`, `Budget`, `Cancelled`.
@@ -145,7 +184,9 @@ impl Runner {
         self.reserve(parts, at)?;
         let ctx = Ctx {
             arch: parts.arch,
+            stack: self.stack(parts.arch),
             weights: parts.weights,
+            own: self.own(parts.weights),
             ops: parts.engine.ops(),
             cache: self.cache,
             tables: &self.tables,
@@ -156,10 +197,10 @@ impl Runner {
         Ok(shape)
     }
 
-    /// Logits `[picks, vocab]` of the last run, which had `shape`.
-    pub fn logits(&self, shape: Shape) -> &[f32] {
+    /// Logits (or states) `[picks, n]` of the last run, which had `shape`.
+    pub fn answer(&self, shape: Shape) -> &[f32] {
         self.programs.iter().find(|p| p.shape == shape).map_or(&[], |p| {
-            let span = p.logits();
+            let span = p.answer();
             &self.bufs[span.at..span.at + span.rows * span.cols]
         })
     }
@@ -177,16 +218,41 @@ impl Runner {
         program.map_or(Vec::new(), |p| p.inputs().map(rows).collect())
     }
 
-    /// Completes the tables with the rotations of the rows' positions.
+    /// The stack that the batch runs. Panics where the model has none of that side.
+    fn stack<'a>(&self, a: &'a Arch) -> &'a Stack {
+        a.side(self.mode.side).expect("a stack that the model has")
+    }
+
+    fn own<'a>(&self, m: &'a Weights) -> &'a StackW {
+        m.side(self.mode.side).expect("parameters of each stack")
+    }
+
+    /// Completes the tables with what the stack needs to know of the rows' positions.
     fn turn(&mut self, parts: Parts) -> Shape {
+        let stack = self.stack(parts.arch);
         let t = &mut self.tables;
-        if let Position::Rope(rope) = &parts.arch.position {
-            t.turns.resize(t.ids.len() * rope.rot_dim, 0.0);
-            for (out, pos) in t.turns.chunks_exact_mut(rope.rot_dim).zip(&t.positions) {
-                kernels::rope::turns(parts.inv_freq, *pos, out);
+        match &stack.position {
+            Position::Rope { all, local } => {
+                for (i, rope) in [Some(all), local.as_ref()].into_iter().enumerate() {
+                    let Some(rope) = rope else { continue };
+                    let turns = &mut t.turns[i];
+                    turns.resize(t.ids.len() * rope.rot_dim, 0.0);
+                    for (out, pos) in turns.chunks_exact_mut(rope.rot_dim).zip(&t.positions) {
+                        kernels::rope::turns(&parts.inv_freq[i], *pos, rope.scale, out);
+                    }
+                }
             }
+            Position::Table { offset, pad, .. } => t.place(*offset as u32, *pad),
+            Position::Alibi { .. } | Position::Relative { .. } => {}
         }
-        Shape { rows: t.ids.len(), picks: t.picks.len(), score: !t.targets.is_empty() }
+        Shape {
+            rows: t.ids.len(),
+            picks: if self.mean { t.seqs.len() } else { t.picks.len() },
+            score: !t.targets.is_empty(),
+            side: self.mode.side,
+            want: self.mode.want,
+            mean: self.mean,
+        }
     }
 
     /// Number of the program of a shape; the least recently used one makes room for a new one.

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::prefix::{Prefixes, ROOT};
 use kernels::Pages;
-use kernels::attention::{Cache, PAGE, Row};
+use kernels::attention::{Cache, PAGE, Row, head_words};
 
 /// Pages of one model, counted. Every open [`Sequence`] has as many pages as its context takes set aside, so that
 /// nothing has to be allocated (or can be refused) in the middle of a conversation; untouched pages cost no memory.
@@ -30,11 +30,11 @@ pub fn pages_for(tokens: usize) -> usize {
 }
 
 impl Pool {
-    /// No pages yet; of `layers` layers and `kv_heads` heads of `head_dim` each, kept as `cache`.
-    pub fn new(layers: usize, kv_heads: usize, head_dim: usize, cache: Cache) -> Pool {
-        let words = kv_heads * kernels::attention::head_words(head_dim, cache);
+    /// No pages yet; of `layers` layers that hold `kv_heads` heads of `head_dim` each for every stack, kept as `cache`.
+    pub fn new(layers: usize, stacks: &[(usize, usize)], cache: Cache) -> Pool {
+        let words = stacks.iter().map(|(kv_heads, head_dim)| kv_heads * head_words(*head_dim, cache));
         Pool {
-            pages: Pages::new(layers, words),
+            pages: Pages::new(layers, words.max().unwrap_or(0)),
             refs: Vec::new(),
             free: Vec::new(),
             prefixes: Prefixes::default(),
@@ -205,53 +205,109 @@ impl Pool {
 pub struct Tables {
     /// Token of each row.
     pub ids: Vec<u32>,
+    /// Type of each row's token.
+    pub types: Vec<u32>,
     /// Position of each row.
     pub positions: Vec<u32>,
+    /// Row of the table of positions of each row.
+    pub places: Vec<u32>,
     /// Sequence and position of each row.
     pub rows: Vec<Row>,
     /// Page numbers of all sequences, one after the other.
     pub pages: Vec<u32>,
     /// Where each sequence begins in `pages`.
     pub seqs: Vec<u32>,
-    /// `[rows, rot_dim / 2, (cos, sin)]`
-    pub turns: Vec<f32>,
+    /// Positions of each sequence, those of this call among them.
+    pub lens: Vec<u32>,
+    /// First row of each sequence, and the end of the last.
+    pub starts: Vec<u32>,
+    /// The same as `pages`, `seqs` and `lens` for what each sequence's decoder attends to.
+    pub source_pages: Vec<u32>,
+    /// See `source_pages`.
+    pub source_seqs: Vec<u32>,
+    /// See `source_pages`.
+    pub source_lens: Vec<u32>,
+    /// `[rows, 2, rot_dim / 2]`: cosines and sines, of all blocks or of those with a window.
+    pub turns: [Vec<f32>; 2],
     /// Rows whose logits are wanted.
     pub picks: Vec<u32>,
     /// Per picked row, the token whose log-probability is wanted.
     pub targets: Vec<u32>,
-    /// Pages that the sequences may come to hold.
-    room: usize,
+    /// Pages that the sequences, and their sources, may come to hold.
+    room: [usize; 2],
 }
 
 impl Tables {
     /// Forgets the last call, keeps the memory.
     pub fn clear(&mut self) {
-        self.ids.clear();
-        self.positions.clear();
+        for table in [
+            &mut self.ids,
+            &mut self.types,
+            &mut self.positions,
+            &mut self.places,
+            &mut self.pages,
+            &mut self.seqs,
+            &mut self.lens,
+            &mut self.starts,
+            &mut self.source_pages,
+            &mut self.source_seqs,
+            &mut self.source_lens,
+            &mut self.picks,
+            &mut self.targets,
+        ] {
+            table.clear();
+        }
         self.rows.clear();
-        self.pages.clear();
-        self.seqs.clear();
-        self.turns.clear();
-        self.picks.clear();
-        self.targets.clear();
-        self.room = 0;
+        self.turns.iter_mut().for_each(Vec::clear);
+        self.room = [0; 2];
     }
 
-    /// Adds `ids` as the next positions of `seq`, whose pages already reach that far.
-    pub fn feed(&mut self, seq: &Sequence, ids: &[u32]) {
+    /// Adds `ids` as the next positions of `seq`, whose pages already reach that far. `types` may be shorter: the rest is 0.
+    pub fn feed(&mut self, seq: &Sequence, ids: &[u32], types: &[u32]) {
         let number = self.seqs.len() as u32;
-        self.seqs.push(self.pages.len() as u32);
-        // For whole contexts at once: a step that begins a page allocates nothing.
-        self.room += pages_for(seq.limit);
-        self.pages.reserve(self.room.saturating_sub(self.pages.len()));
-        self.pages.extend_from_slice(&seq.pages);
+        self.starts.pop();
+        self.starts.push(self.ids.len() as u32);
+        self.lens.push((seq.len + ids.len()) as u32);
+        let (pages, seqs) = (&mut self.pages, &mut self.seqs);
+        list(pages, seqs, &mut self.room[0], seq);
         for (i, &id) in ids.iter().enumerate() {
             let pos = (seq.len + i) as u32;
             self.ids.push(id);
+            self.types.push(types.get(i).copied().unwrap_or(0));
             self.positions.push(pos);
             self.rows.push(Row { seq: number, pos });
         }
+        self.starts.push(self.ids.len() as u32);
     }
+
+    /// Finds each row's row of the table of positions; `pad` takes the one before `offset` and counts for none.
+    pub fn place(&mut self, offset: u32, pad: Option<u32>) {
+        let mut skipped = 0;
+        for (row, (id, pos)) in self.ids.iter().zip(&self.positions).enumerate() {
+            if row == 0 || self.rows[row].seq != self.rows[row - 1].seq {
+                skipped = 0;
+            }
+            let is_pad = pad == Some(*id);
+            self.places.push(if is_pad { offset - 1 } else { offset + pos - skipped });
+            skipped += u32::from(is_pad);
+        }
+    }
+
+    /// What the decoder of the sequence that was just added attends to.
+    pub fn source(&mut self, source: &Sequence) {
+        self.source_lens.push(source.len as u32);
+        let (pages, seqs) = (&mut self.source_pages, &mut self.source_seqs);
+        list(pages, seqs, &mut self.room[1], source);
+    }
+}
+
+/// Adds the pages of a sequence.
+fn list(pages: &mut Vec<u32>, seqs: &mut Vec<u32>, room: &mut usize, seq: &Sequence) {
+    seqs.push(pages.len() as u32);
+    // For whole contexts at once: a step that begins a page allocates nothing.
+    *room += pages_for(seq.limit);
+    pages.reserve(room.saturating_sub(pages.len()));
+    pages.extend_from_slice(&seq.pages);
 }
 
 #[cfg(test)]
@@ -259,7 +315,7 @@ mod tests {
     use super::*;
 
     fn pool() -> Pool {
-        Pool::new(2, 1, 4, Cache::F32)
+        Pool::new(2, &[(1, 4)], Cache::F32)
     }
 
     #[test]
@@ -378,7 +434,7 @@ mod tests {
 
     #[test]
     fn an_absurd_context_is_refused_and_nothing_is_kept() {
-        let mut pool = Pool::new(1 << 12, 1 << 12, 256, Cache::F32);
+        let mut pool = Pool::new(1 << 12, &[(1 << 12, 256)], Cache::F32);
         assert!(matches!(pool.open(1 << 40), Err(Error::Memory { .. })));
         assert_eq!(pool.pages_len(), 0);
     }

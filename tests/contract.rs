@@ -55,7 +55,7 @@ fn every_position_has_the_bits_of_stepping_there() {
         let ids = Random(5).ids(70, 77);
         let want = all_logits(&mut session(&model), &ids);
         let mut s = session(&model);
-        for (id, want) in ids.iter().zip(want.chunks(model.arch().vocab)) {
+        for (id, want) in ids.iter().zip(want.chunks(model.arch().vocab())) {
             s.accept(*id).expect("accept");
             assert_eq!(bits(s.logits().expect("logits")), want, "{family}");
         }

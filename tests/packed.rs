@@ -40,7 +40,7 @@ fn every_golden_model_is_the_same_mapped_packed_and_from_a_packed_file() {
     let engine = engine(2, None);
     for path in golden() {
         let (mapped, packed) = (open(&engine, &path, Hold::Mapped), open(&engine, &path, Hold::Packed));
-        let ids = Random(9).ids(70, mapped.arch().vocab);
+        let ids = Random(9).ids(70, mapped.arch().vocab());
         let want = all_logits(&mut session(&mapped), &ids);
         assert!(all_logits(&mut session(&packed), &ids) == want, "{}: packed", path.display());
         let dir = tempfile::tempdir().expect("a directory");

@@ -83,7 +83,7 @@ fn scores_are_the_logprobs_of_the_logits() {
     for (family, config) in configs() {
         let dir = write_model(&config, DType::F32);
         let model = open(&engine(2, None), dir.path(), None);
-        let (ids, vocab) = (Random(3).ids(90, 77), model.arch().vocab);
+        let (ids, vocab) = (Random(3).ids(90, 77), model.arch().vocab());
         let logits = all_logits(&mut session(&model), &ids);
         let want: Vec<f64> = (1..ids.len())
             .map(|i| {

@@ -1,37 +1,30 @@
 //! Floor 3: GPT-2 (Radford et al. 2019): pre-norm, learned positions, weights stored a row per input.
 
-use super::{Arch, Linear, Mixer, Mlp, Names, Part, Position, act, only};
+use super::{
+    Arch, Around, Attention, Embed, Fused, Head, Linear, Mixer, Mlp, Names, Norms, Position, Stack, Table, act,
+    head_dim, only,
+};
 use crate::error::Result;
 use crate::format::config::Config;
-use kernels::norm::Norm;
 
-const QKV: Linear = Linear::new("attn.c_attn").bias(true).conv1d();
-
-const NAMES: Names = Names {
-    prefix: "transformer.",
-    tokens: "wte",
+/// The names that GPT and GPT-2 share.
+pub const NAMES: Names = Names {
     positions: "wpe",
+    tokens: "wte",
     block: "h.{}.",
-    attn_norm: "ln_1",
-    q: QKV.part(Part::Q),
-    k: QKV.part(Part::K),
-    v: QKV.part(Part::V),
+    attn: Around::before("ln_1"),
     o: Linear::new("attn.c_proj").bias(true).conv1d(),
-    mlp_norm: "ln_2",
-    gate: None,
+    mlp: Around::before("ln_2"),
     up: Linear::new("mlp.c_fc").bias(true).conv1d(),
     down: Linear::new("mlp.c_proj").bias(true).conv1d(),
     norm: "ln_f",
-    head: Linear::new("lm_head"),
-    ignored: &["attn.bias", "attn.masked_bias"],
-};
+    ..Names::NONE
+}
+.fused(Linear::new("attn.c_attn").bias(true).conv1d(), Fused::Concat);
 
 pub fn arch(c: &Config) -> Result<Arch> {
     let (d_model, n_heads) = (c.usize_or("n_embd", 768)?, c.usize_or("n_head", 12)?);
-    let head_dim = d_model / n_heads.max(1);
-    if head_dim * n_heads != d_model {
-        return Err(c.bad(&format!("n_embd {d_model} is not a multiple of n_head {n_heads}")));
-    }
+    let head_dim = head_dim(c, d_model, n_heads)?;
     for key in ["attn_pdrop", "embd_pdrop", "resid_pdrop", "summary_first_dropout", "summary_activation"] {
         only(c, key, |_| true)?;
     }
@@ -42,24 +35,27 @@ pub fn arch(c: &Config) -> Result<Arch> {
     }
     only(c, "scale_attn_by_inverse_layer_idx", |v| v == false)?;
     only(c, "add_cross_attention", |v| v == false)?;
-    let scaled = c.bool_or("scale_attn_weights", true)?;
-    let scale = if scaled { (head_dim as f32).sqrt().recip() } else { 1.0 };
-    Ok(Arch {
-        family: "gpt2",
+    let mut attention = Attention::causal(head_dim);
+    if !c.bool_or("scale_attn_weights", true)? {
+        attention.scale = 1.0;
+    }
+    let vocab = c.usize_or("vocab_size", 50_257)?;
+    let stack = Stack {
         n_layers: c.usize_or("n_layer", 12)?,
         d_model,
         n_heads,
         n_kv_heads: n_heads,
         head_dim,
         d_ff: c.usize_or("n_inner", 4 * d_model)?,
-        vocab: c.usize_or("vocab_size", 50_257)?,
-        max_positions: c.usize_or("n_positions", 1024)?,
-        norm: Norm::Layer,
-        eps: c.f32_or("layer_norm_epsilon", 1e-5)?,
-        mixer: Mixer::Attention { scale, window: None },
+        embed: Embed { vocab, width: d_model, scale: 1.0, types: 0 },
+        position: Position::Table { table: Table::Learned, offset: 0, pad: None },
+        norm: Norms::layer(c.f32_or("layer_norm_epsilon", 1e-5)?),
+        mixer: Mixer::Attention(attention),
         mlp: Mlp::Plain(act(c, "activation_function", "gelu_new")?),
-        position: Position::Learned,
-        tied: c.bool_or("tie_word_embeddings", true)?,
+        parallel: false,
         names: NAMES,
-    })
+    };
+    let head = Head::lm(Linear::new("lm_head"), c.bool_or("tie_word_embeddings", true)?, vocab);
+    let arch = Arch::decoder("gpt2", c.usize_or("n_positions", 1024)?, stack, head);
+    Ok(Arch { prefix: "transformer.", ignored: &["attn.bias", "attn.masked_bias"], ..arch })
 }

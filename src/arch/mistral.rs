@@ -6,6 +6,10 @@ use crate::error::Result;
 use crate::format::config::Config;
 
 pub fn arch(c: &Config) -> Result<Arch> {
-    let window = c.window("sliding_window", Some(4096))?;
-    variant(c, "mistral", NAMES, window, 4096 * 32)
+    let mut arch = variant(c, "mistral", NAMES, 4096 * 32)?;
+    arch.edit(|_, attention| {
+        attention.window = c.window("sliding_window", Some(4096))?;
+        Ok(())
+    })?;
+    Ok(arch)
 }

@@ -4,47 +4,29 @@
 //! Adding a family is one file here: a function that fills `Arch` and a table of names.
 
 mod gpt2;
+mod head;
 mod llama;
 mod mistral;
 mod names;
 mod qwen2;
+mod rope;
+mod stack;
 
-pub use names::{Linear, Names, Part};
+pub use head::{Head, Out, Rows, Task};
+pub use names::{Around, Fused, Linear, Names, Part};
+pub use stack::{Attention, Embed, Mixer, Mlp, Norms, Position, QkNorm, Stack, Table};
 
 use crate::error::{Error, Result};
 use crate::format::config::{Config, brief};
 use kernels::act::Act;
-use kernels::norm::Norm;
-use kernels::rope::Rope;
 
-/// How a block mixes positions. Recurrent mixers will be further variants.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Mixer {
-    /// Softmax attention (Vaswani et al. 2017, eq. 1), grouped queries, causal.
-    Attention {
-        /// What scores are multiplied by, usually 1 / sqrt(head_dim).
-        scale: f32,
-        /// A position sees itself and `window - 1` before it.
-        window: Option<u32>,
-    },
-}
-
-/// Where a model takes the order of its tokens from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Position {
-    /// Queries and keys are rotated (Su et al. 2021).
-    Rope(Rope),
-    /// A table added to the token embeddings.
-    Learned,
-}
-
-/// The position-wise half of a block.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Mlp {
-    /// `down(act(gate x) * up x)` (Shazeer 2020).
-    Gated(Act),
-    /// `down(act(up x))`.
-    Plain(Act),
+/// A stack of a model.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Side {
+    /// What reads a text as a whole.
+    Encoder,
+    /// What writes one, token after token.
+    Decoder,
 }
 
 /// A model family's shape and wiring.
@@ -52,36 +34,18 @@ pub enum Mlp {
 pub struct Arch {
     /// The `model_type` of `config.json`.
     pub family: &'static str,
-    /// Blocks.
-    pub n_layers: usize,
-    /// Width of the residual stream.
-    pub d_model: usize,
-    /// Query heads.
-    pub n_heads: usize,
-    /// Key and value heads; divides `n_heads`.
-    pub n_kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// Inner width of the MLP.
-    pub d_ff: usize,
-    /// Rows of the embedding table and of the logits.
-    pub vocab: usize,
     /// Positions the model was made for.
     pub max_positions: usize,
-    /// Which norm, before attention, before the MLP and before the head.
-    pub norm: Norm,
-    /// Its epsilon.
-    pub eps: f32,
-    /// The mixer of every block.
-    pub mixer: Mixer,
-    /// The MLP of every block.
-    pub mlp: Mlp,
-    /// Where order comes from.
-    pub position: Position,
-    /// Whether the head is the embedding table.
-    pub tied: bool,
-    /// What the tensors are called.
-    pub names: Names,
+    /// What reads a text as a whole.
+    pub encoder: Option<Stack>,
+    /// What writes one; with an encoder, it attends to that one's output.
+    pub decoder: Option<Stack>,
+    /// What is said about the states of the last stack.
+    pub head: Head,
+    /// Before all names but the head's; a file saved from the bare model lacks it.
+    pub prefix: &'static str,
+    /// Endings of tensors that hold nothing a run needs.
+    pub ignored: &'static [&'static str],
 }
 
 /// Reads a config of any known family.
@@ -139,31 +103,67 @@ impl Arch {
         FAMILIES.iter().map(|(name, _)| *name)
     }
 
+    /// A model that is one decoder.
+    fn decoder(family: &'static str, max_positions: usize, stack: Stack, head: Head) -> Arch {
+        Arch { family, max_positions, encoder: None, decoder: Some(stack), head, prefix: "", ignored: &[] }
+    }
+
+    /// Changes the decoder's attention: `change(n_layers, attention)`.
+    fn edit(&mut self, change: impl FnOnce(usize, &mut Attention) -> Result<()>) -> Result<()> {
+        let Some(stack) = &mut self.decoder else { return Ok(()) };
+        let Mixer::Attention(attention) = &mut stack.mixer;
+        change(stack.n_layers, attention)
+    }
+
+    /// One of its stacks.
+    #[must_use]
+    pub fn side(&self, side: Side) -> Option<&Stack> {
+        match side {
+            Side::Encoder => self.encoder.as_ref(),
+            Side::Decoder => self.decoder.as_ref(),
+        }
+    }
+
+    /// Layers of keys and values that are kept: a decoder's; an encoder's blocks use one of them in turn.
+    #[must_use]
+    pub fn kept_layers(&self) -> usize {
+        self.decoder.as_ref().map_or(1, |decoder| decoder.n_layers)
+    }
+
+    /// Heads of keys and values of each stack, and their width.
+    #[must_use]
+    pub fn heads(&self) -> Vec<(usize, usize)> {
+        let stacks = [&self.encoder, &self.decoder].into_iter().flatten();
+        stacks.map(|stack| (stack.n_kv_heads, stack.head_dim)).collect()
+    }
+
+    /// The stack whose states the head reads.
+    #[must_use]
+    pub fn last(&self) -> &Stack {
+        self.decoder.as_ref().or(self.encoder.as_ref()).expect("a model has a stack")
+    }
+
+    /// The branch of the survey (Yang et al. 2023): encoder, decoder, or encoder-decoder.
+    #[must_use]
+    pub fn branch(&self) -> &'static str {
+        match (&self.encoder, &self.decoder) {
+            (Some(_), Some(_)) => "encoder-decoder",
+            (Some(_), None) => "encoder",
+            (None, _) => "decoder",
+        }
+    }
+
     /// Sizes that later code multiplies without looking: refused here once.
     fn check(&self, config: &Config) -> Result<()> {
-        let sizes = [
-            ("layers", self.n_layers, 1 << 12),
-            ("hidden size", self.d_model, 1 << 17),
-            ("attention heads", self.n_heads, 1 << 12),
-            ("key/value heads", self.n_kv_heads, 1 << 12),
-            ("head dimension", self.head_dim, kernels::attention::MAX_DIM),
-            ("intermediate size", self.d_ff, 1 << 20),
-            ("vocabulary", self.vocab, 1 << 22),
-            ("positions", self.max_positions, 1 << 26),
-        ];
-        for (name, found, most) in sizes {
-            if found == 0 || found > most {
-                return Err(config.bad(&format!("{name}: expected 1 to {most}, found {found}")));
-            }
+        in_range(config, "positions", self.max_positions, 1 << 26)?;
+        if self.head.out != Out::None {
+            in_range(config, "labels", self.head.n, 1 << 22)?;
         }
-        if !self.n_heads.is_multiple_of(self.n_kv_heads) {
-            let (q, kv) = (self.n_heads, self.n_kv_heads);
-            return Err(config.bad(&format!("{q} attention heads cannot share {kv} key/value heads evenly")));
+        if let Some((_, n)) = self.head.dense {
+            in_range(config, "width of the head", n, 1 << 17)?;
         }
-        if !(self.eps.is_finite() && self.eps >= 0.0) {
-            return Err(
-                config.bad(&format!("norm epsilon: expected a small positive number, found {}", self.eps))
-            );
+        for stack in [&self.encoder, &self.decoder].into_iter().flatten() {
+            stack.check(config)?;
         }
         Ok(())
     }
@@ -173,23 +173,87 @@ impl Arch {
     /// # Errors
     /// `Argument` that names the first one beyond.
     pub fn check_ids<'a>(&self, ids: impl IntoIterator<Item = &'a u32>) -> Result<()> {
-        match ids.into_iter().find(|id| **id as usize >= self.vocab) {
-            Some(id) => {
-                let what = format!("expected ids below {}, found {id}", self.vocab);
-                Err(Error::Argument { name: "ids", what })
-            }
-            None => Ok(()),
+        check_ids(self.vocab(), ids)
+    }
+
+    /// Tokens that the last stack knows.
+    #[must_use]
+    pub fn vocab(&self) -> usize {
+        self.last().embed.vocab
+    }
+}
+
+/// Whether all of `ids` are below `vocab`.
+///
+/// # Errors
+/// `Argument` that names the first one beyond.
+pub fn check_ids<'a>(vocab: usize, ids: impl IntoIterator<Item = &'a u32>) -> Result<()> {
+    match ids.into_iter().find(|id| **id as usize >= vocab) {
+        Some(id) => {
+            let what = format!("expected ids below {vocab}, found {id}");
+            Err(Error::Argument { name: "ids", what })
         }
+        None => Ok(()),
     }
+}
 
-    /// Columns of the queries of one row.
-    pub fn q_cols(&self) -> usize {
-        self.n_heads * self.head_dim
+impl Stack {
+    fn check(&self, config: &Config) -> Result<()> {
+        let sizes = [
+            ("layers", self.n_layers, 1 << 12),
+            ("hidden size", self.d_model, 1 << 17),
+            ("attention heads", self.n_heads, 1 << 12),
+            ("key/value heads", self.n_kv_heads, 1 << 12),
+            ("head dimension", self.head_dim, kernels::attention::MAX_DIM),
+            ("intermediate size", self.d_ff, 1 << 20),
+            ("vocabulary", self.embed.vocab, 1 << 22),
+            ("embedding size", self.embed.width, 1 << 17),
+        ];
+        for (name, found, most) in sizes {
+            in_range(config, name, found, most)?;
+        }
+        if !self.n_heads.is_multiple_of(self.n_kv_heads) {
+            let (q, kv) = (self.n_heads, self.n_kv_heads);
+            return Err(config.bad(&format!("{q} attention heads cannot share {kv} key/value heads evenly")));
+        }
+        let eps = self.norm.eps;
+        if !(eps.is_finite() && eps >= 0.0) {
+            return Err(config.bad(&format!("norm epsilon: expected a small positive number, found {eps}")));
+        }
+        Ok(())
     }
+}
 
-    /// Columns of the keys (or the values) of one row.
-    pub fn kv_cols(&self) -> usize {
-        self.n_kv_heads * self.head_dim
+fn in_range(config: &Config, name: &str, found: usize, most: usize) -> Result<()> {
+    if found == 0 || found > most {
+        return Err(config.bad(&format!("{name}: expected 1 to {most}, found {found}")));
+    }
+    Ok(())
+}
+
+/// Which blocks attend through a window: as `layer_types` says, or else `by`.
+fn local_layers(config: &Config, layers: usize, by: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
+    let Some(types) = config.raw("layer_types").filter(|v| !v.is_null()) else {
+        return Ok((0..layers).map(by).collect());
+    };
+    let local = |v: &serde_json::Value| match v.as_str() {
+        Some("sliding_attention") => Some(true),
+        Some("full_attention") => Some(false),
+        _ => None,
+    };
+    let listed: Option<Vec<bool>> = types.as_array().and_then(|types| types.iter().map(local).collect());
+    listed.filter(|listed| listed.len() == layers).ok_or_else(|| {
+        config.bad(&format!("layer_types: expected full_attention or sliding_attention for each of {layers} layers"))
+    })
+}
+
+/// The width of each of `n_heads` heads that make up `d_model` together.
+fn head_dim(config: &Config, d_model: usize, n_heads: usize) -> Result<usize> {
+    match d_model.checked_div(n_heads) {
+        Some(dim) if dim * n_heads == d_model => Ok(dim),
+        _ => {
+            Err(config.bad(&format!("hidden size {d_model} is not a multiple of {n_heads} attention heads")))
+        }
     }
 }
 
@@ -200,6 +264,8 @@ fn act(config: &Config, key: &str, default: &str) -> Result<Act> {
         "gelu" => Ok(Act::GeluErf),
         "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Act::GeluTanh),
         "relu" => Ok(Act::Relu),
+        "tanh" => Ok(Act::Tanh),
+        "quick_gelu" => Ok(Act::QuickGelu),
         other => Err(Error::Unsupported { file: config.file().to_owned(), what: format!("{key} `{other}`") }),
     }
 }

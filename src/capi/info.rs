@@ -140,15 +140,16 @@ fn info_of(handle: &inlaid_model) -> inlaid_model_info {
     let token = |id: Option<u32>| id.and_then(|id| i32::try_from(id).ok()).unwrap_or(-1);
     let (model, plan, times) = (&handle.model, handle.model.memory_plan(), handle.model.load_times());
     let (arch, generation) = (model.arch(), model.generation());
+    let stack = arch.last();
     inlaid_model_info {
         struct_size: size_of::<inlaid_model_info>() as u32,
-        n_layers: small(arch.n_layers),
-        d_model: small(arch.d_model),
-        n_heads: small(arch.n_heads),
-        n_kv_heads: small(arch.n_kv_heads),
-        head_dim: small(arch.head_dim),
-        d_ff: small(arch.d_ff),
-        vocab: small(arch.vocab),
+        n_layers: small(stack.n_layers),
+        d_model: small(stack.d_model),
+        n_heads: small(stack.n_heads),
+        n_kv_heads: small(stack.n_kv_heads),
+        head_dim: small(stack.head_dim),
+        d_ff: small(stack.d_ff),
+        vocab: small(arch.vocab()),
         max_positions: small(arch.max_positions),
         cache_type: match model.cache() {
             Cache::F32 => INLAID_TYPE_F32,

@@ -46,7 +46,7 @@ pub unsafe extern "C" fn inlaid_session_prefill_all(
     let call = |session: &mut Session| {
         // SAFETY: the caller's promise.
         let ids = unsafe { slice("ids", ids, n) }?;
-        let vocab = session.model().arch().vocab;
+        let vocab = session.model().arch().vocab();
         let needed = n.checked_mul(vocab).ok_or_else(|| argument("n", format!("{n} rows are too many")))?;
         room("logits", logits, capacity, needed)?;
         let (mut at, end) = (0, needed);
@@ -79,7 +79,7 @@ pub unsafe extern "C" fn inlaid_session_top_logprobs(
             writable("ids", ids)?;
             writable("logprobs", logprobs)?;
         }
-        let vocab = session.model().arch().vocab;
+        let vocab = session.model().arch().vocab();
         let top = session.top_logprobs(n.min(vocab))?;
         for (at, (id, logprob)) in top.iter().enumerate().take(n) {
             // SAFETY: both arrays have `n` elements.

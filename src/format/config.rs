@@ -173,6 +173,16 @@ impl Config {
         self.typed(key, "a finite number", finite)
     }
 
+    /// A list of numbers.
+    ///
+    /// # Errors
+    /// `Format` where it is absent, null, or holds anything but numbers that are finite in f32.
+    pub fn f32s(&self, key: &str) -> Result<Vec<f32>> {
+        let finite = |v: &Value| v.as_f64().map(|n| n as f32).filter(|n| n.is_finite());
+        let all = |v: &Value| v.as_array()?.iter().map(finite).collect();
+        self.typed(key, "a list of finite numbers", all)?.ok_or_else(|| self.missing(key))
+    }
+
     /// A switch, `default` where absent or null.
     ///
     /// # Errors

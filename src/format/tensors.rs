@@ -36,6 +36,11 @@ impl TensorRef {
         TensorRef { dtype, shape: shape.to_vec(), source, range, packed: true, crc: None }
     }
 
+    /// A matrix `[n, k]` in file layout at `range` of memory that is nobody's file.
+    pub(crate) fn dense(dtype: DType, shape: [usize; 2], source: Source, range: Range<usize>) -> TensorRef {
+        TensorRef { dtype, shape: shape.to_vec(), source, range, packed: false, crc: None }
+    }
+
     /// Whether the bytes are packed panels; else they are in file layout.
     pub fn is_packed(&self) -> bool {
         self.packed

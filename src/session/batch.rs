@@ -7,7 +7,7 @@ use super::Session;
 use super::score::LOGITS;
 use crate::error::{Error, Result};
 use crate::model::{CHUNK, Model};
-use crate::runner::{Feed, Pick};
+use crate::runner::{Feed, Pick, Mode};
 use kernels::attention::PAGE;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -100,7 +100,7 @@ fn plan<S: Seat>(seats: &mut [S], left: &mut usize, out: &mut [Stepped]) -> Resu
     for prompts in [false, true] {
         for i in 0..seats.len() {
             let Some(session) = seats[i].session().filter(|session| !session.is_ready()) else { continue };
-            let full = *left == 0 || picks == PICKS.max(LOGITS / session.model.arch().vocab);
+            let full = *left == 0 || picks == PICKS.max(LOGITS / session.model.arch().vocab());
             if full || out[i].is_err() || (session.waiting() > 1) != prompts {
                 continue;
             }
@@ -141,14 +141,14 @@ fn computed_by_another<S: Seat>(seats: &mut [S], i: usize) -> bool {
 fn run<S: Seat>(model: &Arc<Model>, seats: &mut [S], mut planned: usize, out: &mut [Stepped]) -> Result<()> {
     let start = Instant::now();
     let mut runner = model.runner()?;
-    runner.begin();
+    runner.begin(Mode::DECODE);
     for (seat, out) in seats.iter_mut().zip(out.iter_mut()) {
         let Some(session) = seat.session().filter(|session| session.planned > 0) else { continue };
         let (from, n) = (session.seq.len, session.planned);
         let pick = if n == session.waiting() { Pick::Last } else { Pick::None };
         session.logits.clear();
         let ids = &session.tokens[from..from + n];
-        let mut feed = Feed { seq: &mut session.seq, ids, pick, targets: &[] };
+        let mut feed = Feed { pick, ..Feed::new(&mut session.seq, ids) };
         if let Err(e) = runner.add(model.parts(), &mut feed) {
             (*out, session.planned) = (Err(e), 0);
             planned -= 1;
@@ -159,7 +159,7 @@ fn run<S: Seat>(model: &Arc<Model>, seats: &mut [S], mut planned: usize, out: &m
     }
     let nobody = AtomicBool::new(false);
     let shape = runner.go(model.parts(), &nobody)?;
-    let mut rows = runner.logits(shape).chunks_exact(model.arch().vocab);
+    let mut rows = runner.answer(shape).chunks_exact(model.arch().vocab());
     for session in taking_part(seats) {
         let last = session.planned == session.waiting();
         if let Some(row) = last.then(|| rows.next()).flatten() {

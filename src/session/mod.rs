@@ -56,7 +56,7 @@ impl Session {
         mut config: SessionConfig,
         open: impl FnOnce(&mut Pool, usize) -> Result<Sequence>,
     ) -> Result<Session> {
-        let (most, vocab) = (model.arch().max_positions, model.arch().vocab);
+        let (most, vocab) = (model.arch().max_positions, model.arch().vocab());
         if config.context > most {
             let what = format!("expected at most {most} tokens, found {}", config.context);
             return Err(Error::Argument { name: "context", what });
@@ -126,7 +126,7 @@ impl Session {
     /// # Errors
     /// `Argument` for settings that cannot be.
     pub fn set_sampler(&mut self, config: SamplerConfig) -> Result<()> {
-        let (ops, vocab) = (self.model.engine().ops(), self.model.arch().vocab);
+        let (ops, vocab) = (self.model.engine().ops(), self.model.arch().vocab());
         self.sampler = Sampler::with_ops(ops, config.clone(), vocab)?;
         self.settle();
         self.ahead.set_sampler(&config)?;
@@ -303,7 +303,7 @@ impl Session {
             let (start, model) = (Instant::now(), self.model.clone());
             let mut runner = model.runner()?;
             let shape = self.run(&mut runner, n, pick, &[])?;
-            self.logits.extend_from_slice(runner.logits(shape));
+            self.logits.extend_from_slice(runner.answer(shape));
             self.timings.ran(n, start.elapsed());
         }
         Ok(())
@@ -312,7 +312,7 @@ impl Session {
     /// Runs the next `n` tokens.
     fn run(&mut self, runner: &mut Runner, n: usize, pick: Pick, targets: &[u32]) -> Result<Shape> {
         let from = self.seq.len;
-        let feed = Feed { seq: &mut self.seq, ids: &self.tokens[from..from + n], pick, targets };
+        let feed = Feed { pick, targets, ..Feed::new(&mut self.seq, &self.tokens[from..from + n]) };
         let ran = runner.run(self.model.parts(), feed, &self.cancel);
         if matches!(ran, Err(Error::Cancelled)) {
             self.cancel.store(false, Relaxed);

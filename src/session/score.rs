@@ -15,12 +15,12 @@ impl Session {
     /// As [`Session::prefill`].
     pub fn prefill_all(&mut self, ids: &[u32], mut each: impl FnMut(&[f32])) -> Result<()> {
         self.whole(ids, &mut |session, ids| {
-            let vocab = session.model.arch().vocab;
+            let vocab = session.model.arch().vocab();
             let (start, model) = (Instant::now(), session.model.clone());
             let mut runner = model.runner()?;
             let shape = session.run(&mut runner, ids.len(), Pick::All, &[])?;
             session.timings.ran(ids.len(), start.elapsed());
-            runner.logits(shape).chunks_exact(vocab).for_each(&mut each);
+            runner.answer(shape).chunks_exact(vocab).for_each(&mut each);
             Ok(())
         })
     }
@@ -81,7 +81,7 @@ impl Session {
             self.catch_up()?;
         }
         let before = self.tokens.len();
-        let rows = (LOGITS / self.model.arch().vocab).clamp(1, self.config.chunk);
+        let rows = (LOGITS / self.model.arch().vocab()).clamp(1, self.config.chunk);
         for ids in ids.chunks(rows) {
             self.tokens.extend_from_slice(ids);
             if let Err(e) = run(self, ids) {

@@ -91,14 +91,14 @@ impl Ahead {
 
 /// A draft is of use only where both models mean the same by an id.
 fn check_same_tokens(model: &Model, draft: &Model) -> Result<()> {
-    let (ours, theirs) = (model.arch().vocab, draft.arch().vocab);
+    let (ours, theirs) = (model.arch().vocab(), draft.arch().vocab());
     let refused = |what| Err(Error::Argument { name: "draft", what });
     if ours != theirs {
         return refused(format!("expected a model of {ours} tokens, found {theirs}"));
     }
     #[cfg(feature = "tokenizer")]
     if let (Ok(ours), Ok(theirs)) = (model.tokenizer(), draft.tokenizer()) {
-        let ids = 0..model.arch().vocab as u32;
+        let ids = 0..model.arch().vocab() as u32;
         let name = |token: Option<String>| token.map_or("no token".to_owned(), |name| format!("`{name}`"));
         for id in ids {
             let (ours, theirs) = (ours.id_to_token(id), theirs.id_to_token(id));
@@ -168,13 +168,13 @@ impl Session {
     /// Runs the last token and the guesses at and after `held`, and chooses a token after each as long as the guesses are
     /// what is chosen.
     fn verify(&mut self, held: usize) -> Result<()> {
-        let (start, model, vocab) = (Instant::now(), self.model.clone(), self.model.arch().vocab);
+        let (start, model, vocab) = (Instant::now(), self.model.clone(), self.model.arch().vocab());
         let guesses = self.tokens.len() - held;
         self.logits.clear();
         let mut runner = model.runner()?;
         let shape = self.run(&mut runner, guesses + 1, Pick::All, &[])?;
         let (ran, mut failed) = (Instant::now(), None);
-        for (at, row) in (held..).zip(runner.logits(shape).chunks_exact(vocab)) {
+        for (at, row) in (held..).zip(runner.answer(shape).chunks_exact(vocab)) {
             match self.sampler.choose(row, &mut self.scratch, &self.tokens[..at], at as u64) {
                 Ok(id) => self.ahead.chosen.push_back(id),
                 Err(e) => failed = Some(e),

@@ -1,7 +1,7 @@
 //! Small models with strong random weights, written as a host would find them, and helpers to run them.
 #![allow(dead_code)] // every test binary uses its own part
 
-use inlaid::arch::{Arch, Linear, Part, Position};
+use inlaid::arch::{Arch, Linear, Mlp, Out, Part, Position, Table};
 use inlaid::engine::{Engine, EngineConfig};
 use inlaid::format::config::Config;
 use inlaid::format::files::Files;
@@ -93,13 +93,14 @@ fn stored(x: f32, dtype: DType) -> Vec<u8> {
     }
 }
 
-/// Names and shapes of all tensors of a family.
+/// Names and shapes of all tensors of a family with one stack and no fused gate.
 fn shapes(a: &Arch) -> Vec<(String, Vec<usize>)> {
-    let (n, d, q, kv) = (&a.names, a.d_model, a.q_cols(), a.kv_cols());
+    let (s, p) = (a.last(), a.prefix);
+    let (n, d, q, kv) = (&s.names, s.d_model, s.q_cols(), s.kv_cols());
     let mut out: Vec<(String, Vec<usize>)> = Vec::new();
     let norm = |out: &mut Vec<(String, Vec<usize>)>, name: String| {
         out.push((format!("{name}.weight"), vec![d]));
-        if a.norm == inlaid::kernels::norm::Norm::Layer {
+        if s.norm.bias {
             out.push((format!("{name}.bias"), vec![d]));
         }
     };
@@ -111,28 +112,29 @@ fn shapes(a: &Arch) -> Vec<(String, Vec<usize>)> {
             out.push((format!("{at}{}.bias", l.name), vec![rows]));
         }
     };
-    let p = n.prefix;
-    out.push((format!("{p}{}.weight", n.tokens), vec![a.vocab, d]));
-    if a.position == Position::Learned {
-        out.push((format!("{p}{}.weight", n.positions), vec![a.max_positions, d]));
+    out.push((format!("{p}{}.weight", n.tokens), vec![a.vocab(), d]));
+    if let Position::Table { table: Table::Learned, offset, .. } = s.position {
+        out.push((format!("{p}{}.weight", n.positions), vec![a.max_positions + offset, d]));
     }
-    for i in 0..a.n_layers {
+    for i in 0..s.n_layers {
         let at = format!("{p}{}", n.block.replace("{}", &i.to_string()));
-        norm(&mut out, format!("{at}{}", n.attn_norm));
-        norm(&mut out, format!("{at}{}", n.mlp_norm));
+        for around in [n.attn, n.mlp] {
+            let names = [around.before, around.inner, around.after];
+            names.iter().filter(|name| !name.is_empty()).for_each(|name| norm(&mut out, format!("{at}{name}")));
+        }
         for (l, rows, cols) in [(&n.q, q, d), (&n.k, kv, d), (&n.v, kv, d), (&n.o, d, q)] {
             linear(&mut out, &at, l, rows, cols);
         }
-        for (l, rows, cols) in [(&n.up, a.d_ff, d), (&n.down, d, a.d_ff)] {
+        for (l, rows, cols) in [(&n.up, s.d_ff, d), (&n.down, d, s.d_ff)] {
             linear(&mut out, &at, l, rows, cols);
         }
-        if let Some(gate) = &n.gate {
-            linear(&mut out, &at, gate, a.d_ff, d);
+        if let Mlp::Gated(_) = s.mlp {
+            linear(&mut out, &at, &n.gate, s.d_ff, d);
         }
     }
     norm(&mut out, format!("{p}{}", n.norm));
-    if !a.tied {
-        linear(&mut out, "", &n.head, a.vocab, d);
+    if let Out::Linear(head) = &a.head.out {
+        linear(&mut out, "", head, a.vocab(), d);
     }
     out
 }

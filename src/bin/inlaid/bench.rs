@@ -5,6 +5,7 @@ use crate::generate::rate;
 use crate::machine;
 use crate::output::{Bar, Failure, Unit, json, print};
 use clap::Args;
+use inlaid::arch::Out;
 use inlaid::engine::Engine;
 use inlaid::format::files::Files;
 use inlaid::model::Model;
@@ -196,7 +197,7 @@ fn loads(args: &Bench, engine: &Arc<Engine>, files: &Files, tokenizer: bool) -> 
 
 /// Tokens of session number `of`: each begins with another one, so that none finds its keys and values in another's cache.
 fn ids(model: &Model, of: usize, n: usize) -> Vec<u32> {
-    let vocab = model.arch().vocab;
+    let vocab = model.arch().vocab();
     (0..n).map(|i| (i.wrapping_mul(7919).wrapping_add(of) % vocab) as u32).collect()
 }
 
@@ -226,7 +227,7 @@ fn decode(sessions: &mut [Session], depth: usize, n: usize) -> Result<Duration, 
     let mut seats: Vec<&mut Session> = sessions.iter_mut().collect();
     for (of, session) in seats.iter_mut().enumerate() {
         session.rewind(depth);
-        let vocab = session.model().arch().vocab;
+        let vocab = session.model().arch().vocab();
         session.prefill(&[(of % vocab) as u32])?;
     }
     let mut step = || -> Result<(), Failure> {
@@ -263,11 +264,16 @@ impl Work {
         let matrices = || model.tensors().iter().filter(|(_, tensor)| tensor.shape().len() == 2);
         // A family without such a tensor leaves its name empty.
         let is = |name: &str, part: &str| !part.is_empty() && name.ends_with(&format!("{part}.weight"));
-        let aside = |name: &str| is(name, arch.names.positions) || is(name, arch.names.tokens);
+        let names = &arch.last().names;
+        let aside = |name: &str| is(name, names.positions) || is(name, names.tokens);
+        let head_name = match arch.head.out {
+            Out::Linear(linear) => linear.name,
+            Out::Tied(_) => names.tokens,
+            Out::None => "",
+        };
         let (mut block, mut head, mut bytes, mut bf16) = (0.0, 0.0, 0.0, 0.0);
         for (name, tensor) in matrices() {
-            let is_head = is(name, if arch.tied { arch.names.tokens } else { arch.names.head.name });
-            if is_head {
+            if is(name, head_name) {
                 head += tensor.elements() as f64;
             } else if aside(name) {
                 continue;
@@ -278,7 +284,7 @@ impl Work {
             bf16 += if tensor.dtype() == DType::BF16 { tensor.elements() as f64 } else { 0.0 };
         }
         let pack = Pack::of(if bf16 > (block + head) / 2.0 { DType::BF16 } else { DType::F32 });
-        let pair = 2.0 * (arch.n_layers * arch.n_heads * arch.head_dim) as f64;
+        let pair = 2.0 * (arch.last().n_layers * arch.last().q_cols()) as f64;
         Work { block, head, bytes, pair, kv: model.memory_plan().kv_bytes_per_token as f64, pack }
     }
 

@@ -3,7 +3,7 @@
 use crate::args::{ModelArg, Run};
 use crate::output::{Failure, json, print};
 use clap::Args;
-use inlaid::arch::{Mixer, Mlp, Position};
+use inlaid::arch::{Mlp, Out, Position, Stack, Table};
 use inlaid::model::Model;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -54,35 +54,51 @@ pub fn run(args: &Info) -> Result<(), Failure> {
     print(&text)
 }
 
-/// Family and sizes.
+/// Family, what it can do, and the sizes of its stacks.
 fn shape(model: &Model) -> Map<String, Value> {
     let arch = model.arch();
-    let Mixer::Attention { window, .. } = arch.mixer;
-    let (mlp, act) = match arch.mlp {
+    let mut map = Map::new();
+    map.insert("family".into(), arch.family.into());
+    map.insert("branch".into(), arch.branch().into());
+    map.insert("task".into(), arch.head.task.name().into());
+    map.insert("format".into(), if model.tensors().is_gguf() { "gguf" } else { "safetensors" }.into());
+    map.insert("max_positions".into(), arch.max_positions.into());
+    map.insert("vocab".into(), arch.vocab().into());
+    map.insert("tied".into(), matches!(arch.head.out, Out::Tied(_)).into());
+    match (&arch.encoder, &arch.decoder) {
+        (Some(encoder), Some(decoder)) => {
+            map.insert("encoder".into(), stack(encoder).into());
+            map.insert("decoder".into(), stack(decoder).into());
+        }
+        (one, other) => one.iter().chain(other).for_each(|own| map.extend(stack(own))),
+    }
+    map
+}
+
+fn stack(s: &Stack) -> Map<String, Value> {
+    let (mlp, act) = match s.mlp {
         Mlp::Gated(act) => ("gated", act),
         Mlp::Plain(act) => ("plain", act),
     };
-    let positions = match &arch.position {
-        Position::Rope(_) => "rope",
-        Position::Learned => "learned",
+    let positions = match &s.position {
+        Position::Rope { .. } => "rope",
+        Position::Table { table: Table::Learned, .. } => "learned",
+        Position::Table { .. } => "sinusoidal",
+        Position::Alibi { .. } => "alibi",
+        Position::Relative { .. } => "relative",
     };
     let object = json!({
-        "family": arch.family,
-        "format": if model.tensors().is_gguf() { "gguf" } else { "safetensors" },
-        "n_layers": arch.n_layers,
-        "d_model": arch.d_model,
-        "n_heads": arch.n_heads,
-        "n_kv_heads": arch.n_kv_heads,
-        "head_dim": arch.head_dim,
-        "d_ff": arch.d_ff,
-        "vocab": arch.vocab,
-        "max_positions": arch.max_positions,
-        "window": window,
-        "norm": format!("{:?}", arch.norm).to_lowercase(),
+        "n_layers": s.n_layers,
+        "d_model": s.d_model,
+        "n_heads": s.n_heads,
+        "n_kv_heads": s.n_kv_heads,
+        "head_dim": s.head_dim,
+        "d_ff": s.d_ff,
+        "window": s.attention().window,
+        "norm": format!("{:?}", s.norm.kind).to_lowercase(),
         "mlp": mlp,
         "activation": format!("{act:?}").to_lowercase(),
         "positions": positions,
-        "tied": arch.tied,
     });
     if let Value::Object(map) = object { map } else { Map::new() }
 }

@@ -40,7 +40,7 @@ pub fn run(args: &Logits) -> Result<(), Failure> {
     let model = args.run.open_on(&engine, &crate::args::files(&args.model.model)?, !args.json)?;
     let mut session =
         args.run.session(&model, args.ids.len(), SamplerConfig::default(), Speculation::None)?;
-    let vocab = model.arch().vocab;
+    let vocab = model.arch().vocab();
     let mut out = BufWriter::new(io::stdout().lock());
     if !args.json {
         let name =

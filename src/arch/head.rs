@@ -1,0 +1,117 @@
+//! Floor 3: what a model says about the states that its last stack returns, as data. Knows no names but its own tensors'.
+
+use super::names::Linear;
+use kernels::act::Act;
+
+/// What a model was made to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Nothing: states alone.
+    Hidden,
+    /// The next token.
+    LanguageModel,
+    /// A masked token.
+    MaskedLm,
+    /// A class of the whole text; with one label, a score (a reward, say).
+    Classify,
+    /// A class of each token.
+    Tag,
+    /// Where an answer begins and where it ends.
+    Span,
+}
+
+impl Task {
+    /// Its name for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Task::Hidden => "hidden states",
+            Task::LanguageModel => "language model",
+            Task::MaskedLm => "masked language model",
+            Task::Classify => "classification",
+            Task::Tag => "token classification",
+            Task::Span => "question answering",
+        }
+    }
+}
+
+/// Which rows of a text the head reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Each.
+    All,
+    /// The first, `[CLS]`.
+    First,
+    /// The last.
+    Last,
+    /// The mean of all.
+    Mean,
+}
+
+/// `scale`, `dense`, `act`, `norm`, `out`, `cap`, one after the other, each where there is one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Head {
+    /// What it is for.
+    pub task: Task,
+    /// What it reads.
+    pub rows: Rows,
+    /// What the states are multiplied by first.
+    pub scale: f32,
+    /// A linear, and how many outputs it has.
+    pub dense: Option<(Linear, usize)>,
+    /// What follows it.
+    pub act: Option<Act>,
+    /// A norm, with the stack's epsilon.
+    pub norm: &'static str,
+    /// What gives the logits.
+    pub out: Out,
+    /// A bias of the logits that is a tensor by itself, by its whole name.
+    pub bias: &'static str,
+    /// Logits.
+    pub n: usize,
+    /// Logits become `cap * tanh(logit / cap)` (Gemma 2).
+    pub cap: Option<f32>,
+    /// Whether files may lack it.
+    pub optional: bool,
+}
+
+/// What gives the logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Out {
+    /// Nothing: what came before is the answer.
+    None,
+    /// The embedding table of the last stack; a tensor of this name may be there as well.
+    Tied(Linear),
+    /// A linear.
+    Linear(Linear),
+}
+
+impl Head {
+    /// No head.
+    pub const NONE: Head = Head {
+        task: Task::Hidden,
+        rows: Rows::All,
+        scale: 1.0,
+        dense: None,
+        act: None,
+        norm: "",
+        out: Out::None,
+        bias: "",
+        n: 0,
+        cap: None,
+        optional: false,
+    };
+
+    /// A language model's: the embedding table where `tied`, else a linear.
+    #[must_use]
+    pub const fn lm(name: Linear, tied: bool, vocab: usize) -> Head {
+        let out = if tied { Out::Tied(name) } else { Out::Linear(name) };
+        Head { task: Task::LanguageModel, out, n: vocab, ..Head::NONE }
+    }
+
+    /// A linear over the rows of a text that `rows` names.
+    #[must_use]
+    pub const fn classes(task: Task, rows: Rows, out: Linear, n: usize) -> Head {
+        Head { task, rows, out: Out::Linear(out), n, ..Head::NONE }
+    }
+}

@@ -1,0 +1,397 @@
+//! Floor 3: binds a family's names to the tensors of a file. Every tensor that the family has must be there, in its shape;
+//! one that nothing uses means that the model is not what its config says.
+
+use super::{
+    AroundW, AttentionW, HeadW, Layer, LinearW, MatrixParam, NormW, P, Param, StackW, Weights,
+};
+use crate::arch::{Arch, Around, Fused, Head, Linear, Mlp, Out, Part, Position, QkNorm, Stack, Table};
+use crate::error::{Error, Result};
+use crate::format::source::Source;
+use crate::format::tensors::{TensorRef, Tensors};
+use crate::positions::{bucket, sinusoids, slopes};
+use kernels::attention::distance_table;
+use kernels::{DType, Matrix, Order, quant};
+use memmap2::MmapMut;
+use std::collections::{HashMap, HashSet};
+
+impl Weights {
+    /// Binds every tensor that `arch` names.
+    ///
+    /// # Errors
+    /// `Tensor` for one that is missing, misshapen, of a type that cannot stand there, or that nothing uses.
+    pub fn bind(arch: &Arch, tensors: &Tensors) -> Result<Weights> {
+        let mut b = Binder {
+            arch,
+            tensors,
+            used: HashSet::new(),
+            matrices: HashSet::new(),
+            tables: HashMap::new(),
+            params: Vec::new(),
+        };
+        let encoder = arch.encoder.as_ref().map(|stack| b.stack(stack)).transpose()?;
+        let decoder = arch.decoder.as_ref().map(|stack| b.stack(stack)).transpose()?;
+        let last = decoder.as_ref().or(encoder.as_ref()).map(|stack| stack.tokens);
+        let head = b.head(&arch.head, last)?;
+        b.unused()?;
+        Ok(Weights { params: b.params, encoder, decoder, head, matrices: b.matrices })
+    }
+}
+
+struct Binder<'a> {
+    arch: &'a Arch,
+    tensors: &'a Tensors,
+    used: HashSet<String>,
+    matrices: HashSet<String>,
+    /// Tables that were bound: two stacks may share one.
+    tables: HashMap<String, P>,
+    params: Vec<Param>,
+}
+
+/// Which rows of a fused tensor a layer has.
+struct Slice {
+    first: usize,
+    /// Rows in all.
+    whole: usize,
+    /// Rows that follow each other, and rows of others between such runs.
+    runs: Option<(usize, usize)>,
+}
+
+impl Slice {
+    /// Numbers of the rows, `n` in all.
+    fn rows(&self, n: usize) -> impl Iterator<Item = usize> {
+        let (run, skip) = self.runs.unwrap_or((n.max(1), 0));
+        (0..n).map(move |i| self.first + i / run * (run + skip) + i % run)
+    }
+}
+
+impl<'a> Binder<'a> {
+    /// The tensor's name in these files: with the family's prefix or, in a file saved from the bare model, without.
+    fn named(&self, name: &str) -> Option<String> {
+        let long = format!("{}{name}", self.arch.prefix);
+        // Norms of the first BERT files have the names of TensorFlow.
+        let old = match name.rsplit_once('.') {
+            Some((of, "weight")) => format!("{of}.gamma"),
+            Some((of, "bias")) => format!("{of}.beta"),
+            _ => String::new(),
+        };
+        let old_long = format!("{}{old}", self.arch.prefix);
+        [long, name.to_owned(), old_long, old].into_iter().find(|name| self.tensors.has(name))
+    }
+
+    fn find(&mut self, name: &str) -> Result<&'a TensorRef> {
+        if let Some(found) = self.named(name)
+            && let Some(tensor) = self.tensors.get(&found)?
+        {
+            self.used.insert(found);
+            return Ok(tensor);
+        }
+        let what = format!("is missing; a model of family {} has it", self.arch.family);
+        let tensor = format!("{}{name}", self.arch.prefix);
+        Err(Error::Tensor { file: self.tensors.file().to_owned(), tensor, what })
+    }
+
+    fn wrong(&self, tensor: &str, expected: &str, found: &TensorRef) -> Error {
+        let what = format!("expected {expected}, found {} {:?}", found.dtype().name(), found.shape());
+        Error::Tensor { file: found.file().to_owned(), tensor: tensor.to_owned(), what }
+    }
+
+    fn push(&mut self, param: Param) -> P {
+        self.params.push(param);
+        P(self.params.len() as u32 - 1)
+    }
+
+    /// All elements of a small dense tensor, whose shape (but for ones in front) is `shape`.
+    fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let tensor = self.find(name)?;
+        let dense = tensor.dtype().block() == 1 && !tensor.is_packed();
+        let found = tensor.shape();
+        let (ones, found) = found.split_at(found.len().saturating_sub(shape.len()));
+        if found != shape || ones.iter().any(|n| *n != 1) || !dense {
+            return Err(self.wrong(name, &format!("floats {shape:?}"), tensor));
+        }
+        let mut all = vec![0.0; tensor.elements()];
+        quant::dequantize_row(tensor.dtype(), tensor.bytes(), &mut all);
+        Ok(all)
+    }
+
+    fn norm(&mut self, s: &Stack, name: &str, width: usize) -> Result<NormW> {
+        let mut gain = self.floats(&format!("{name}.weight"), &[width])?;
+        if s.norm.gain != 0.0 {
+            gain.iter_mut().for_each(|gain| *gain += s.norm.gain);
+        }
+        let gain = self.push(Param::Vector(gain));
+        let bias = if s.norm.bias { Some(self.floats(&format!("{name}.bias"), &[width])?) } else { None };
+        Ok(NormW { gain, bias: bias.map(|bias| self.push(Param::Vector(bias))), width })
+    }
+
+    /// A norm that there is where it has a name.
+    fn maybe_norm(&mut self, s: &Stack, at: &str, name: &str) -> Result<Option<NormW>> {
+        match name {
+            "" => Ok(None),
+            name => self.norm(s, &format!("{at}{name}"), s.d_model).map(Some),
+        }
+    }
+
+    /// A table of rows, read by number.
+    fn table(&mut self, name: &str, n: usize, k: usize) -> Result<P> {
+        if let Some(known) = self.tables.get(name) {
+            return Ok(*known);
+        }
+        let whole = Slice { first: 0, whole: n, runs: None };
+        let p = self.matrix(&format!("{name}.weight"), &Linear::new(""), whole, n, k)?.0;
+        self.tables.insert(name.to_owned(), p);
+        Ok(p)
+    }
+
+    /// A table that no file has.
+    fn computed(&mut self, values: &[f32], n: usize, k: usize) -> Result<P> {
+        let (bytes, stride) = (values.len() * 4, k * 4);
+        let refused = |_| Error::Memory { what: "the table of positions", bytes: bytes as u64 };
+        let mut memory = MmapMut::map_anon(bytes.max(1)).map_err(refused)?;
+        for (to, value) in memory.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+            *to = value.to_le_bytes();
+        }
+        let source = Source::anonymous("positions", memory.make_read_only().map_err(refused)?);
+        let tensor = TensorRef::dense(DType::F32, [n, k], source, 0..bytes);
+        let (dtype, order) = (DType::F32, Order::Nk);
+        let param =
+            MatrixParam { name: String::new(), tensor, offset: 0, dtype, order, n, k, stride, runs: None };
+        Ok(self.push(Param::Matrix(param)))
+    }
+
+    fn linear(&mut self, s: &Stack, at: &str, slot: &Linear, n: usize, k: usize) -> Result<LinearW> {
+        let name = format!("{at}{}", slot.name);
+        let (w, dtype) = self.matrix(&format!("{name}.weight"), slot, slice(s, slot, n), n, k)?;
+        let bias = if slot.bias {
+            let rows = slice(s, slot, n);
+            let all = self.floats(&format!("{name}.bias"), &[rows.whole])?;
+            let own = rows.rows(n).map(|row| all[row]).collect();
+            Some(self.push(Param::Vector(own)))
+        } else {
+            None
+        };
+        Ok(LinearW { w, bias, n, dtype })
+    }
+
+    fn matrix(&mut self, name: &str, slot: &Linear, rows: Slice, n: usize, k: usize) -> Result<(P, DType)> {
+        let own = format!("{name}{}", slot.part.suffix());
+        let long = format!("{}{own}", self.arch.prefix);
+        let tensor = match self.tensors.get(&long)? {
+            Some(packed) if packed.is_packed() => return self.panels(&own, packed.clone(), [n, k]),
+            _ if self.named(name).is_none() && self.tensors.has(&own) => self.find(&own)?,
+            _ => self.find(name)?,
+        };
+        if tensor.is_packed() {
+            return self.panels(&own, tensor.clone(), [n, k]);
+        }
+        self.matrices.extend([name.to_owned(), format!("{}{name}", self.arch.prefix)]);
+        let dtype = tensor.dtype();
+        let order = if self.tensors.is_gguf() { Order::Nk } else { slot.order };
+        let (height, width) = if order == Order::Nk { (rows.whole, k) } else { (k, rows.whole) };
+        if tensor.shape() != [height, width] {
+            return Err(self.wrong(name, &format!("[{height}, {width}]"), tensor));
+        }
+        let stride = dtype.row_bytes(width).ok_or_else(|| {
+            self.wrong(name, &format!("rows of a multiple of {} for this type", dtype.block()), tensor)
+        })?;
+        let offset = rows.first * if order == Order::Nk { stride } else { dtype.block_bytes() };
+        let bytes = tensor.bytes().get(offset..).unwrap_or_default();
+        let mut matrix = Matrix::new(bytes, dtype, order, n, k, stride);
+        if let Some((run, skip)) = rows.runs {
+            matrix = matrix.and_then(|whole| whole.in_runs(run, skip));
+        }
+        if let Err(e) = matrix {
+            return Err(self.wrong(name, &format!("a matrix ({e})"), tensor));
+        }
+        let (name, tensor) = (format!("{}{own}", self.arch.prefix), tensor.clone());
+        let param = MatrixParam { name, tensor, offset, dtype, order, n, k, stride, runs: rows.runs };
+        Ok((self.push(Param::Matrix(param)), dtype))
+    }
+
+    /// A matrix that its file has in packed panels already.
+    fn panels(&mut self, name: &str, tensor: TensorRef, [n, k]: [usize; 2]) -> Result<(P, DType)> {
+        if tensor.shape() != [n, k] {
+            return Err(self.wrong(name, &format!("[{n}, {k}]"), &tensor));
+        }
+        let name = format!("{}{name}", self.arch.prefix);
+        self.matrices.insert(name.clone());
+        self.used.insert(name.clone());
+        let (dtype, order) = (tensor.dtype(), Order::Panels);
+        let param = MatrixParam { name, tensor, offset: 0, dtype, order, n, k, stride: 0, runs: None };
+        Ok((self.push(Param::Matrix(param)), dtype))
+    }
+
+    fn stack(&mut self, s: &Stack) -> Result<StackW> {
+        let (names, width) = (&s.names, s.embed.width);
+        let tokens = self.table(names.tokens, s.embed.vocab, width)?;
+        let positions = self.positions(s)?;
+        let types = match s.embed.types {
+            0 => None,
+            n => Some(self.table(names.types, n, width)?),
+        };
+        let embed_norm = match names.embed_norm {
+            "" => None,
+            name => Some(self.norm(s, name, width)?),
+        };
+        let project = match width == s.d_model {
+            true => None,
+            false => Some(self.linear(s, "", &names.project, s.d_model, width)?),
+        };
+        let bias = self.score_bias(s)?;
+        let layers = (0..s.n_layers).map(|i| self.layer(s, i)).collect::<Result<_>>()?;
+        let norm = self.maybe_norm(s, "", names.norm)?;
+        Ok(StackW { tokens, positions, types, embed_norm, project, bias, layers, norm })
+    }
+
+    /// The table of positions that are added to embeddings.
+    fn positions(&mut self, s: &Stack) -> Result<Option<P>> {
+        let Position::Table { table, offset, .. } = s.position else { return Ok(None) };
+        let (rows, width) = (self.arch.max_positions + offset, s.embed.width);
+        match table {
+            Table::Learned => self.table(s.names.positions, rows, width).map(Some),
+            table => {
+                let values = rows.checked_mul(width).filter(|n| *n <= 1 << 30);
+                let bytes = rows as u64 * width as u64 * 4;
+                let refused = Error::Memory { what: "the table of positions", bytes };
+                values.ok_or(refused)?;
+                self.computed(&sinusoids(table, rows, width), rows, width).map(Some)
+            }
+        }
+    }
+
+    /// What attention adds to its scores.
+    fn score_bias(&mut self, s: &Stack) -> Result<Option<P>> {
+        let values = match s.position {
+            Position::Alibi { scale } => slopes(s.n_heads).into_iter().map(|slope| slope * scale).collect(),
+            Position::Relative { buckets, far } => {
+                let (heads, both) = (s.n_heads, !s.attention().causal);
+                let all = self.floats(&format!("{}.weight", s.names.relative), &[buckets, heads])?;
+                distance_table(heads, far, |head, d| all[bucket(d, buckets, far, both) * heads + head])
+            }
+            Position::Rope { .. } | Position::Table { .. } => return Ok(None),
+        };
+        Ok(Some(self.push(Param::Vector(values))))
+    }
+
+    fn layer(&mut self, s: &Stack, i: usize) -> Result<Layer> {
+        let (names, d) = (&s.names, s.d_model);
+        let at = names.block.replace("{}", &i.to_string());
+        let first = |name: &'static str| if i == 0 && name == names.not_in_first { "" } else { name };
+        let around = Around { before: first(names.attn.before), ..names.attn };
+        let attn = self.attention(s, &at, &around, [&names.q, &names.k, &names.v, &names.o])?;
+        let [q, k, v, o] = &names.cross_qkvo;
+        let cross = match s.attention().cross {
+            true => Some(self.attention(s, &at, &names.cross, [q, k, v, o])?),
+            false => None,
+        };
+        let gate = match s.mlp {
+            Mlp::Gated(_) => Some(self.linear(s, &at, &names.gate, s.d_ff, d)?),
+            Mlp::Plain(_) => None,
+        };
+        Ok(Layer {
+            attn,
+            cross,
+            mlp: self.around(s, &at, &names.mlp)?,
+            gate,
+            up: self.linear(s, &at, &names.up, s.d_ff, d)?,
+            down: self.linear(s, &at, &names.down, d, s.d_ff)?,
+        })
+    }
+
+    fn attention(&mut self, s: &Stack, at: &str, around: &Around, of: [&Linear; 4]) -> Result<AttentionW> {
+        let (d, q, kv) = (s.d_model, s.q_cols(), s.kv_cols());
+        let widths = match s.attention().qk_norm {
+            QkNorm::None => None,
+            QkNorm::Head => Some([s.head_dim; 2]),
+            QkNorm::Row => Some([q, kv]),
+        };
+        let qk_norm = match widths {
+            None => None,
+            Some(widths) => {
+                let [of_q, of_k] = s.names.qk_norm.map(|name| format!("{at}{name}"));
+                Some([self.norm(s, &of_q, widths[0])?, self.norm(s, &of_k, widths[1])?])
+            }
+        };
+        Ok(AttentionW {
+            around: self.around(s, at, around)?,
+            q: self.linear(s, at, of[0], q, d)?,
+            k: self.linear(s, at, of[1], kv, d)?,
+            v: self.linear(s, at, of[2], kv, d)?,
+            qk_norm,
+            o: self.linear(s, at, of[3], d, q)?,
+        })
+    }
+
+    fn around(&mut self, s: &Stack, at: &str, names: &Around) -> Result<AroundW> {
+        Ok(AroundW {
+            before: self.maybe_norm(s, at, names.before)?,
+            inner: self.maybe_norm(s, at, names.inner)?,
+            after: self.maybe_norm(s, at, names.after)?,
+        })
+    }
+
+    /// The head; `tokens` is the table that a tied one shares.
+    fn head(&mut self, h: &Head, tokens: Option<P>) -> Result<Option<HeadW>> {
+        let s = self.arch.last();
+        let probe = h.dense.map_or("", |(dense, _)| dense.name);
+        if h.optional && self.named(&format!("{probe}.weight")).is_none() {
+            return Ok(None);
+        }
+        let dense = h.dense.map(|(slot, n)| self.linear(s, "", &slot, n, s.d_model)).transpose()?;
+        let width = h.dense.map_or(s.d_model, |(_, n)| n);
+        let norm = match h.norm {
+            "" => None,
+            name => Some(self.norm(s, name, width)?),
+        };
+        let mut out = match (h.out, tokens) {
+            (Out::Tied(slot), Some(w)) => {
+                let also = ["weight", "bias"].map(|end| format!("{}.{end}", slot.name));
+                self.used.extend(also);
+                let dtype = self.params[w.0 as usize].k_dtype().1;
+                Some(LinearW { w, bias: None, n: h.n, dtype })
+            }
+            (Out::Linear(slot), _) => Some(self.linear(s, "", &slot, h.n, width)?),
+            _ => None,
+        };
+        if let Some(out) = &mut out
+            && !h.bias.is_empty()
+        {
+            let bias = self.floats(h.bias, &[h.n])?;
+            out.bias = Some(self.push(Param::Vector(bias)));
+        }
+        Ok(Some(HeadW { dense, norm, out }))
+    }
+
+    /// A tensor that nothing uses means that the model is not what its config says.
+    fn unused(&self) -> Result<()> {
+        let ignored = |name: &str| self.arch.ignored.iter().any(|end| name.ends_with(end));
+        let left = self.tensors.names().find(|name| !self.used.contains(*name) && !ignored(name));
+        match left {
+            None => Ok(()),
+            Some(name) => Err(Error::Tensor {
+                file: self.tensors.file().to_owned(),
+                tensor: name.to_owned(),
+                what: format!("is not part of a {} model with this config.json", self.arch.family),
+            }),
+        }
+    }
+}
+
+/// Which rows of the tensor that `slot` names are the `n` outputs of the layer.
+fn slice(s: &Stack, slot: &Linear, n: usize) -> Slice {
+    let (q, kv, dim) = (s.q_cols(), s.kv_cols(), s.head_dim);
+    let group = s.n_heads / s.n_kv_heads * dim;
+    let concat = |first| Slice { first, whole: q + 2 * kv, runs: None };
+    let groups = |first, run| Slice { first, whole: q + 2 * kv, runs: Some((run, group + 2 * dim - run)) };
+    match slot.part {
+        Part::Whole => Slice { first: 0, whole: n, runs: None },
+        Part::Q(Fused::Concat) => concat(0),
+        Part::K(Fused::Concat) => concat(q),
+        Part::V(Fused::Concat) => concat(q + kv),
+        Part::Q(Fused::Groups) => groups(0, group),
+        Part::K(Fused::Groups) => groups(group, dim),
+        Part::V(Fused::Groups) => groups(group + dim, dim),
+        Part::Gate => Slice { first: 0, whole: 2 * n, runs: None },
+        Part::Up => Slice { first: n, whole: 2 * n, runs: None },
+    }
+}

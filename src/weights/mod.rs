@@ -1,0 +1,244 @@
+//! Floor 3: a model's tensors, bound to the places of its family. Matrices stay in their file, as they are (`pack` may
+//! bring them into panels later); norms and biases, which are small, are read into f32. Knows no maths.
+
+mod bind;
+
+use crate::arch::Side;
+use crate::format::tensors::{TensorRef, Tensors};
+use kernels::{DType, Matrix, Order};
+use std::collections::HashSet;
+
+/// A parameter of a model.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct P(pub u32);
+
+/// What a parameter holds.
+pub enum Param {
+    /// A matrix, or a slice of a fused one, in its file.
+    Matrix(MatrixParam),
+    /// A norm's gain, a bias, or a table that was computed.
+    Vector(Vec<f32>),
+}
+
+/// Where a matrix lies and how.
+pub struct MatrixParam {
+    /// What a file of packed panels calls it.
+    pub name: String,
+    /// What holds the bytes.
+    pub tensor: TensorRef,
+    offset: usize,
+    dtype: DType,
+    order: Order,
+    n: usize,
+    k: usize,
+    stride: usize,
+    /// Rows that follow each other, and rows of others between such runs.
+    runs: Option<(usize, usize)>,
+}
+
+impl MatrixParam {
+    /// The matrix.
+    pub fn matrix(&self) -> Matrix<'_> {
+        let bytes = &self.tensor.bytes()[self.offset..];
+        let whole = Matrix::new(bytes, self.dtype, self.order, self.n, self.k, self.stride);
+        let matrix = match (whole, self.runs) {
+            (Ok(whole), Some((run, skip))) => whole.in_runs(run, skip),
+            (whole, _) => whole,
+        };
+        matrix.expect("checked when it was bound")
+    }
+
+    /// The same matrix in packed panels, whose bytes `tensor` holds.
+    pub fn packed(&self, tensor: TensorRef) -> MatrixParam {
+        let (dtype, order) = (tensor.dtype(), Order::Panels);
+        MatrixParam { name: self.name.clone(), tensor, offset: 0, dtype, order, stride: 0, runs: None, ..*self }
+    }
+}
+
+impl Param {
+    /// The matrix. Panics where it is a vector.
+    pub fn matrix(&self) -> Matrix<'_> {
+        let Param::Matrix(m) = self else { panic!("a vector where a matrix belongs") };
+        m.matrix()
+    }
+
+    /// The vector. Panics where it is a matrix.
+    pub fn vector(&self) -> &[f32] {
+        let Param::Vector(v) = self else { panic!("a matrix where a vector belongs") };
+        v
+    }
+
+    /// Inputs and type of a matrix; nothing of a vector.
+    pub fn k_dtype(&self) -> (usize, DType) {
+        match self {
+            Param::Matrix(m) => (m.k, m.dtype),
+            Param::Vector(_) => (0, DType::F32),
+        }
+    }
+}
+
+/// A norm's parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct NormW {
+    /// `[width]`
+    pub gain: P,
+    /// `[width]`, of a LayerNorm.
+    pub bias: Option<P>,
+    /// Elements that are normed together.
+    pub width: usize,
+}
+
+/// A linear's parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearW {
+    /// The matrix.
+    pub w: P,
+    /// `[n]`
+    pub bias: Option<P>,
+    /// Outputs.
+    pub n: usize,
+    /// Type of the matrix.
+    pub dtype: DType,
+}
+
+/// Norms around half a block.
+#[derive(Clone, Copy, Debug)]
+pub struct AroundW {
+    /// Of what the half reads.
+    pub before: Option<NormW>,
+    /// Of what it returns, before the residual is added.
+    pub inner: Option<NormW>,
+    /// Of the sum with the residual.
+    pub after: Option<NormW>,
+}
+
+/// Attention's parameters.
+pub struct AttentionW {
+    /// Norms around it.
+    pub around: AroundW,
+    /// Queries.
+    pub q: LinearW,
+    /// Keys.
+    pub k: LinearW,
+    /// Values.
+    pub v: LinearW,
+    /// Norms of queries and keys.
+    pub qk_norm: Option<[NormW; 2]>,
+    /// Out of attention.
+    pub o: LinearW,
+}
+
+/// A block's parameters.
+pub struct Layer {
+    /// Attention to its own positions.
+    pub attn: AttentionW,
+    /// Attention to an encoder's output.
+    pub cross: Option<AttentionW>,
+    /// Norms around the MLP.
+    pub mlp: AroundW,
+    /// Gate, of a gated MLP.
+    pub gate: Option<LinearW>,
+    /// Into the MLP.
+    pub up: LinearW,
+    /// Out of the MLP.
+    pub down: LinearW,
+}
+
+/// A stack's parameters.
+pub struct StackW {
+    /// Embedding table `[vocab, width]`.
+    pub tokens: P,
+    /// Positions `[max_positions + offset, width]`.
+    pub positions: Option<P>,
+    /// Token types `[types, width]`.
+    pub types: Option<P>,
+    /// Of the embeddings.
+    pub embed_norm: Option<NormW>,
+    /// From the table's width to the stream's.
+    pub project: Option<LinearW>,
+    /// What is added to scores: ALiBi's slopes, or a table of distances.
+    pub bias: Option<P>,
+    /// Blocks.
+    pub layers: Vec<Layer>,
+    /// After the last block.
+    pub norm: Option<NormW>,
+}
+
+/// A head's parameters.
+pub struct HeadW {
+    /// The linear before the last.
+    pub dense: Option<LinearW>,
+    /// The norm after it.
+    pub norm: Option<NormW>,
+    /// What gives the logits.
+    pub out: Option<LinearW>,
+}
+
+/// A family's places, filled.
+pub struct Weights {
+    /// All parameters.
+    pub params: Vec<Param>,
+    /// Of the encoder.
+    pub encoder: Option<StackW>,
+    /// Of the decoder.
+    pub decoder: Option<StackW>,
+    /// Of the head; `None` where files may lack it and do.
+    pub head: Option<HeadW>,
+    /// Names of the tensors that matrices were bound to.
+    matrices: HashSet<String>,
+}
+
+impl Weights {
+    /// Of one of the stacks.
+    pub fn side(&self, side: Side) -> Option<&StackW> {
+        match side {
+            Side::Encoder => self.encoder.as_ref(),
+            Side::Decoder => self.decoder.as_ref(),
+        }
+    }
+
+    /// The logits' matrix.
+    pub fn logits(&self) -> Option<P> {
+        Some(self.head.as_ref()?.out?.w)
+    }
+
+    /// Every linear, in the order of the program; the head last.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut LinearW> {
+        let stacks = [&mut self.encoder, &mut self.decoder].into_iter().flatten();
+        let head = self.head.iter_mut().flat_map(|head| head.dense.iter_mut().chain(&mut head.out));
+        stacks.flat_map(StackW::linears_mut).chain(head)
+    }
+
+    /// Every tensor of the model as a file of packed panels has it: matrices as they are held now, by their own names
+    /// there, and what `tensors` has beside them.
+    pub fn tensors<'a>(&'a self, tensors: &'a Tensors) -> Vec<(String, &'a TensorRef)> {
+        let own = self.params.iter().filter_map(|p| match p {
+            Param::Matrix(m) if !m.name.is_empty() => Some((m.name.clone(), &m.tensor)),
+            _ => None,
+        });
+        let rest = tensors.iter().filter(|(name, _)| !self.matrices.contains(*name));
+        own.chain(rest.map(|(name, tensor)| (name.to_owned(), tensor))).collect()
+    }
+
+    /// Bytes of the parameters that were read into private memory.
+    pub fn private_bytes(&self) -> u64 {
+        let bytes = |p: &Param| match p {
+            Param::Vector(v) => v.len() as u64 * 4,
+            Param::Matrix(m) if m.tensor.source().is_anonymous() => m.tensor.bytes().len() as u64,
+            Param::Matrix(_) => 0,
+        };
+        self.params.iter().map(bytes).sum()
+    }
+}
+
+impl StackW {
+    fn linears_mut(&mut self) -> impl Iterator<Item = &mut LinearW> {
+        let layers = self.layers.iter_mut().flat_map(|layer| {
+            let Layer { attn, cross, gate, up, down, .. } = layer;
+            let attentions = [attn].into_iter().chain(cross);
+            let attentions = attentions.flat_map(|a| [&mut a.q, &mut a.k, &mut a.v, &mut a.o]);
+            attentions.chain(gate).chain([up, down])
+        });
+        self.project.iter_mut().chain(layers)
+    }
+}
