@@ -6,7 +6,7 @@
 //! call, `least` of the fastest; `gflops` count what the mask leaves, and `peak` is what the team reaches at best.
 
 use kernels::attention::{
-    AttendArgs, AttendShape, Cache, PAGE, Row, append, cut, head_words, merge_cut, part_words, parts,
+    AttendArgs, AttendShape, Bias, Cache, PAGE, Row, append, cut, head_words, merge_cut, part_words, parts,
     scratch_words, splits,
 };
 use kernels::linear::Pack;
@@ -95,14 +95,18 @@ impl Case {
         let mut pages = Pages::new(1, shape.kv_heads * words);
         let table: Vec<u32> = (0..self.len.div_ceil(PAGE)).filter_map(|_| pages.alloc()).collect();
         let all: Vec<Row> = (0..self.len).map(|pos| Row { seq: 0, pos: pos as u32 }).collect();
+        let len = [self.len as u32];
         let args = |rows| AttendArgs {
             shape,
             scale: 1.0 / (shape.dim as f32).sqrt(),
+            cap: None,
+            bias: Bias::None,
             window: None,
             causal: self.causal,
             rows,
             pages: &table,
             seqs: &[0],
+            lens: &len,
         };
         let kv = noise(self.len * shape.kv_heads * shape.dim, 1);
         append(&mut StateMut::whole(&mut pages, 0, words), &kv, &kv, &args(&all));

@@ -7,7 +7,7 @@ use crate::plan::TileMut;
 use crate::simd::{LANES, Simd};
 
 /// Which activation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Act {
     /// `x / (1 + exp(-x))` (Elfwing et al. 2017).
     Silu,
@@ -17,6 +17,14 @@ pub enum Act {
     GeluTanh,
     /// `max(x, 0)`.
     Relu,
+    /// `tanh(x)`.
+    Tanh,
+    /// `x / (1 + exp(-1.702 x))`, the sigmoid approximation of Hendrycks and Gimpel 2016.
+    QuickGelu,
+    /// `c * tanh(x / c)` (Gemma Team 2024).
+    Cap(f32),
+    /// `c * x`.
+    Scale(f32),
 }
 
 per_isa! {
@@ -34,6 +42,12 @@ fn act_with<S: Simd>(s: S, out: &mut TileMut, x: &[f32], up: Option<&[f32]>, n: 
             Act::GeluErf => each(s, out, x, Act::GeluErf),
             Act::GeluTanh => each(s, out, x, Act::GeluTanh),
             Act::Relu => each(s, out, x, Act::Relu),
+            Act::QuickGelu => each(s, out, x, Act::QuickGelu),
+            // A cap of 1 has the bits of tanh: one loop for both.
+            Act::Tanh | Act::Cap(_) => {
+                each(s, out, x, Act::Cap(if let Act::Cap(c) = kind { c } else { 1.0 }))
+            }
+            Act::Scale(c) => each(s, out, x, Act::Scale(c)),
         }
         if let Some(up) = up {
             for (out, up) in out.iter_mut().zip(&up[cols]) {
@@ -66,12 +80,21 @@ fn value<S: Simd>(s: S, x: S::V, kind: Act) -> S::V {
         Act::GeluErf => gelu_erf(s, x),
         Act::GeluTanh => gelu_tanh(s, x),
         Act::Relu => relu(s, x),
+        Act::Tanh => tanh(s, x),
+        Act::QuickGelu => quick_gelu(s, x),
+        Act::Cap(c) => s.mul(tanh(s, s.div(x, s.splat(c))), s.splat(c)),
+        Act::Scale(c) => s.mul(x, s.splat(c)),
     }
 }
 
 #[inline(always)]
 fn silu<S: Simd>(s: S, x: S::V) -> S::V {
     s.div(x, s.add(s.splat(1.0), exp(s, s.sub(s.zero(), x))))
+}
+
+#[inline(always)]
+fn quick_gelu<S: Simd>(s: S, x: S::V) -> S::V {
+    s.div(x, s.add(s.splat(1.0), exp(s, s.mul(x, s.splat(-1.702)))))
 }
 
 #[inline(always)]

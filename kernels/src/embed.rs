@@ -7,18 +7,22 @@ use crate::quant::dequantize_row;
 /// Elements expanded at once: a whole number of blocks of every type.
 const PIECE: usize = 256;
 
-/// out `[rows, n]`, cut in rows: row `ids[r]` of `table [_, n]`, plus row `of[r]` of `positions = (table [_, n], of)`.
+/// out `[rows, n]`, cut in rows: row `ids[r]` of `tokens [_, n]` times `scale`, plus row `of[r]` of each `(table [_, n],
+/// of)` of `more`, in order. Those tables are in file layout.
 ///
-/// Panics where an id or a position is beyond its table.
-pub fn embed(out: &mut TileMut, table: &Matrix, ids: &[u32], positions: Option<(&Matrix, &[u32])>) {
+/// Panics where an id is beyond its table.
+pub fn embed(out: &mut TileMut, tokens: &Matrix, ids: &[u32], scale: f32, more: &[(&Matrix, &[u32])]) {
     for r in out.rows() {
         let out = out.row(r);
-        if table.order() == Order::Panels {
-            embed_row(table, ids[r] as usize, out);
+        if tokens.order() == Order::Panels {
+            embed_row(tokens, ids[r] as usize, out);
         } else {
-            dequantize_row(table.dtype(), table.row(ids[r] as usize), out);
+            dequantize_row(tokens.dtype(), tokens.row(ids[r] as usize), out);
         }
-        if let Some((table, of)) = positions {
+        if scale != 1.0 {
+            out.iter_mut().for_each(|x| *x *= scale);
+        }
+        for (table, of) in more {
             add_row(out, table, of[r] as usize);
         }
     }

@@ -14,9 +14,9 @@ pub enum Norm {
 }
 
 per_isa! {
-    /// out `[rows, n]`, cut in rows: `(x - mean) / sqrt(var + eps) * gain + bias`, n = the length of gain `[n]`; for
-    /// RMSNorm the mean counts as zero. bias `[n]`.
-    pub fn norm(out: &mut TileMut, x: &[f32], gain: &[f32], bias: Option<&[f32]>, eps: f32, kind: Norm) = norm_with as norm_isa;
+    /// out `[rows, n]`, cut in pieces of n: `(x - mean) / sqrt(var + eps) * gain + bias + add`, n = the length of gain
+    /// `[n]`; for RMSNorm the mean counts as zero. bias `[n]`; add `[rows, n]`. A row may be a head of a longer one.
+    pub fn norm(out: &mut TileMut, x: &[f32], gain: &[f32], bias: Option<&[f32]>, eps: f32, kind: Norm, add: Option<&[f32]>) = norm_with as norm_isa;
 }
 
 #[inline(always)]
@@ -28,6 +28,7 @@ fn norm_with<S: Simd>(
     bias: Option<&[f32]>,
     eps: f32,
     kind: Norm,
+    add: Option<&[f32]>,
 ) {
     let n = gain.len();
     for r in out.rows() {
@@ -41,6 +42,11 @@ fn norm_with<S: Simd>(
         if let Some(bias) = bias {
             for (out, bias) in out.iter_mut().zip(bias) {
                 *out += bias;
+            }
+        }
+        if let Some(add) = add {
+            for (out, add) in out.iter_mut().zip(&add[r * n..][..n]) {
+                *out += add;
             }
         }
     }

@@ -74,7 +74,7 @@ pub struct Ops {
     pub(crate) linear_bf16: Kernel,
     pub(crate) linear_blocks: Kernel,
     /// [`crate::norm::norm_isa`]
-    pub norm: fn(&mut TileMut, &[f32], &[f32], Option<&[f32]>, f32, Norm),
+    pub norm: fn(&mut TileMut, &[f32], &[f32], Option<&[f32]>, f32, Norm, Option<&[f32]>),
     /// [`crate::rope::rope_isa`]
     pub rope: fn(&mut TileMut, &[f32], usize, usize, usize, bool, &[f32]),
     /// [`crate::act::act_isa`]
@@ -94,7 +94,7 @@ pub struct Ops {
     /// [`crate::attention::merge_isa`]
     pub merge: fn(&mut TileMut, &[f32], &AttendArgs),
     /// [`crate::embed::embed`]
-    pub embed: fn(&mut TileMut, &Matrix, &[u32], Option<(&Matrix, &[u32])>),
+    pub embed: fn(&mut TileMut, &Matrix, &[u32], f32, &[(&Matrix, &[u32])]),
     /// [`crate::peak::spin_isa`]
     pub(crate) spin: fn(&mut [f32], usize, Pack),
     /// [`crate::peak::read_isa`]

@@ -19,6 +19,8 @@ pub struct Rope {
     pub interleaved: bool,
     /// How the frequencies were stretched for longer contexts.
     pub scaling: Scaling,
+    /// What cosines and sines are multiplied by (an attention factor, Peng et al. 2023); 1 in most families.
+    pub scale: f32,
 }
 
 /// How rotary frequencies are stretched for longer contexts.
@@ -42,22 +44,47 @@ pub enum Scaling {
         /// The old context.
         original: f32,
     },
+    /// Low frequencies by the factor, high ones not, those between along a line over the pairs (YaRN, Peng et al. 2023).
+    Yarn {
+        /// New context over old.
+        factor: f32,
+        /// The old context.
+        original: f32,
+        /// Pairs that turn more often than this within the old context are not stretched.
+        beta_fast: f32,
+        /// Pairs that turn less often than this are stretched in full.
+        beta_slow: f32,
+        /// Whether the line begins and ends at whole pairs.
+        truncate: bool,
+    },
+    /// Each by a factor of its own, `[rot_dim / 2]` (LongRoPE, Ding et al. 2024).
+    Factors(Vec<f32>),
 }
 
 impl Rope {
     /// Radians a position turns each pair by, `[rot_dim / 2]`: rounded where the transformers library rounds.
+    ///
+    /// Panics where `Factors` are fewer than pairs.
     #[must_use]
     pub fn inv_freq(&self) -> Vec<f32> {
         let power = |i: usize| {
             let exponent = (2 * i) as f32 / self.rot_dim as f32;
             libm::pow(f64::from(self.theta), f64::from(exponent)) as f32
         };
-        (0..self.rot_dim / 2).map(|i| self.stretch(power(i).recip())).collect()
+        (0..self.rot_dim / 2).map(|i| self.stretch(i, power(i))).collect()
     }
 
-    fn stretch(&self, freq: f32) -> f32 {
+    /// The frequency of pair `i`, one over `power` before it is stretched.
+    fn stretch(&self, i: usize, power: f32) -> f32 {
+        let freq = power.recip();
         match self.scaling {
             Scaling::None => freq,
+            Scaling::Factors(ref factors) => (factors[i] * power).recip(),
+            Scaling::Yarn { factor, original, beta_fast, beta_slow, truncate } => {
+                let [low, high] = self.line(original, [beta_fast, beta_slow], truncate);
+                let keep = 1.0 - ((i as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+                (factor * power).recip() * (1.0 - keep) + freq * keep
+            }
             Scaling::Linear { factor } => freq / factor,
             Scaling::Llama3 { factor, low_freq, high_freq, original } => {
                 // A number over a tensor is the tensor's reciprocal times the number there, with two roundings.
@@ -73,16 +100,30 @@ impl Rope {
             }
         }
     }
+
+    /// The pairs that turn so often within `original` positions: where YaRN's line begins and ends.
+    fn line(&self, original: f32, turns: [f32; 2], truncate: bool) -> [f64; 2] {
+        let dim = self.rot_dim as f64;
+        let [low, high] = turns.map(|turns| {
+            let share = f64::from(original) / (f64::from(turns) * std::f64::consts::TAU);
+            dim * libm::log(share) / (2.0 * libm::log(f64::from(self.theta)))
+        });
+        let [low, high] = if truncate { [low.floor(), high.ceil()] } else { [low, high] };
+        let (low, high) = (low.max(0.0), high.min(dim - 1.0));
+        // No line has no length.
+        [low, if low == high { high + 0.001 } else { high }]
+    }
 }
 
-/// Writes the turns of position `pos`: the cosines of all pairs, then their sines: `out [2, rot_dim / 2]`.
+/// Writes the turns of position `pos`: the cosines of all pairs, then their sines: `out [2, rot_dim / 2]`, each times
+/// `scale`.
 ///
 /// The angle is rounded to f32 before its cosine is taken, as everyone who trained with f32 tables did.
-pub fn turns(inv_freq: &[f32], pos: u32, out: &mut [f32]) {
+pub fn turns(inv_freq: &[f32], pos: u32, scale: f32, out: &mut [f32]) {
     let (cos, sin) = out.split_at_mut(out.len() / 2);
     for ((cos, sin), freq) in cos.iter_mut().zip(sin).zip(inv_freq) {
         let angle = f64::from(pos as f32 * freq);
-        (*cos, *sin) = (libm::cos(angle) as f32, libm::sin(angle) as f32);
+        (*cos, *sin) = (libm::cos(angle) as f32 * scale, libm::sin(angle) as f32 * scale);
     }
 }
 

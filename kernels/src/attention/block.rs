@@ -4,6 +4,7 @@
 //! What computes with vectors is inlined into an instance of its instruction set; what only counts is not, and has no
 //! closures where vectors live: those are compiled without the set, and calls would spill registers.
 
+use super::bias::{Adjust, Bias};
 use super::cache::{self, Head};
 use super::parts::{chunks_of, fold_outputs, fold_stats, part_of};
 use super::room::Room;
@@ -19,8 +20,6 @@ pub struct Block<'a> {
     args: &'a AttendArgs<'a>,
     rows: Range<usize>,
     heads: Range<usize>,
-    /// Positions of the sequence, where attention is not causal.
-    len: usize,
     /// Positions that some row sees, of the part wanted.
     reach: Range<usize>,
     /// Whether only one part is wanted.
@@ -55,9 +54,8 @@ impl<'a> Block<'a> {
         chunks: Range<usize>,
         split: bool,
     ) -> Block<'a> {
-        let len = if args.causal { 0 } else { args.len_of(rows.start) };
         let panel = panel_of::<S>(rows.len() * heads.len());
-        let mut block = Block { args, rows, heads, len, reach: 0..0, split, panel };
+        let mut block = Block { args, rows, heads, reach: 0..0, split, panel };
         let seen = || block.rows.clone().map(|r| block.seen(r)).filter(|seen| !seen.is_empty());
         let from = seen().map(|r| r.start).min().unwrap_or(0).max(chunks.start.saturating_mul(PAGE));
         let to = seen().map(|r| r.end).max().unwrap_or(0).min(chunks.end.saturating_mul(PAGE));
@@ -87,7 +85,7 @@ impl<'a> Block<'a> {
 
     /// Positions that a row sees.
     pub fn seen(&self, row: usize) -> Range<usize> {
-        self.args.seen_of(row, self.len)
+        self.args.seen_of(row)
     }
 
     /// `q [rows, heads * dim]` into `out [panel][dim][query]`.
@@ -162,11 +160,20 @@ impl<'a> Block<'a> {
             }
             let (p, q) = (&mut room.p[first..][..self.panel], &room.q[first * dim..][..self.panel * dim]);
             self.scores(s, p, q, head.keys, &seen.some);
-            let [of_keys, of_values] = head.scales.map_or([None; 2], |scales| scales.map(Some));
+            let [mut of_keys, of_values] = head.scales.map_or([None; 2], |scales| scales.map(Some));
+            let mut scale = self.args.scale;
+            if self.adjusts() {
+                for i in 0..self.panel {
+                    if !seen.each[i].is_empty() {
+                        self.adjust(first + i, at).apply(s, &mut p[i], scale, of_keys);
+                    }
+                }
+                (scale, of_keys) = (1.0, None);
+            }
             // One step for all queries, then the other: reductions of one query overlap with those of the next.
             for i in 0..self.panel {
                 if !seen.each[i].is_empty() {
-                    max[first + i] = largest(s, &mut p[i], &seen.each[i], self.args.scale, of_keys);
+                    max[first + i] = largest(s, &mut p[i], &seen.each[i], scale, of_keys);
                 }
             }
             for i in 0..self.panel {
@@ -175,6 +182,17 @@ impl<'a> Block<'a> {
                 }
             }
         }
+    }
+
+    /// Whether more happens to scores than scaling.
+    fn adjusts(&self) -> bool {
+        self.args.cap.is_some() || !matches!(self.args.bias, Bias::None)
+    }
+
+    /// What happens to the scores of query `i` of the chunk at position `at`.
+    fn adjust(&self, i: usize, at: usize) -> Adjust<'a> {
+        let (row, head) = self.query(i);
+        Adjust::new(self.args.cap, self.args.bias, head, self.args.rows[row].pos, at)
     }
 
     #[inline(always)]

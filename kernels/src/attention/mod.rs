@@ -9,6 +9,7 @@
 
 mod append;
 mod attend;
+mod bias;
 mod block;
 mod cache;
 mod parts;
@@ -17,6 +18,7 @@ mod tile;
 
 pub use append::append;
 pub use attend::attend_isa;
+pub use bias::{Bias, distance_table};
 pub use cache::{Cache, head_words};
 pub use parts::{merge_isa, part_words, parts};
 
@@ -65,16 +67,24 @@ pub struct AttendArgs<'a> {
     pub shape: AttendShape,
     /// What scores are multiplied by.
     pub scale: f32,
-    /// A query at `p` sees nothing before `p + 1 - window`.
+    /// Scaled scores become `cap * tanh(score / cap)` (Gemma Team 2024).
+    pub cap: Option<f32>,
+    /// What is added to them after that.
+    pub bias: Bias<'a>,
+    /// A query at `p` sees nothing before `p + 1 - window`, and where attention is not causal nothing after
+    /// `p - 1 + window`.
     pub window: Option<u32>,
-    /// Whether a query sees nothing after its own position. If not, it sees up to the last row of its sequence.
+    /// Whether a query sees nothing after its own position. If not, it sees all of its sequence.
     pub causal: bool,
-    /// The rows; those of a sequence are neighbours and their positions rise.
+    /// The rows; those of a sequence are neighbours and their positions rise. Positions are those of the queries: keys
+    /// may be of a source that is longer or shorter, where attention is not causal.
     pub rows: &'a [Row],
     /// Page numbers of all sequences, one after the other.
     pub pages: &'a [u32],
     /// Where each sequence begins in `pages`.
     pub seqs: &'a [u32],
+    /// Positions that each sequence has keys and values of. Read only where attention is not causal.
+    pub lens: &'a [u32],
 }
 
 impl AttendShape {
@@ -90,16 +100,18 @@ impl AttendArgs<'_> {
         row + self.rows[row..].iter().take_while(|r| r.seq == seq).count()
     }
 
-    /// Positions of row `row`'s sequence.
-    fn len_of(&self, row: usize) -> usize {
-        self.rows[self.end_of(row) - 1].pos as usize + 1
-    }
-
-    /// Positions that row `row` sees; `len` is that of its sequence, where attention is not causal.
-    fn seen_of(&self, row: usize, len: usize) -> Range<usize> {
-        let pos = self.rows[row].pos as usize;
-        let first = self.window.map_or(0, |w| (pos + 1).saturating_sub(w as usize));
-        first..if self.causal { pos + 1 } else { len }
+    /// Positions that row `row` sees. From row to row of a sequence, neither end falls.
+    fn seen_of(&self, row: usize) -> Range<usize> {
+        let Row { seq, pos } = self.rows[row];
+        let (pos, window) = (pos as usize, self.window.map(|w| w as usize));
+        let first = window.map_or(0, |w| (pos + 1).saturating_sub(w));
+        let end = if self.causal {
+            pos + 1
+        } else {
+            let len = self.lens[seq as usize] as usize;
+            window.map_or(len, |w| len.min(pos.saturating_add(w)))
+        };
+        first.min(end)..end
     }
 }
 

@@ -97,7 +97,7 @@ fn merge_with<S: Simd>(s: S, out: &mut TileMut, from: &[f32], args: &AttendArgs)
         for r in cell.rows.clone() {
             let (mut max, mut sum) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
             let mut acc = [[0.0; super::MAX_DIM]; HEADS];
-            let seen = args.seen_of(r, if args.causal { 0 } else { args.len_of(r) });
+            let seen = args.seen_of(r);
             let parts = if seen.is_empty() {
                 0..0
             } else {

@@ -115,7 +115,7 @@ fn score_tile<S: Simd, E: Elem, const M: usize, const N: usize>(
 const VECS: usize = PAGE / LANES;
 
 /// The numbers of the lanes.
-const INDEX: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
+pub const INDEX: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
 
 /// Scales a query's scores, by each position's key too where those have scales; positions that it does not see become
 /// -inf. Returns the maximum.

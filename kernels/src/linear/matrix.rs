@@ -26,6 +26,9 @@ pub struct Matrix<'a> {
     n: usize,
     k: usize,
     stride: usize,
+    /// Rows between two jumps, and the bytes of a jump.
+    run: usize,
+    jump: usize,
 }
 
 /// Why bytes cannot be such a matrix.
@@ -39,6 +42,8 @@ pub enum MatrixError {
     Bytes(usize, usize),
     /// A quantised type in `Order::Kn`.
     Order,
+    /// Runs of no rows, or of another order than `Order::Nk`.
+    Runs,
     /// The sizes overflow.
     Size,
 }
@@ -50,6 +55,7 @@ impl fmt::Display for MatrixError {
             MatrixError::Stride => f.write_str("whose rows do not overlap"),
             MatrixError::Bytes(found, needed) => write!(f, "of {needed} bytes, {found} are there"),
             MatrixError::Order => f.write_str("with a row per output, as quantised types have to be"),
+            MatrixError::Runs => f.write_str("with a row per output, in runs of at least one row"),
             MatrixError::Size => f.write_str("of a size that can be counted"),
         }
     }
@@ -78,22 +84,43 @@ impl<'a> Matrix<'a> {
             if bytes.len() < needed {
                 return Err(MatrixError::Bytes(bytes.len(), needed));
             }
-            return Ok(Matrix { bytes, dtype, order, n, k, stride: panel });
+            return Ok(Matrix { bytes, dtype, order, n, k, stride: panel, run: 1, jump: 0 });
         }
         let row = dtype.row_bytes(cols).ok_or(MatrixError::Block)?;
         if row > stride && rows > 1 {
             return Err(MatrixError::Stride);
         }
-        let needed = match rows {
-            0 => 0,
-            _ => {
-                (rows - 1).checked_mul(stride).and_then(|at| at.checked_add(row)).ok_or(MatrixError::Size)?
-            }
-        };
-        if bytes.len() < needed {
-            return Err(MatrixError::Bytes(bytes.len(), needed));
+        let matrix = Matrix { bytes, dtype, order, n, k, stride, run: 1, jump: 0 };
+        matrix.holds(rows, row)?;
+        Ok(matrix)
+    }
+
+    /// The same with outputs in runs, as fused layers have them: after every `run` rows the file has `skip` rows of
+    /// others, so that row `i` is the file's row `i / run * (run + skip) + i % run`.
+    ///
+    /// # Errors
+    /// `Runs` of an empty run or another order than `Order::Nk`; `Bytes` or `Size` where the rows end beyond the bytes.
+    pub fn in_runs(self, run: usize, skip: usize) -> Result<Matrix<'a>, MatrixError> {
+        if run == 0 || self.order != Order::Nk {
+            return Err(MatrixError::Runs);
         }
-        Ok(Matrix { bytes, dtype, order, n, k, stride })
+        let jump = skip.checked_mul(self.stride).ok_or(MatrixError::Size)?;
+        let matrix = Matrix { run, jump, ..self };
+        matrix.holds(self.n, self.dtype.row_bytes(self.k).ok_or(MatrixError::Block)?)?;
+        Ok(matrix)
+    }
+
+    /// Whether `rows` rows of `row` bytes are there.
+    fn holds(&self, rows: usize, row: usize) -> Result<(), MatrixError> {
+        let end = |last: usize| {
+            let jumps = (last / self.run).checked_mul(self.jump)?;
+            last.checked_mul(self.stride)?.checked_add(jumps)?.checked_add(row)
+        };
+        let needed = rows.checked_sub(1).map_or(Some(0), end).ok_or(MatrixError::Size)?;
+        if self.bytes.len() < needed {
+            return Err(MatrixError::Bytes(self.bytes.len(), needed));
+        }
+        Ok(())
     }
 
     /// Element type.
@@ -133,13 +160,21 @@ impl<'a> Matrix<'a> {
         let (rows, cols) = if self.order == Order::Nk { (self.n, self.k) } else { (self.k, self.n) };
         assert!(r < rows, "row {r} of {rows}");
         let len = cols / self.dtype.block() * self.dtype.block_bytes();
-        &self.bytes[r * self.stride..][..len]
+        &self.bytes[self.start(r)..][..len]
+    }
+
+    /// Where row `r` begins. Wraps where that is no address.
+    #[inline(always)]
+    fn start(&self, r: usize) -> usize {
+        let plain = r.wrapping_mul(self.stride);
+        // A division for every row would cost more than short rows do.
+        if self.jump == 0 { plain } else { plain.wrapping_add((r / self.run).wrapping_mul(self.jump)) }
     }
 
     /// Where row `r` begins, to be brought near; may lie beyond the end.
     #[inline(always)]
     pub(crate) fn ahead(&self, r: usize) -> *const u8 {
-        self.bytes.as_ptr().wrapping_add(r.wrapping_mul(self.stride))
+        self.bytes.as_ptr().wrapping_add(self.start(r))
     }
 }
 
@@ -158,5 +193,27 @@ mod tests {
         assert_eq!(new(DType::Q8_0, Order::Kn, 32, 1, 34), Some(MatrixError::Order));
         assert_eq!(new(DType::F32, Order::Nk, usize::MAX, 5, 20), Some(MatrixError::Size));
         assert_eq!(new(DType::F32, Order::Nk, 0, 5, 20), None);
+    }
+
+    #[test]
+    fn runs_are_followed_and_checked() {
+        let bytes: Vec<u8> = (0..100).collect();
+        let matrix = |order, n| Matrix::new(&bytes, DType::F32, order, n, 1, 4).unwrap();
+        // Runs of two rows with three between: rows 0, 1, 5, 6, 10, 11, ... of the file's 25.
+        for n in 0..=10 {
+            let w = matrix(Order::Nk, n).in_runs(2, 3).unwrap();
+            for r in 0..n {
+                let at = 4 * (r / 2 * 5 + r % 2);
+                assert_eq!(w.row(r), &bytes[at..at + 4]);
+                assert_eq!(w.ahead(r), bytes[at..].as_ptr());
+            }
+        }
+        assert_eq!(matrix(Order::Nk, 11).in_runs(2, 3).err(), Some(MatrixError::Bytes(100, 104)));
+        assert_eq!(matrix(Order::Nk, 25).in_runs(2, 0).unwrap().row(24), &bytes[96..]);
+        assert_eq!(matrix(Order::Nk, 3).in_runs(0, 1).err(), Some(MatrixError::Runs));
+        assert_eq!(matrix(Order::Kn, 1).in_runs(1, 1).err(), Some(MatrixError::Runs));
+        assert_eq!(matrix(Order::Nk, 3).in_runs(1, usize::MAX).err(), Some(MatrixError::Size));
+        assert_eq!(matrix(Order::Nk, 3).in_runs(1, usize::MAX / 4).err(), Some(MatrixError::Size));
+        assert_eq!(matrix(Order::Nk, 1).in_runs(1, usize::MAX / 4).unwrap().row(0), &bytes[..4]);
     }
 }

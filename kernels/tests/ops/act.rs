@@ -38,6 +38,7 @@ fn activations_with_and_without_a_gated_product() {
                     // roundings, and z (1 - tanh(z)^2) is below 1/2
                     Act::GeluErf | Act::GeluTanh => 0.5 * x * 12.0 * U + 2.0 * U * y,
                     Act::Relu => 0.0,
+                    _ => unreachable!(),
                 }
             };
             close(&plain, &want, bound, &format!("{kind:?} of {n}"));

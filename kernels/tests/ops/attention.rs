@@ -3,7 +3,7 @@
 use crate::{Numbers, U, bits, close, isas, wide};
 use half::{bf16, f16};
 use kernels::attention::{
-    AttendArgs, AttendShape, Cache, PAGE, Row, append, cut, head_words, merge_cut, part_words, parts,
+    AttendArgs, AttendShape, Bias, Cache, PAGE, Row, append, cut, head_words, merge_cut, part_words, parts,
     scratch_words, splits,
 };
 use kernels::{Cut, Ops, Pages, StateMut, StateRef, TileMut, reference};
@@ -15,6 +15,8 @@ struct World {
     /// Page numbers of all sequences, and where each begins.
     table: Vec<u32>,
     seqs: Vec<u32>,
+    /// Positions of each sequence.
+    lens: Vec<u32>,
     /// `[len, kv_heads * dim]` of each sequence.
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
@@ -22,12 +24,18 @@ struct World {
     queries: Vec<Vec<f32>>,
 }
 
+/// Plain causal attention over `[pages, seqs, lens]`.
+fn args<'a>(shape: AttendShape, rows: &'a [Row], [pages, seqs, lens]: [&'a [u32]; 3]) -> AttendArgs<'a> {
+    let (scale, cap, bias, window, causal) = (0.7, None, Bias::None, None, true);
+    AttendArgs { shape, scale, cap, bias, window, causal, rows, pages, seqs, lens }
+}
+
 impl World {
     /// Pages of garbage (every bit set: NaN in each type), taken from the far end of the pool.
     fn new(shape: AttendShape, lens: &[usize], seed: u64) -> World {
         let mut numbers = Numbers::new(seed);
         let mut pages = Pages::new(1, shape.kv_heads * head_words(shape.dim, shape.cache));
-        let (mut table, mut seqs) = (Vec::new(), Vec::new());
+        let (mut table, mut seqs, sizes) = (Vec::new(), Vec::new(), lens);
         for len in lens {
             seqs.push(table.len() as u32);
             table.extend((0..len.div_ceil(PAGE)).map(|_| pages.alloc().unwrap()));
@@ -40,12 +48,13 @@ impl World {
             |width: usize| lens.iter().map(|len| numbers.vec(len * width, 1.5)).collect::<Vec<_>>();
         let (kv, q) = (shape.kv_heads * shape.dim, shape.heads * shape.dim);
         let (keys, values, queries) = (vecs(kv), vecs(kv), vecs(q));
-        World { shape, pages, table, seqs, keys, values, queries }
+        let lens = sizes.iter().map(|len| *len as u32).collect();
+        World { shape, pages, table, seqs, lens, keys, values, queries }
     }
 
     fn args<'a>(&'a self, rows: &'a [Row], window: Option<u32>, causal: bool) -> AttendArgs<'a> {
-        let (shape, scale) = (self.shape, 0.7);
-        AttendArgs { shape, scale, window, causal, rows, pages: &self.table, seqs: &self.seqs }
+        let tables = [&self.table[..], &self.seqs, &self.lens];
+        AttendArgs { window, causal, ..args(self.shape, rows, tables) }
     }
 
     /// Of each row its numbers of `heads` heads.
@@ -57,11 +66,9 @@ impl World {
     fn append(&mut self, rows: &[Row]) {
         let kv_heads = self.shape.kv_heads;
         let (k, v) = (self.gather(&self.keys, kv_heads, rows), self.gather(&self.values, kv_heads, rows));
-        let (table, seqs) = (self.table.clone(), self.seqs.clone());
-        let shape = self.shape;
-        let args =
-            AttendArgs { shape, scale: 1.0, window: None, causal: true, rows, pages: &table, seqs: &seqs };
-        let words = head_words(shape.dim, shape.cache);
+        let (table, seqs, lens) = (self.table.clone(), self.seqs.clone(), self.lens.clone());
+        let args = args(self.shape, rows, [&table, &seqs, &lens]);
+        let words = head_words(self.shape.dim, self.shape.cache);
         append(&mut StateMut::whole(&mut self.pages, 0, words), &k, &v, &args);
     }
 
@@ -146,8 +153,8 @@ impl World {
             let seen = reference::seen(pos, len, args.causal, args.window.map(|w| w as usize));
             let at = (r * heads + h) * dim;
             let q = &q[at..at + dim];
-            let want = reference::attend(q, k, v, seen.clone(), scale);
-            let size = reference::attend(q, k, &sizes, seen.clone(), scale);
+            let want = reference::attend(q, k, v, seen.clone(), scale, None, |_| 0.0);
+            let size = reference::attend(q, k, &sizes, seen.clone(), scale, None, |_| 0.0);
             let dot = |k: &[f64]| q.iter().zip(k).map(|(q, k)| (q * k).abs()).sum::<f64>();
             let far = scale * k[seen.start * dim..seen.end * dim].chunks(dim).map(dot).fold(0.0, f64::max);
             // A score is a chain of dim products and a scaling; relative to the maximum, whose own error cancels in the

@@ -38,8 +38,8 @@ fn rows_of_dense_tables_and_their_positions() {
             let (tok, pos) = (matrix(&tokens[1..], 9), matrix(&places[1..], 4));
             let (ids, of) = ([8u32, 0, 3, 3, 5], [3u32, 2, 1, 0, 3]);
             let cut = Cut::Pieces(k);
-            let plain = same_bits(5, k, cut, |ops, out| (ops.embed)(out, &tok, &ids, None));
-            let sum = same_bits(5, k, cut, |ops, out| (ops.embed)(out, &tok, &ids, Some((&pos, &of))));
+            let plain = same_bits(5, k, cut, |ops, out| (ops.embed)(out, &tok, &ids, 1.0, &[]));
+            let sum = same_bits(5, k, cut, |ops, out| (ops.embed)(out, &tok, &ids, 1.0, &[(&pos, &of)]));
             for (r, i) in (0..5).flat_map(|r| (0..k).map(move |i| (r, i))) {
                 let token = value(dtype, &tokens, ids[r] as usize * k + i);
                 assert_eq!(plain[r * k + i], token);
@@ -57,9 +57,9 @@ fn rows_of_quantised_tables() {
         // Any bits are a table, but for scales: small ones keep the numbers finite.
         let bytes: Vec<u8> = (0..n * row).map(|i| (i * 37 % 64) as u8).collect();
         let table = Matrix::new(&bytes, dtype, Order::Nk, n, k, row).unwrap();
-        let got = same_bits(2, k, Cut::Pieces(k), |ops, out| (ops.embed)(out, &table, &[2, 1], None));
+        let got = same_bits(2, k, Cut::Pieces(k), |ops, out| (ops.embed)(out, &table, &[2, 1], 1.0, &[]));
         let twice = same_bits(2, k, Cut::Pieces(k), |ops, out| {
-            (ops.embed)(out, &table, &[2, 1], Some((&table, &[2, 1])));
+            (ops.embed)(out, &table, &[2, 1], 1.0, &[(&table, &[2, 1])]);
         });
         for (r, id) in [2, 1].into_iter().enumerate() {
             let mut want = vec![0.0; k];

@@ -14,11 +14,12 @@ fn rows_are_normalised() {
             let x: Vec<f32> = numbers.vec(rows * n, 3.0).iter().map(|x| x + 0.5).collect();
             let (gain, bias) = (numbers.vec(n, 2.0), numbers.vec(n, 1.0));
             let (bias, eps) = (with_bias.then_some(&bias[..]), 1e-5);
-            let got =
-                same_bits(rows, n, Cut::Pieces(n), |ops, out| (ops.norm)(out, &x, &gain, bias, eps, kind));
+            let got = same_bits(rows, n, Cut::Pieces(n), |ops, out| {
+                (ops.norm)(out, &x, &gain, bias, eps, kind, None)
+            });
 
             let (x, gain, bias) = (wide(&x), wide(&gain), bias.map(wide));
-            let want = reference::norm(&x, &gain, bias.as_deref(), f64::from(eps), kind);
+            let want = reference::norm(&x, &gain, bias.as_deref(), f64::from(eps), kind, None);
             // A sum of n numbers over 16 lanes is off by at most n / 16 + 5 roundings of the sum of their sizes.
             let sum = (n as f64 / 16.0 + 5.0) * U;
             let bound = |i: usize| {
@@ -43,7 +44,7 @@ fn a_row_has_the_same_bits_in_any_batch() {
     let mut numbers = Numbers::new(3);
     let (x, gain) = (numbers.vec(rows * n, 1.0), numbers.vec(n, 1.0));
     let run = |rows: usize, x: &[f32]| {
-        same_bits(rows, n, Cut::Pieces(n), |ops, out| (ops.norm)(out, x, &gain, None, 1e-6, Norm::Rms))
+        same_bits(rows, n, Cut::Pieces(n), |ops, out| (ops.norm)(out, x, &gain, None, 1e-6, Norm::Rms, None))
     };
     let all = run(rows, &x);
     for r in [0, 5, 63] {
@@ -54,7 +55,15 @@ fn a_row_has_the_same_bits_in_any_batch() {
 #[test]
 fn no_rows_are_fine() {
     assert!(
-        same_bits(0, 8, Cut::Pieces(8), |ops, out| (ops.norm)(out, &[], &[1.0; 8], None, 0.0, Norm::Rms))
-            .is_empty()
+        same_bits(0, 8, Cut::Pieces(8), |ops, out| (ops.norm)(
+            out,
+            &[],
+            &[1.0; 8],
+            None,
+            0.0,
+            Norm::Rms,
+            None
+        ))
+        .is_empty()
     );
 }

@@ -10,10 +10,10 @@ fn heads_turn_whole_or_in_part_by_neighbours_or_halves() {
         for interleaved in [false, true] {
             let positions = [0u32, 1, 17, 4095, 100_003];
             let (rows, n) = (positions.len(), heads * dim);
-            let rope = Rope { theta: 10_000.0, rot_dim, interleaved, scaling: Scaling::None };
+            let rope = Rope { theta: 10_000.0, rot_dim, interleaved, scaling: Scaling::None, scale: 1.0 };
             let (freq, mut table) = (rope.inv_freq(), vec![0.0; rows * rot_dim]);
             for (table, pos) in table.chunks_exact_mut(rot_dim).zip(positions) {
-                turns(&freq, pos, table);
+                turns(&freq, pos, 1.0, table);
             }
             let x = Numbers::new(dim as u64).vec(rows * n, 2.0);
             let got = same_bits(rows, n, Cut::Pieces(n), |ops, out| {
@@ -24,7 +24,7 @@ fn heads_turn_whole_or_in_part_by_neighbours_or_halves() {
             for (r, pos) in positions.iter().enumerate() {
                 let angles: Vec<f64> = freq.iter().map(|f| f64::from(*pos as f32 * f)).collect();
                 for head in wide(&x[r * n..][..n]).chunks_exact(dim) {
-                    want.extend(reference::rope(head, &angles, interleaved));
+                    want.extend(reference::rope(head, &angles, interleaved, 1.0));
                 }
             }
             // Cosine, product and difference round once each; sizes are at most 2.
@@ -39,12 +39,12 @@ fn heads_turn_whole_or_in_part_by_neighbours_or_halves() {
 #[test]
 fn position_zero_changes_nothing() {
     let mut table = [0.0; 8];
-    turns(&[1.0, 0.1, 0.01, 0.001], 0, &mut table);
+    turns(&[1.0, 0.1, 0.01, 0.001], 0, 1.0, &mut table);
     assert_eq!(table, [1., 1., 1., 1., 0., 0., 0., 0.]);
 }
 
 fn rope(scaling: Scaling) -> Rope {
-    Rope { theta: 500_000.0, rot_dim: 64, interleaved: false, scaling }
+    Rope { theta: 500_000.0, rot_dim: 64, interleaved: false, scaling, scale: 1.0 }
 }
 
 #[test]
