@@ -277,7 +277,9 @@ impl Bound {
         let weights = Weights::bind(&arch, &tensors)?;
         let cache = cache.unwrap_or(Cache::F32);
         let inv_freq = match &arch.last().position {
-            Position::Rope { all, local } => [Some(all), local.as_ref()].map(|of| of.map_or(Vec::new(), Rope::inv_freq)),
+            Position::Rope { all, local } => {
+                [Some(all), local.as_ref()].map(|of| of.map_or(Vec::new(), Rope::inv_freq))
+            }
             _ => Default::default(),
         };
         Ok(Bound { arch, tensors, weights, inv_freq, cache })
@@ -309,7 +311,8 @@ impl Bound {
         let rows = CHUNK.min(self.arch.max_positions);
         let parts = Parts { engine, arch: &self.arch, weights: &self.weights, inv_freq: &Default::default() };
         let mut buffers = 0;
-        for side in [Side::Encoder, Side::Decoder].into_iter().filter(|side| self.arch.side(*side).is_some()) {
+        for side in [Side::Encoder, Side::Decoder].into_iter().filter(|side| self.arch.side(*side).is_some())
+        {
             let shape = Shape { side, want: Want::Head, ..Shape::decode(rows, 1) };
             buffers = runner.run_bytes(parts, shape)?.max(buffers);
         }

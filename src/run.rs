@@ -57,7 +57,9 @@ impl<'a> Ctx<'a> {
         };
         match of {
             Of::Own { window } => AttendArgs { bias: self.bias(), window, causal: attention.causal, ..args },
-            Of::Source => AttendArgs { pages: &t.source_pages, seqs: &t.source_seqs, lens: &t.source_lens, ..args },
+            Of::Source => {
+                AttendArgs { pages: &t.source_pages, seqs: &t.source_seqs, lens: &t.source_lens, ..args }
+            }
         }
     }
 
@@ -113,7 +115,8 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
         }
         Verb::Rope { out, x, local } => {
             let Position::Rope { all, local: other } = &c.stack.position else { return };
-            let (rope, turns) = if local { (other.as_ref().unwrap_or(all), &t.turns[1]) } else { (all, &t.turns[0]) };
+            let (rope, turns) =
+                if local { (other.as_ref().unwrap_or(all), &t.turns[1]) } else { (all, &t.turns[0]) };
             let (x, n, dim) = (p.read(l.buf(x)), cols(x), c.stack.head_dim);
             (ops.rope)(&mut p.write(l.buf(out)), x, n, dim, rope.rot_dim, rope.interleaved, turns);
         }

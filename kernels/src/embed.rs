@@ -49,3 +49,21 @@ pub fn rows(out: &mut TileMut, x: &[f32], n: usize, picks: &[u32]) {
         out.row(r).copy_from_slice(&x[picks[r] as usize * n..][..n]);
     }
 }
+
+/// out `[sequences, n]`, cut in rows: the mean of the rows `starts[i]..starts[i + 1]` of `x [_, n]`, added in order; zeros
+/// where there are none.
+///
+/// Panics where one does not exist.
+pub fn means(out: &mut TileMut, x: &[f32], n: usize, starts: &[u32]) {
+    for i in out.rows() {
+        let (out, rows) = (out.row(i), starts[i] as usize..starts[i + 1] as usize);
+        out.fill(0.0);
+        for x in x[rows.start * n..rows.end * n].chunks_exact(n) {
+            for (out, x) in out.iter_mut().zip(x) {
+                *out += x;
+            }
+        }
+        let len = rows.len().max(1) as f32;
+        out.iter_mut().for_each(|out| *out /= len);
+    }
+}

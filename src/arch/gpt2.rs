@@ -1,8 +1,8 @@
 //! Floor 3: GPT-2 (Radford et al. 2019): pre-norm, learned positions, weights stored a row per input.
 
 use super::{
-    Arch, Around, Attention, Embed, Fused, Head, Linear, Mixer, Mlp, Names, Norms, Position, Stack, Table, act,
-    head_dim, only,
+    Arch, Around, Attention, Embed, Fused, Head, Linear, Mixer, Mlp, Names, Norms, Position, Stack, Table,
+    act, head_dim, only,
 };
 use crate::error::Result;
 use crate::format::config::Config;

@@ -243,7 +243,9 @@ fn local_layers(config: &Config, layers: usize, by: impl Fn(usize) -> bool) -> R
     };
     let listed: Option<Vec<bool>> = types.as_array().and_then(|types| types.iter().map(local).collect());
     listed.filter(|listed| listed.len() == layers).ok_or_else(|| {
-        config.bad(&format!("layer_types: expected full_attention or sliding_attention for each of {layers} layers"))
+        config.bad(&format!(
+            "layer_types: expected full_attention or sliding_attention for each of {layers} layers"
+        ))
     })
 }
 

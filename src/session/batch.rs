@@ -7,7 +7,7 @@ use super::Session;
 use super::score::LOGITS;
 use crate::error::{Error, Result};
 use crate::model::{CHUNK, Model};
-use crate::runner::{Feed, Pick, Mode};
+use crate::runner::{Feed, Mode, Pick};
 use kernels::attention::PAGE;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

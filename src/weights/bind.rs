@@ -1,9 +1,7 @@
 //! Floor 3: binds a family's names to the tensors of a file. Every tensor that the family has must be there, in its shape;
 //! one that nothing uses means that the model is not what its config says.
 
-use super::{
-    AroundW, AttentionW, HeadW, Layer, LinearW, MatrixParam, NormW, P, Param, StackW, Weights,
-};
+use super::{AroundW, AttentionW, HeadW, Layer, LinearW, MatrixParam, NormW, P, Param, StackW, Weights};
 use crate::arch::{Arch, Around, Fused, Head, Linear, Mlp, Out, Part, Position, QkNorm, Stack, Table};
 use crate::error::{Error, Result};
 use crate::format::source::Source;

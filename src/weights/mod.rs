@@ -51,7 +51,16 @@ impl MatrixParam {
     /// The same matrix in packed panels, whose bytes `tensor` holds.
     pub fn packed(&self, tensor: TensorRef) -> MatrixParam {
         let (dtype, order) = (tensor.dtype(), Order::Panels);
-        MatrixParam { name: self.name.clone(), tensor, offset: 0, dtype, order, stride: 0, runs: None, ..*self }
+        MatrixParam {
+            name: self.name.clone(),
+            tensor,
+            offset: 0,
+            dtype,
+            order,
+            stride: 0,
+            runs: None,
+            ..*self
+        }
     }
 }
 

@@ -66,7 +66,7 @@ pub fn write_model(config: &str, dtype: DType) -> TempDir {
             let (near, spread) = match shape[..] {
                 [_] if name.ends_with("norm.weight") || name.contains("ln_") => (1.0, 0.5),
                 [_] => (0.0, 0.3),
-                _ => (0.0, 3.0 / (arch.d_model as f32).sqrt()),
+                _ => (0.0, 3.0 / (arch.last().d_model as f32).sqrt()),
             };
             let bytes = (0..n).flat_map(|_| stored(near + spread * random.unit(), dtype)).collect();
             (name, (shape, bytes))
@@ -120,7 +120,10 @@ fn shapes(a: &Arch) -> Vec<(String, Vec<usize>)> {
         let at = format!("{p}{}", n.block.replace("{}", &i.to_string()));
         for around in [n.attn, n.mlp] {
             let names = [around.before, around.inner, around.after];
-            names.iter().filter(|name| !name.is_empty()).for_each(|name| norm(&mut out, format!("{at}{name}")));
+            names
+                .iter()
+                .filter(|name| !name.is_empty())
+                .for_each(|name| norm(&mut out, format!("{at}{name}")));
         }
         for (l, rows, cols) in [(&n.q, q, d), (&n.k, kv, d), (&n.v, kv, d), (&n.o, d, q)] {
             linear(&mut out, &at, l, rows, cols);
