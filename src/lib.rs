@@ -12,6 +12,7 @@ pub mod capi;
 pub mod chat;
 #[cfg(feature = "tokenizer")]
 pub mod convert;
+pub mod encode;
 pub mod engine;
 pub mod error;
 mod exec;

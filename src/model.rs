@@ -220,6 +220,11 @@ impl Model {
         self.generation.eos_token_ids.contains(&id)
     }
 
+    /// Whether its files hold the head that the family has.
+    pub fn has_head(&self) -> bool {
+        self.weights.head.is_some()
+    }
+
     /// What a file of packed panels calls a matrix.
     pub(crate) fn matrix_name(&self, w: P) -> Option<&str> {
         match &self.weights.params[w.0 as usize] {

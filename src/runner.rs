@@ -28,6 +28,8 @@ pub enum Pick {
     Last,
     /// All.
     All,
+    /// Those that the feed has chosen.
+    Rows,
     /// The mean of all; of every feed of the batch.
     Mean,
 }
@@ -35,7 +37,7 @@ pub enum Pick {
 impl<'a> Feed<'a> {
     /// Tokens of a sequence of which nothing is wanted.
     pub fn new(seq: &'a mut Sequence, ids: &'a [u32]) -> Feed<'a> {
-        Feed { seq, ids, source: None, types: &[], pick: Pick::None, targets: &[] }
+        Feed { seq, ids, source: None, types: &[], pick: Pick::None, chosen: &[], targets: &[] }
     }
 }
 
@@ -65,6 +67,8 @@ pub struct Feed<'a> {
     pub types: &'a [u32],
     /// Rows whose logits are wanted.
     pub pick: Pick,
+    /// With `Pick::Rows`: which, by their place among `ids`.
+    pub chosen: &'a [u32],
     /// With `Pick::All`: the token after each of `ids`, whose log-probability is wanted; else empty.
     pub targets: &'a [u32],
 }
@@ -167,6 +171,7 @@ impl Runner {
             Pick::None => {}
             Pick::Mean => self.mean = true,
             Pick::First => t.picks.push(first),
+            Pick::Rows => t.picks.extend(feed.chosen.iter().map(|row| first + row)),
             Pick::Last => t.picks.push(end - 1),
             Pick::All => t.picks.extend(first..end),
         }

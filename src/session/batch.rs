@@ -130,7 +130,8 @@ fn computed_by_another<S: Seat>(seats: &mut [S], i: usize) -> bool {
     let Some(session) = rest.first_mut().and_then(Seat::session) else { return false };
     let end = (session.seq.len / PAGE + 1) * PAGE;
     // The last token runs in any case, for its logits.
-    end < session.tokens.len()
+    session.source.is_none()
+        && end < session.tokens.len()
         && before.iter_mut().filter_map(Seat::session).any(|other| {
             let run = other.seq.len..other.seq.len + other.planned;
             run.start < end && end <= run.end && other.tokens[..end] == session.tokens[..end]
@@ -148,7 +149,8 @@ fn run<S: Seat>(model: &Arc<Model>, seats: &mut [S], mut planned: usize, out: &m
         let pick = if n == session.waiting() { Pick::Last } else { Pick::None };
         session.logits.clear();
         let ids = &session.tokens[from..from + n];
-        let mut feed = Feed { pick, ..Feed::new(&mut session.seq, ids) };
+        let source = session.source.as_ref().map(|source| &source.seq);
+        let mut feed = Feed { source, pick, ..Feed::new(&mut session.seq, ids) };
         if let Err(e) = runner.add(model.parts(), &mut feed) {
             (*out, session.planned) = (Err(e), 0);
             planned -= 1;
@@ -169,7 +171,7 @@ fn run<S: Seat>(model: &Arc<Model>, seats: &mut [S], mut planned: usize, out: &m
     for session in taking_part(seats) {
         let from = session.seq.len;
         session.seq.len += session.planned;
-        runner.pool.publish(&mut session.seq, from, &session.tokens);
+        session.publish(&mut runner, from);
         session.timings.ran(session.planned, start.elapsed());
     }
     Ok(())

@@ -4,10 +4,12 @@
 pub mod batch;
 mod config;
 mod score;
+mod source;
 mod speculate;
 
 pub use config::{Cancel, Overflow, SessionConfig, Speculation, Timings};
 
+use crate::arch::Task;
 use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::exec::Shape;
@@ -16,6 +18,7 @@ use crate::runner::{Feed, Pick, Runner};
 use crate::sample::{Sampler, SamplerConfig};
 use crate::state::{Pool, Sequence};
 use kernels::attention::PAGE;
+use source::Source;
 use speculate::Ahead;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -25,6 +28,8 @@ use std::time::Instant;
 pub struct Session {
     model: Arc<Model>,
     seq: Sequence,
+    /// What the decoder attends to, of a model with an encoder.
+    source: Option<Source>,
     /// All tokens; those at and after `seq.len` have not run yet. (Where tokens were chosen ahead, `seq` may hold more.)
     tokens: Vec<u32>,
     /// Logits after the last token that ran.
@@ -57,6 +62,11 @@ impl Session {
         open: impl FnOnce(&mut Pool, usize) -> Result<Sequence>,
     ) -> Result<Session> {
         let (most, vocab) = (model.arch().max_positions, model.arch().vocab());
+        let task = model.arch().head.task;
+        if task != Task::LanguageModel || model.arch().decoder.is_none() {
+            let what = format!("expected a language model, found an {} with {}", model.arch().branch(), task.name());
+            return Err(Error::Argument { name: "model", what });
+        }
         if config.context > most {
             let what = format!("expected at most {most} tokens, found {}", config.context);
             return Err(Error::Argument { name: "context", what });
@@ -77,6 +87,7 @@ impl Session {
         let mut session = Session {
             model: model.clone(),
             seq,
+            source: None,
             tokens: Vec::new(),
             logits: Vec::new(),
             scratch: Vec::new(),
@@ -235,6 +246,7 @@ impl Session {
     /// `Budget`, `Memory`.
     pub fn fork(&self) -> Result<Session> {
         let mut twin = Session::begin(&self.model, self.config.clone(), |pool, _| pool.fork(&self.seq))?;
+        twin.source = self.source.as_ref().map(|source| source.fork(&self.model)).transpose()?;
         twin.tokens.extend_from_slice(&self.tokens);
         twin.logits.extend_from_slice(&self.logits);
         if self.seq.len > self.tokens.len() {
@@ -270,6 +282,9 @@ impl Session {
         if self.tokens.is_empty() {
             return Err(Error::Argument { name: "session", what: "no token was fed yet".to_owned() });
         }
+        if self.source.is_none() && self.model.arch().encoder.is_some() {
+            return Err(Error::Argument { name: "source", what: "no source text was given yet".to_owned() });
+        }
         if self.seq.len == self.tokens.len() && self.logits.is_empty() {
             // After a rewind: the last token runs again, for its logits.
             self.forget_from(self.seq.len - 1);
@@ -281,6 +296,9 @@ impl Session {
     /// logits are wanted. The bits are those that would be computed, and as each session's whole context is set aside,
     /// the memory that is charged stays the same.
     fn adopt(&mut self) -> Result<()> {
+        if self.source.is_some() {
+            return Ok(()); // what a decoder keeps hangs on its source as well
+        }
         let (last, from) = (self.tokens.len().saturating_sub(1), self.seq.len);
         if last / PAGE > from / PAGE {
             self.model.runner()?.pool.adopt(&mut self.seq, &self.tokens[..last]);
@@ -312,14 +330,22 @@ impl Session {
     /// Runs the next `n` tokens.
     fn run(&mut self, runner: &mut Runner, n: usize, pick: Pick, targets: &[u32]) -> Result<Shape> {
         let from = self.seq.len;
-        let feed = Feed { pick, targets, ..Feed::new(&mut self.seq, &self.tokens[from..from + n]) };
+        let source = self.source.as_ref().map(|source| &source.seq);
+        let feed = Feed { source, pick, targets, ..Feed::new(&mut self.seq, &self.tokens[from..from + n]) };
         let ran = runner.run(self.model.parts(), feed, &self.cancel);
         if matches!(ran, Err(Error::Cancelled)) {
             self.cancel.store(false, Relaxed);
         }
         let shape = ran?;
-        runner.pool.publish(&mut self.seq, from, &self.tokens);
+        self.publish(runner, from);
         Ok(shape)
+    }
+
+    /// Makes the pages that became full since the sequence had `from` positions known to other sessions.
+    fn publish(&mut self, runner: &mut Runner, from: usize) {
+        if self.source.is_none() {
+            runner.pool.publish(&mut self.seq, from, &self.tokens);
+        }
     }
 
     fn forget_from(&mut self, len: usize) {
@@ -336,6 +362,10 @@ fn session_words(context: usize, vocab: usize) -> u64 {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.model.runner_anyhow().pool.close(&mut self.seq);
+        let mut runner = self.model.runner_anyhow();
+        runner.pool.close(&mut self.seq);
+        if let Some(source) = &mut self.source {
+            runner.pool.close(&mut source.seq);
+        }
     }
 }

@@ -1,0 +1,204 @@
+//! Floor 5: whole texts through a model, many at once: their states, and what the head says of them. Knows ids and no text.
+//!
+//! Texts of any length share a run, and no padding is computed. Rows of different texts do not touch each other, so a text
+//! has the same bits alone and in any batch.
+
+use crate::arch::{Rows, Side, Task};
+use crate::engine::Charge;
+use crate::error::{Error, Result};
+use crate::exec::Want;
+use crate::format::files::Load;
+use crate::format::source::{Progress, Reading};
+use crate::model::Model;
+use crate::runner::{Feed, Mode, Pick, Runner};
+use crate::state::Sequence;
+use kernels::attention::PAGE;
+use std::sync::atomic::AtomicBool;
+
+/// Tokens of a run, unless one text has more: enough to be bound by arithmetic, few enough that states stay in a cache
+/// and a cancel is answered soon.
+const ROWS: usize = 1024;
+
+/// Texts of a run.
+const TEXTS: usize = 64;
+
+/// One text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Text<'a> {
+    /// Its tokens, at least one.
+    pub ids: &'a [u32],
+    /// Their types, where the model knows any (0 for a first sentence, 1 for a second one); those that are missing are 0.
+    pub types: &'a [u32],
+}
+
+/// What is wanted of every text.
+#[derive(Clone, Copy, Debug)]
+pub enum Ask<'a> {
+    /// The states that the first stack returns (an encoder's, where there is one), `[tokens, d_model]`.
+    Hidden,
+    /// One state for the whole text, `[1, d_model]`: the first, the last, or the mean.
+    Pooled(Rows),
+    /// What the head says, `[rows, n]`: of all tokens, or of the one that it was trained on.
+    Head,
+    /// What the head says of some tokens, by their positions: a list for each text.
+    HeadAt(&'a [Vec<u32>]),
+}
+
+/// Runs `texts` and hands `each` the number of a text, its rows, one after the other, and how long a row is; in the order of
+/// the texts. `progress` is told texts done and texts in all.
+///
+/// # Errors
+/// `Argument` for a text without tokens, ids beyond the vocabulary, positions beyond a text, or a model that lacks the head;
+/// `ContextFull` for one that is longer than the model can hold; `Budget`; `Memory`; `Cancelled`.
+pub fn run(
+    model: &Model,
+    texts: &[Text],
+    ask: Ask,
+    cancel: &AtomicBool,
+    progress: &mut Option<Progress>,
+    each: &mut dyn FnMut(usize, &[f32], usize),
+) -> Result<()> {
+    check(model, texts, ask)?;
+    let mut reading = Reading::new(Load::Map, progress);
+    reading.expect(texts.len() as u64)?;
+    let mut seats = Seats { model, open: Vec::new(), charges: Vec::new() };
+    let mut done = 0;
+    while done < texts.len() {
+        let now = batch(&texts[done..]);
+        seats.run(texts, done..done + now, ask, cancel, each)?;
+        done += now;
+        reading.advance(now as u64)?;
+    }
+    Ok(())
+}
+
+fn check(model: &Model, texts: &[Text], ask: Ask) -> Result<()> {
+    let arch = model.arch();
+    if matches!(ask, Ask::Head | Ask::HeadAt(_)) && (arch.head.task == Task::Hidden || !model.has_head()) {
+        let what = format!("{} was saved without a head: it has hidden states alone", model.tensors().file());
+        return Err(Error::Argument { name: "model", what });
+    }
+    if let Ask::HeadAt(rows) = ask {
+        let beyond = |(text, rows): (&Text, &Vec<u32>)| rows.iter().any(|row| *row as usize >= text.ids.len());
+        if rows.len() != texts.len() || texts.iter().zip(rows).any(beyond) {
+            let what = "expected positions within each text".to_owned();
+            return Err(Error::Argument { name: "rows", what });
+        }
+    }
+    for (i, text) in texts.iter().enumerate() {
+        if text.ids.is_empty() {
+            return Err(Error::Argument { name: "texts", what: format!("text {i} has no tokens") });
+        }
+        if text.ids.len() > arch.max_positions {
+            let (wanted, limit) = (text.ids.len(), arch.max_positions);
+            return Err(Error::ContextFull { used: 0, wanted, limit });
+        }
+        let types = arch.encoder.as_ref().or(arch.decoder.as_ref()).map_or(0, |stack| stack.embed.types);
+        if let Some(found) = text.types.iter().find(|kind| **kind as usize >= types.max(1)) {
+            let what = format!("expected token types below {}, found {found}", types.max(1));
+            return Err(Error::Argument { name: "types", what });
+        }
+    }
+    Ok(())
+}
+
+/// How many of the next texts share a run.
+fn batch(texts: &[Text]) -> usize {
+    let mut rows = 0;
+    let fits = texts.iter().take(TEXTS).take_while(|text| {
+        rows += text.ids.len();
+        rows <= ROWS
+    });
+    fits.count().max(1)
+}
+
+/// Sequences that the texts of a run take; the next run takes them again.
+struct Seats<'m> {
+    model: &'m Model,
+    open: Vec<Sequence>,
+    charges: Vec<Option<Charge>>,
+}
+
+impl Seats<'_> {
+    fn run(
+        &mut self,
+        texts: &[Text],
+        range: std::ops::Range<usize>,
+        ask: Ask,
+        cancel: &AtomicBool,
+        each: &mut dyn FnMut(usize, &[f32], usize),
+    ) -> Result<()> {
+        let mut runner = self.model.runner()?;
+        for (i, text) in texts[range.clone()].iter().enumerate() {
+            self.seat(&mut runner, i, text.ids.len())?;
+        }
+        let arch = self.model.arch();
+        let side = if arch.encoder.is_some() { Side::Encoder } else { Side::Decoder };
+        let want = if matches!(ask, Ask::Head | Ask::HeadAt(_)) { Want::Head } else { Want::Hidden };
+        runner.begin(Mode { side, want });
+        for (seq, i) in self.open.iter_mut().zip(range.clone()) {
+            let (text, none) = (&texts[i], Vec::new());
+            let (pick, rows) = match ask {
+                Ask::Hidden => (Pick::All, &none),
+                Ask::Pooled(rows) => (pick(rows), &none),
+                Ask::Head => (pick(arch.head.rows), &none),
+                Ask::HeadAt(lists) => (Pick::Rows, &lists[i]),
+            };
+            let mut feed = Feed { types: text.types, pick, chosen: rows, ..Feed::new(seq, text.ids) };
+            runner.add(self.model.parts(), &mut feed)?;
+        }
+        let shape = runner.go(self.model.parts(), cancel)?;
+        let answer = runner.answer(shape);
+        let cols = answer.len().checked_div(shape.picks).unwrap_or(0);
+        let mut at = 0;
+        for i in range {
+            let rows = match ask {
+                Ask::Hidden => texts[i].ids.len(),
+                Ask::Head if arch.head.rows == Rows::All => texts[i].ids.len(),
+                Ask::HeadAt(lists) => lists[i].len(),
+                Ask::Head | Ask::Pooled(_) => 1,
+            };
+            each(i, &answer[at..at + rows * cols], cols);
+            at += rows * cols;
+        }
+        Ok(())
+    }
+
+    /// Makes the `i`-th sequence an empty one that holds `len` positions.
+    fn seat(&mut self, runner: &mut Runner, i: usize, len: usize) -> Result<()> {
+        if let Some(seq) = self.open.get_mut(i) {
+            if seq.limit >= len {
+                runner.pool.rewind(seq, 0);
+                return Ok(());
+            }
+            runner.pool.close(seq);
+            self.charges[i] = None;
+        }
+        let len = len.next_multiple_of(PAGE);
+        let charge = Some(self.model.engine().charge("a text", self.model.kv_bytes(len))?);
+        let seq = runner.pool.open(len)?;
+        if i == self.open.len() {
+            self.open.push(seq);
+            self.charges.push(charge);
+        } else {
+            (self.open[i], self.charges[i]) = (seq, charge);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Seats<'_> {
+    fn drop(&mut self) {
+        let mut runner = self.model.runner_anyhow();
+        self.open.iter_mut().for_each(|seq| runner.pool.close(seq));
+    }
+}
+
+fn pick(rows: Rows) -> Pick {
+    match rows {
+        Rows::All => Pick::All,
+        Rows::First => Pick::First,
+        Rows::Last => Pick::Last,
+        Rows::Mean => Pick::Mean,
+    }
+}

@@ -1,0 +1,82 @@
+//! Floor 5: the text that an encoder-decoder's answer is about. Knows no text, ids only.
+
+use super::Session;
+use crate::arch::{Side, check_ids};
+use crate::engine::Charge;
+use crate::error::{Error, Result};
+use crate::exec::Want;
+use crate::model::Model;
+use crate::runner::{Feed, Mode};
+use crate::state::Sequence;
+use std::sync::atomic::AtomicBool;
+
+/// Keys and values of an encoder's output, for every block of the decoder.
+pub(crate) struct Source {
+    pub(crate) seq: Sequence,
+    _charge: Charge,
+}
+
+impl Source {
+    /// Runs the encoder over `ids`. Who drops a source closes its sequence first.
+    ///
+    /// # Errors
+    /// `Argument` for a model without an encoder, no ids, or ids beyond its vocabulary; `ContextFull` for more than the
+    /// model can hold; `Budget`, `Memory`, `Cancelled`.
+    pub(crate) fn read(model: &Model, ids: &[u32], cancel: &AtomicBool) -> Result<Source> {
+        let arch = model.arch();
+        let refused = |what: &str| Err(Error::Argument { name: "source", what: what.to_owned() });
+        let (Some(encoder), true) = (&arch.encoder, arch.decoder.is_some()) else {
+            return refused(&format!("a model of family {} reads no source text", arch.family));
+        };
+        if ids.is_empty() {
+            return refused("expected tokens, found none");
+        }
+        check_ids(encoder.embed.vocab, ids)?;
+        if ids.len() > arch.max_positions {
+            let (wanted, limit) = (ids.len(), arch.max_positions);
+            return Err(Error::ContextFull { used: 0, wanted, limit });
+        }
+        let charge = model.engine().charge("a source text", model.kv_bytes(ids.len()))?;
+        let mut runner = model.runner()?;
+        let mut source = Source { seq: runner.pool.open(ids.len())?, _charge: charge };
+        runner.begin(Mode { side: Side::Encoder, want: Want::Hidden });
+        let added = runner.add(model.parts(), &mut Feed::new(&mut source.seq, ids));
+        match added.and_then(|()| runner.go(model.parts(), cancel)) {
+            Ok(_) => {
+                source.seq.len = ids.len();
+                Ok(source)
+            }
+            Err(e) => {
+                runner.pool.close(&mut source.seq);
+                Err(e)
+            }
+        }
+    }
+
+    /// A second one with the same pages.
+    pub(super) fn fork(&self, model: &Model) -> Result<Source> {
+        let charge = model.engine().charge("a source text", model.kv_bytes(self.seq.len))?;
+        Ok(Source { seq: model.runner()?.pool.fork(&self.seq)?, _charge: charge })
+    }
+}
+
+impl Session {
+    /// Makes `ids` what the answer is about: runs the encoder over them and forgets all tokens of the session. The next
+    /// token that is fed is the decoder's first.
+    ///
+    /// # Errors
+    /// `Argument` for a model without an encoder, no ids, or ids beyond its vocabulary; `ContextFull` for more than the
+    /// model can hold; `Budget`, `Memory`, `Cancelled`. The session is then as it was before.
+    pub fn set_source(&mut self, ids: &[u32]) -> Result<()> {
+        let new = Source::read(&self.model, ids, &self.cancel);
+        if matches!(new, Err(Error::Cancelled)) {
+            self.cancel.store(false, std::sync::atomic::Ordering::Relaxed);
+        }
+        let new = new?;
+        self.rewind(0);
+        if let Some(mut old) = self.source.replace(new) {
+            self.model.runner_anyhow().pool.close(&mut old.seq);
+        }
+        Ok(())
+    }
+}
