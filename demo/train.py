@@ -2,8 +2,7 @@
 
 Texts are UTF-8 files of public-domain prose, one per book (README.md says which). Every 50th paragraph of each is held
 out. Writes OUT/{config.json, generation_config.json, model.safetensors, tokenizer.json, tokenizer_config.json,
-log.jsonl}. The learning rate follows the processor time of one thread, so that a busy machine takes longer and not fewer
-steps: warm-up over 2 % of MINUTES, then a cosine to zero.
+log.jsonl}. The learning rate follows the clock: warm-up over 2 % of MINUTES, then a cosine to zero.
 Needs torch, transformers, tokenizers, safetensors.
 """
 
@@ -114,8 +113,8 @@ def main():
     muon = torch.optim.Muon(matrices, lr=0.0, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     groups = [{"params": [table], "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
     adam = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95))
-    log, start, step, peak, saved = open(f"{out}/log.jsonl", "w"), time.thread_time(), 0, 4e-3, 0.0
-    while (done := (time.thread_time() - start) / 60 / minutes) < 1:
+    log, start, step, peak, saved = open(f"{out}/log.jsonl", "w"), time.time(), 0, 4e-3, 0.0
+    while (done := (time.time() - start) / 60 / minutes) < 1:
         lr = peak * min(done / 0.02, 0.5 * (1 + math.cos(math.pi * done)))
         for g in muon.param_groups + adam.param_groups:
             g["lr"] = max(lr, 1e-6)
