@@ -79,7 +79,8 @@ fn check(model: &Model, texts: &[Text], ask: Ask) -> Result<()> {
         return Err(Error::Argument { name: "model", what });
     }
     if let Ask::HeadAt(rows) = ask {
-        let beyond = |(text, rows): (&Text, &Vec<u32>)| rows.iter().any(|row| *row as usize >= text.ids.len());
+        let beyond =
+            |(text, rows): (&Text, &Vec<u32>)| rows.iter().any(|row| *row as usize >= text.ids.len());
         if rows.len() != texts.len() || texts.iter().zip(rows).any(beyond) {
             let what = "expected positions within each text".to_owned();
             return Err(Error::Argument { name: "rows", what });

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod arch;
+pub mod beam;
 mod block;
 pub mod calibrate;
 pub mod capi;
@@ -26,6 +27,7 @@ mod positions;
 mod prefix;
 mod program;
 pub mod rng;
+pub mod rules;
 mod run;
 mod runner;
 pub mod sample;

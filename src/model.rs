@@ -5,8 +5,9 @@ use crate::arch::{Arch, Position, Side};
 use crate::engine::{Charge, Engine, Level};
 use crate::error::{Error, Result};
 use crate::exec::{Shape, Want};
-use crate::format::config::{Config, GenerationConfig};
+use crate::format::config::Config;
 use crate::format::files::{Files, Load};
+use crate::format::generation::GenerationConfig;
 use crate::format::source::{Progress, Reading};
 use crate::format::tensors::Tensors;
 use crate::pack::{self, Hold, Importance};
@@ -213,6 +214,18 @@ impl Model {
     pub fn template(&self) -> Result<&ChatTemplate> {
         let none = || Error::Template(format!("{} has no chat template", self.tensors.file()));
         self.template.as_ref().ok_or_else(none)
+    }
+
+    /// The token that a decoder beside an encoder begins every answer with.
+    ///
+    /// # Errors
+    /// `Unsupported` where neither the config nor `generation_config.json` names one.
+    pub fn first_token(&self) -> Result<u32> {
+        let g = &self.generation;
+        g.decoder_start_token_id.or(g.bos_token_id).ok_or_else(|| Error::Unsupported {
+            file: self.tensors.file().to_owned(),
+            what: "no decoder_start_token_id: what the decoder begins with is not known".to_owned(),
+        })
     }
 
     /// Whether generation ends at this token.

@@ -126,6 +126,21 @@ impl Pool {
         seq.len = seq.len.min(len);
     }
 
+    /// Gives the `i`-th sequence the past of the `from[i]`-th; all have one limit. Those beyond `from` become empty.
+    pub fn reorder(&mut self, seqs: &mut [Sequence], from: &[usize]) {
+        let pasts: Vec<(Vec<u32>, usize)> = seqs.iter().map(|seq| (seq.pages.clone(), seq.len)).collect();
+        for &page in from.iter().flat_map(|i| &pasts[*i].0) {
+            self.refs[page as usize] += 1;
+        }
+        for (i, seq) in seqs.iter_mut().enumerate() {
+            self.rewind(seq, 0);
+            if let Some((pages, len)) = from.get(i).map(|i| &pasts[*i]) {
+                seq.pages.extend_from_slice(pages);
+                seq.len = *len;
+            }
+        }
+    }
+
     /// Takes over the whole pages of `ids`, the tokens of `seq` from its beginning, that any sequence holds beyond what
     /// `seq` does: from then on both hold them, as after a fork. Nothing is copied or computed.
     pub fn adopt(&mut self, seq: &mut Sequence, ids: &[u32]) {
@@ -430,6 +445,23 @@ mod tests {
         assert_eq!(c.pages[0], a.pages[0]);
         assert_ne!(c.pages[1], a.pages[1]);
         end(&mut pool, &mut [a, b, c]);
+    }
+
+    #[test]
+    fn beams_change_places() {
+        let mut pool = pool();
+        let mut seqs: Vec<Sequence> = (0..3).map(|_| pool.open(2 * PAGE).unwrap()).collect();
+        for (seq, len) in seqs.iter_mut().zip([5, PAGE + 1, 7]) {
+            pool.grow(seq, len).unwrap();
+            seq.len = len;
+        }
+        let (a, b) = (seqs[0].pages.clone(), seqs[1].pages.clone());
+        pool.reorder(&mut seqs, &[1, 1, 0]);
+        assert_eq!([&seqs[0].pages, &seqs[1].pages, &seqs[2].pages], [&b, &b, &a]);
+        assert_eq!([seqs[0].len, seqs[1].len, seqs[2].len], [PAGE + 1, PAGE + 1, 5]);
+        pool.grow(&mut seqs[0], 1).unwrap();
+        assert_ne!(seqs[0].pages[1], b[1], "who writes first gets a copy");
+        end(&mut pool, &mut seqs);
     }
 
     #[test]

@@ -35,7 +35,7 @@ fn layouts() -> String {
             penalty_window, n_logit_bias, logit_bias_ids, logit_bias, seed
         }
         inlaid_session_config {
-            struct_size, overflow, context, keep, chunk, reserved, sampler, speculate, reserved2, draft
+            struct_size, overflow, context, keep, chunk, reserved, sampler, speculate, ignore_rules, draft
         }
         inlaid_timings {
             struct_size, reserved, prefill_us, prefill_tokens, decode_us, decode_tokens, sample_us, sampled_tokens,

@@ -1,9 +1,10 @@
 //! Valid model files, however they are handed over, and how a config is asked.
 
 use inlaid::Error;
-use inlaid::format::config::{Config, GenerationConfig};
+use inlaid::format::config::Config;
 use inlaid::format::files::Load;
 use inlaid::format::files::{Files, INDEX, Layout, Part, SINGLE};
+use inlaid::format::generation::GenerationConfig;
 use inlaid::format::tensors::Tensors;
 use safetensors_reference::tensor::{Dtype, TensorView};
 use std::fs;

@@ -150,8 +150,8 @@ fn the_families_take_these_configs() {
     for bytes in [LLAMA, GPT2, include_bytes!("gguf/mistral.gguf"), include_bytes!("gguf/qwen2.gguf")] {
         let config = Config::new("test.gguf", gguf::to_config(&parse(bytes)).unwrap()).unwrap();
         let arch = Arch::read(&config).unwrap();
-        assert_eq!((arch.n_layers, Some(arch.family)), (1, config.str("model_type").ok()));
-        let interleaved = matches!(arch.position, Position::Rope(rope) if rope.interleaved);
+        assert_eq!((arch.last().n_layers, Some(arch.family)), (1, config.str("model_type").ok()));
+        let interleaved = matches!(&arch.last().position, Position::Rope { all, .. } if all.interleaved);
         assert_eq!(interleaved, matches!(arch.family, "llama" | "mistral"));
     }
 }

@@ -7,6 +7,8 @@ use super::model::inlaid_model;
 use super::sampler::{inlaid_sampler, sampler};
 use super::versioned::{Versioned, init, read};
 use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::rules::Rules;
 use crate::session::{Cancel, Overflow, Session, SessionConfig, Speculation};
 use std::mem::offset_of;
 use std::ptr::{null, null_mut};
@@ -41,8 +43,9 @@ pub struct inlaid_session_config {
     /// Most tokens guessed and run at once with the next one, from 1 to 16; 0 (default): none. Guesses are kept where they
     /// are what is chosen anyway: tokens and logits have the bits of plain steps, with any sampler, in less time.
     pub speculate: u32,
-    /// Must be 0.
-    pub reserved2: u32,
+    /// 0 (default): the rules of the model's generation_config.json hold (tokens that never appear or must appear, runs
+    /// that do not repeat, least lengths). 1: they do not.
+    pub ignore_rules: u32,
     /// With `speculate`: the model that guesses, a smaller one with the same tokens. It gets a session of its own, charged
     /// to the budget of its engine, and is kept alive. NULL (default): guesses are what followed when the last tokens stood
     /// in the conversation before, for answers that repeat much of their prompt.
@@ -67,7 +70,7 @@ unsafe impl Versioned for inlaid_session_config {
             reserved: 0,
             sampler: null(),
             speculate: 0,
-            reserved2: 0,
+            ignore_rules: 0,
             draft: null(),
         }
     }
@@ -127,14 +130,17 @@ pub(super) fn lock(handle: &inlaid_session) -> Result<MutexGuard<'_, Session>> {
 
 /// # Safety
 /// `from` is NULL or points to a struct with valid fields.
-unsafe fn config_of(from: *const inlaid_session_config) -> Result<SessionConfig> {
+unsafe fn config_of(from: *const inlaid_session_config, model: &Model) -> Result<SessionConfig> {
     // SAFETY: the caller's promise.
     let c = unsafe { read(from) }?;
-    for (name, value) in [("reserved", c.reserved), ("reserved2", c.reserved2)] {
-        if value != 0 {
-            return Err(argument(name, format!("expected 0, found {value}")));
-        }
+    if c.reserved != 0 {
+        return Err(argument("reserved", format!("expected 0, found {}", c.reserved)));
     }
+    let rules = match c.ignore_rules {
+        0 => model.generation().rules.clone(),
+        1 => Rules::default(),
+        other => return Err(argument("ignore_rules", format!("expected 0 or 1, found {other}"))),
+    };
     let overflow = match c.overflow {
         INLAID_OVERFLOW_STOP => Overflow::Stop,
         INLAID_OVERFLOW_DROP_OLDEST => Overflow::DropOldest { keep: c.keep as usize },
@@ -151,7 +157,7 @@ unsafe fn config_of(from: *const inlaid_session_config) -> Result<SessionConfig>
         (_, false) => Speculation::Draft { model: unsafe { hold(c.draft) }?.model.clone(), tokens },
     };
     let (context, chunk) = (c.context as usize, c.chunk as usize);
-    Ok(SessionConfig { context, overflow, chunk, sampler, speculation })
+    Ok(SessionConfig { context, overflow, chunk, sampler, speculation, rules })
 }
 
 /// Fills a config with defaults. `struct_size` is `sizeof(inlaid_session_config)`. Any thread.
@@ -180,7 +186,7 @@ pub unsafe extern "C" fn inlaid_session_new(
         // SAFETY: the caller's promise.
         let config = unsafe {
             set("session", session, null_mut())?;
-            config_of(config)?
+            config_of(config, &model.model)?
         };
         let made = inlaid_session::new(Session::new(&model.model, config)?);
         // SAFETY: `set` found that it may be written.

@@ -109,7 +109,7 @@ impl Config {
         self.raw(key).filter(|value| !value.is_null())
     }
 
-    fn typed<'a, T>(
+    pub(super) fn typed<'a, T>(
         &'a self,
         key: &str,
         expected: &str,
@@ -297,65 +297,5 @@ pub(crate) fn brief(value: &Value) -> String {
         Value::String(text) => format!("\"{}\"", shown(text)),
         Value::Array(_) | Value::Object(_) => kind(value).to_owned(),
         other => other.to_string(),
-    }
-}
-
-/// What a model's authors suggest for generation. A missing value is left to the host.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GenerationConfig {
-    /// Tokens that end an answer.
-    pub eos_token_ids: Vec<u32>,
-    /// The token that starts a text.
-    pub bos_token_id: Option<u32>,
-    /// The token that fills batches.
-    pub pad_token_id: Option<u32>,
-    /// Whether to sample at all.
-    pub do_sample: Option<bool>,
-    /// Softmax temperature.
-    pub temperature: Option<f32>,
-    /// Most likely tokens kept.
-    pub top_k: Option<usize>,
-    /// Probability mass kept.
-    pub top_p: Option<f32>,
-    /// Least probability kept, as a share of the largest.
-    pub min_p: Option<f32>,
-    /// Divisor of the logits of tokens seen before (Keskar et al. 2019).
-    pub repetition_penalty: Option<f32>,
-    /// Tokens of prompt and answer together.
-    pub max_length: Option<usize>,
-    /// Tokens of the answer.
-    pub max_new_tokens: Option<usize>,
-}
-
-impl GenerationConfig {
-    /// From the object of `generation_config.json`; token ids that it lacks come from `config`, whose other keys are not
-    /// looked at.
-    ///
-    /// # Errors
-    /// `Format` for values of the wrong type.
-    pub fn read(own: Option<&Config>, config: &Config) -> Result<GenerationConfig> {
-        let ids = |key: &str| match own.map(|own| own.ids(key)).transpose()? {
-            Some(ids) if !ids.is_empty() => Ok(ids),
-            _ => config.ids(key),
-        };
-        let id = |key: &str| ids(key).map(|ids| ids.first().copied());
-        let out = GenerationConfig {
-            eos_token_ids: ids("eos_token_id")?,
-            bos_token_id: id("bos_token_id")?,
-            pad_token_id: id("pad_token_id")?,
-            ..Default::default()
-        };
-        let Some(own) = own else { return Ok(out) };
-        Ok(GenerationConfig {
-            do_sample: own.typed("do_sample", "true or false", Value::as_bool)?,
-            temperature: own.maybe_f32("temperature")?,
-            top_k: own.maybe_usize("top_k")?,
-            top_p: own.maybe_f32("top_p")?,
-            min_p: own.maybe_f32("min_p")?,
-            repetition_penalty: own.maybe_f32("repetition_penalty")?,
-            max_length: own.maybe_usize("max_length")?,
-            max_new_tokens: own.maybe_usize("max_new_tokens")?,
-            ..out
-        })
     }
 }

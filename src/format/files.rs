@@ -1,7 +1,8 @@
 //! Floor 3: a model's files by name: in a directory, beside a weight file, in the caller's memory or open descriptors.
 //! Knows which names a model has, and no format.
 
-use super::config::{Config, GenerationConfig};
+use super::config::Config;
+use super::generation::GenerationConfig;
 use super::gguf::{self, Gguf};
 use super::safetensors;
 pub use super::source::Load;

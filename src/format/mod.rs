@@ -5,6 +5,7 @@
 pub mod config;
 pub mod convert;
 pub mod files;
+pub mod generation;
 pub mod gguf;
 pub mod json;
 pub mod safetensors;

@@ -1,6 +1,7 @@
 //! Floor 5: how a session is made, cancelled and timed. Knows of a model only that it may draft.
 
 use crate::model::Model;
+use crate::rules::Rules;
 use crate::sample::SamplerConfig;
 use std::fmt;
 use std::sync::Arc;
@@ -70,6 +71,8 @@ pub struct SessionConfig {
     pub sampler: SamplerConfig,
     /// How tokens are guessed ahead.
     pub speculation: Speculation,
+    /// What may not and what must be chosen. Guessing ahead pauses where there are rules.
+    pub rules: Rules,
 }
 
 /// Time spent and tokens done, since the session began.

@@ -14,11 +14,12 @@ use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::exec::Shape;
 use crate::model::{CHUNK, Model};
+use crate::rules::Place;
 use crate::runner::{Feed, Pick, Runner};
 use crate::sample::{Sampler, SamplerConfig};
 use crate::state::{Pool, Sequence};
 use kernels::attention::PAGE;
-use source::Source;
+pub(crate) use source::Source;
 use speculate::Ahead;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -32,6 +33,8 @@ pub struct Session {
     source: Option<Source>,
     /// All tokens; those at and after `seq.len` have not run yet. (Where tokens were chosen ahead, `seq` may hold more.)
     tokens: Vec<u32>,
+    /// How many there were when the host last gave some: what follows is the answer.
+    fed: usize,
     /// Logits after the last token that ran.
     logits: Vec<f32>,
     scratch: Vec<f32>,
@@ -64,7 +67,8 @@ impl Session {
         let (most, vocab) = (model.arch().max_positions, model.arch().vocab());
         let task = model.arch().head.task;
         if task != Task::LanguageModel || model.arch().decoder.is_none() {
-            let what = format!("expected a language model, found an {} with {}", model.arch().branch(), task.name());
+            let what =
+                format!("expected a language model, found an {} with {}", model.arch().branch(), task.name());
             return Err(Error::Argument { name: "model", what });
         }
         if config.context > most {
@@ -89,6 +93,7 @@ impl Session {
             seq,
             source: None,
             tokens: Vec::new(),
+            fed: 0,
             logits: Vec::new(),
             scratch: Vec::new(),
             sampler,
@@ -155,6 +160,7 @@ impl Session {
         self.settle();
         let before = self.tokens.len();
         self.push(ids)?;
+        self.fed = self.tokens.len();
         let ran = self.catch_up();
         if ran.is_err() {
             self.rewind(self.tokens.len().saturating_sub(ids.len()).min(before));
@@ -169,7 +175,9 @@ impl Session {
     pub fn accept(&mut self, id: u32) -> Result<()> {
         self.model.arch().check_ids(&[id])?;
         self.settle();
-        self.push(&[id])
+        self.push(&[id])?;
+        self.fed = self.tokens.len();
+        Ok(())
     }
 
     /// Chooses the next token, adds it and returns it.
@@ -190,8 +198,16 @@ impl Session {
             return Ok(id);
         }
         let start = Instant::now();
-        let (logits, held) = (&self.logits, self.tokens.len() as u64);
-        let id = self.sampler.choose(logits, &mut self.scratch, &self.tokens, held)?;
+        let (logits, scratch, held) = (&self.logits, &mut self.scratch, self.tokens.len() as u64);
+        let id = if self.config.rules.is_empty() {
+            self.sampler.choose(logits, scratch, &self.tokens, held)?
+        } else {
+            scratch.clear();
+            scratch.extend_from_slice(logits);
+            let place = Place { ids: &self.tokens, prompt: self.fed, longest: self.config.context };
+            self.config.rules.apply(scratch, place);
+            self.sampler.sample(scratch, &self.tokens, held)?
+        };
         self.timings.sample += start.elapsed();
         self.timings.sampled_tokens += 1;
         self.push(&[id])?;
@@ -237,6 +253,7 @@ impl Session {
         let same = self.tokens.iter().zip(ids).take_while(|(a, b)| a == b).count().min(self.seq.len);
         self.rewind(same);
         self.tokens.extend_from_slice(&ids[same..]);
+        self.fed = self.tokens.len();
         Ok(same)
     }
 
@@ -248,6 +265,7 @@ impl Session {
         let mut twin = Session::begin(&self.model, self.config.clone(), |pool, _| pool.fork(&self.seq))?;
         twin.source = self.source.as_ref().map(|source| source.fork(&self.model)).transpose()?;
         twin.tokens.extend_from_slice(&self.tokens);
+        twin.fed = self.fed;
         twin.logits.extend_from_slice(&self.logits);
         if self.seq.len > self.tokens.len() {
             twin.forget_from(self.tokens.len()); // what was chosen ahead is no part of the past

@@ -128,7 +128,7 @@ impl Session {
         if self.ahead.waits() {
             return Ok(true);
         }
-        if self.ahead.most == 0 || self.pending()? != 1 {
+        if self.ahead.most == 0 || !self.config.rules.is_empty() || self.pending()? != 1 {
             return Ok(false);
         }
         // The right guesses and the choice after them must fit.

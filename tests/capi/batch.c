@@ -166,9 +166,9 @@ static void guesses(const inlaid_model *model, const inlaid_model *apart, const 
     config.speculate = 0;
     EXPECT(INLAID_ERROR_ARGUMENT, inlaid_session_new(model, &config, &none, &err));
     config.draft = NULL;
-    config.reserved2 = 1;
+    config.ignore_rules = 2;
     EXPECT(INLAID_ERROR_ARGUMENT, inlaid_session_new(model, &config, &none, &err));
-    SAYS("reserved2");
+    SAYS("ignore_rules");
     /* A program that was built before there were guesses has a shorter struct. */
     config.struct_size = (uint32_t)offsetof(inlaid_session_config, speculate);
     OK(inlaid_session_new(speaks, &config, &none, &err));

@@ -2,7 +2,8 @@
 
 use crate::{Case, case, with};
 use inlaid::Error;
-use inlaid::format::config::{Config, GenerationConfig};
+use inlaid::format::config::Config;
+use inlaid::format::generation::GenerationConfig;
 
 pub fn open(bytes: &[u8]) -> Result<(), Error> {
     let config = Config::parse("config.json", bytes)?;

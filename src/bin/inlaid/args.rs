@@ -188,8 +188,7 @@ impl Run {
         &self,
         model: &Arc<Model>,
         wanted: usize,
-        sampler: SamplerConfig,
-        speculation: Speculation,
+        config: SessionConfig,
     ) -> Result<Session, Failure> {
         let most = model.arch().max_positions;
         if let Some(context) = self.context.filter(|context| *context > most) {
@@ -198,8 +197,7 @@ impl Run {
             )));
         }
         let context = self.context.unwrap_or(wanted.clamp(1, most));
-        let config = SessionConfig { context, sampler, speculation, ..SessionConfig::default() };
-        Ok(Session::new(model, config)?)
+        Ok(Session::new(model, SessionConfig { context, ..config })?)
     }
 }
 

@@ -9,9 +9,8 @@ use inlaid::arch::Out;
 use inlaid::engine::Engine;
 use inlaid::format::files::Files;
 use inlaid::model::Model;
-use inlaid::sample::SamplerConfig;
 use inlaid::session::batch::{self, Stepped};
-use inlaid::session::{Session, Speculation};
+use inlaid::session::{Session, SessionConfig};
 use kernels::DType;
 use kernels::linear::Pack;
 use kernels::peak;
@@ -205,7 +204,7 @@ fn ids(model: &Model, of: usize, n: usize) -> Vec<u32> {
 fn sessions(args: &Bench, model: &Arc<Model>, more: usize) -> Result<Vec<Session>, Failure> {
     let one = |of: usize| {
         let wanted = args.depth + more;
-        let mut session = args.run.session(model, wanted, SamplerConfig::default(), Speculation::None)?;
+        let mut session = args.run.session(model, wanted, SessionConfig::default())?;
         if args.depth > 0 {
             session.prefill(&ids(model, of, args.depth))?;
         }

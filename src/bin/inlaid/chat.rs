@@ -9,7 +9,7 @@ use inlaid::chat::{RenderOptions, message};
 use inlaid::generate::{Finish, GenerateConfig, Generated, generate};
 use inlaid::model::Model;
 use inlaid::sample::SamplerConfig;
-use inlaid::session::{Session, Timings};
+use inlaid::session::{Session, SessionConfig, Timings};
 use serde_json::Value;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -102,7 +102,11 @@ impl<'a> Talk<'a> {
     fn new(args: &'a Chat, model: &std::sync::Arc<Model>) -> Result<Talk<'a>, Failure> {
         let sampler = args.sampling.over(settings(model));
         let speculation = args.guessing.speculation(&args.run, model)?;
-        let session = args.run.session(model, 4096, sampler, speculation)?;
+        let session = args.run.session(
+            model,
+            4096,
+            SessionConfig { sampler, speculation, ..SessionConfig::default() },
+        )?;
         let messages: Vec<Value> = args.system.iter().map(|text| message("system", text)).collect();
         let before = messages.len();
         Ok(Talk { args, session, messages, before })

@@ -1,6 +1,7 @@
 //! Floor 6: `inlaid generate`. Knows sessions, text and how long things took.
 
 use crate::args::{Guessing, ModelArg, Run, Sampling, guesses, suggested};
+use crate::beams::Searching;
 use crate::interrupt::{self, Cancels};
 use crate::output::{Failure, json, note, print, text_or_stdin};
 use clap::Args;
@@ -9,7 +10,7 @@ use inlaid::chat::{RenderOptions, message};
 use inlaid::generate::{Finish, GenerateConfig, Generated, generate};
 use inlaid::model::Model;
 use inlaid::sample::top_logprobs;
-use inlaid::session::{Session, Timings};
+use inlaid::session::{Session, SessionConfig, Timings};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
@@ -21,6 +22,7 @@ Examples:
   inlaid generate model.gguf --chat --prompt \"Name three rivers.\" --temperature 0.7 --seed 1
   inlaid generate ./model --ids 504,3575,282 --max-tokens 16 --json
   inlaid generate ./model --draft ./small-model --prompt \"Once\" --max-tokens 100
+  inlaid generate ./t5 --prompt \"translate English to German: That is good.\" --beams 4
   inlaid generate --prompt - --stop \"The end\" < story.txt
 
 Ctrl-C ends the text; what was written stays, and the exit status is 0.";
@@ -65,6 +67,8 @@ pub struct Generate {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    searching: Searching,
+    #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
     guessing: Guessing,
@@ -80,20 +84,31 @@ pub fn run(args: &Generate) -> Result<(), Failure> {
     interrupt::install(|| {});
     let model = args.run.open(&args.model.model)?;
     let prompt = prompt(args, &model)?;
-    let wanted = prompt.len().saturating_add(args.max_tokens);
+    let (source, first) = args.searching.split(&model, &prompt)?;
+    if args.searching.beams(&model) > 1 {
+        let ends = !args.ignore_eos;
+        let answers = args.searching.search(&model, source, &first, args.max_tokens, ends)?;
+        return args.searching.show(&model, &prompt, &answers, args.json);
+    }
+    let wanted = first.len().saturating_add(args.max_tokens);
     let sampler = args.sampling.over(suggested(&model).unwrap_or_default());
     let speculation = args.guessing.speculation(&args.run, &model)?;
-    let mut session = args.run.session(&model, wanted, sampler, speculation)?;
+    let rules = args.searching.rules(&model)?;
+    let config = SessionConfig { sampler, speculation, rules, ..SessionConfig::default() };
+    let mut session = args.run.session(&model, wanted, config)?;
     let _cancels = Cancels::new(session.cancel());
     if !args.json && io::stdout().is_terminal() {
         print(args.prompt.as_deref().filter(|text| *text != "-" && !args.chat).unwrap_or_default())?;
     }
     let start = Instant::now();
-    session.prefill(&prompt)?;
+    if model.arch().encoder.is_some() {
+        session.set_source(source)?;
+    }
+    session.prefill(&first)?;
     let prefill = start.elapsed();
     let answer = answer(args, &model, &mut session)?;
     let (times, all) = (session.timings(), start.elapsed());
-    let decoded = times.decode_tokens.saturating_sub(u64::from(prompt.len() == 1));
+    let decoded = times.decode_tokens.saturating_sub(u64::from(first.len() == 1));
     let rates = [rate(prompt.len() as u64, prefill), rate(decoded, all.saturating_sub(prefill))];
     if args.json {
         let mut object = json!({
@@ -107,7 +122,7 @@ pub fn run(args: &Generate) -> Result<(), Failure> {
             "accepted_tokens": times.accepted_tokens,
         });
         if let (Some(n), Some(object)) = (args.logprobs, object.as_object_mut()) {
-            object.insert("logprobs".into(), logprobs(&model, &mut session, prompt.len(), n)?);
+            object.insert("logprobs".into(), logprobs(&model, &mut session, first.len(), n)?);
         }
         return json(&object);
     }

@@ -4,6 +4,7 @@
 //! output went away), 1 failed, with one line that says why, 2 bad usage.
 
 mod args;
+mod beams;
 mod bench;
 mod chat;
 mod convert;
@@ -45,6 +46,7 @@ enum Command {
     Generate(generate::Generate),
     Chat(chat::Chat),
     Logits(logits::Logits),
+    Hidden(logits::Hidden),
     Tokenize(tokenize::Tokenize),
     Perplexity(perplexity::Perplexity),
     Convert(convert::Convert),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Logits(args) => logits::run(&args),
+        Command::Hidden(args) => logits::hidden(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Convert(args) => convert::run(&args),

@@ -3,8 +3,7 @@
 use crate::args::{Run, at_least_one};
 use crate::output::{Bar, Failure, Unit, json, print, read_text};
 use clap::Args;
-use inlaid::sample::SamplerConfig;
-use inlaid::session::{Session, Speculation};
+use inlaid::session::{Session, SessionConfig};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -51,7 +50,7 @@ pub fn run(args: &Perplexity) -> Result<(), Failure> {
     let model = args.run.open(&args.model)?;
     let mut ids = model.tokenizer()?.encode(&text, true, true)?;
     ids.truncate(args.max_tokens.unwrap_or(usize::MAX));
-    let mut session = args.run.session(&model, ids.len(), SamplerConfig::default(), Speculation::None)?;
+    let mut session = args.run.session(&model, ids.len(), SessionConfig::default())?;
     let context = session.context();
     let stride = args.stride.unwrap_or(context);
     if stride > context {
