@@ -34,6 +34,8 @@ pub mod sample;
 pub mod session;
 mod state;
 #[cfg(feature = "tokenizer")]
+pub mod task;
+#[cfg(feature = "tokenizer")]
 pub mod tokenizer;
 pub mod utf8;
 mod verb;

@@ -9,6 +9,7 @@ use crate::format::config::Config;
 use crate::format::files::{Files, Load};
 use crate::format::generation::GenerationConfig;
 use crate::format::source::{Progress, Reading};
+use crate::format::task::TaskConfig;
 use crate::format::tensors::Tensors;
 use crate::pack::{self, Hold, Importance};
 use crate::runner::{Parts, Runner};
@@ -77,6 +78,7 @@ pub struct Model {
     inv_freq: [Vec<f32>; 2],
     cache: Cache,
     generation: GenerationConfig,
+    task: TaskConfig,
     plan: MemoryPlan,
     times: LoadTimes,
     runner: Mutex<Runner>,
@@ -102,7 +104,7 @@ impl Model {
         // What is packed is counted as the panels it has become.
         let plan = bound.memory_plan(engine, Hold::Mapped, load)?;
         let Bound { arch, tensors, weights, inv_freq, cache } = bound;
-        let generation = files.generation_config()?;
+        let (generation, task) = (files.generation_config()?, TaskConfig::open(files)?);
         let times = LoadTimes { weights: start.elapsed(), ..LoadTimes::default() };
         let mut model = Model {
             engine: engine.clone(),
@@ -113,6 +115,7 @@ impl Model {
             inv_freq,
             cache,
             generation,
+            task,
             plan,
             times,
             _charge: charge,
@@ -179,6 +182,11 @@ impl Model {
     /// `generation_config.json`, or what `config.json` says of stop tokens.
     pub fn generation(&self) -> &GenerationConfig {
         &self.generation
+    }
+
+    /// Names of its classes, and how its states are pooled.
+    pub fn task(&self) -> &TaskConfig {
+        &self.task
     }
 
     /// What it takes.

@@ -93,7 +93,7 @@ impl Files {
         let refuse = |what| Err(Error::Argument { name: "files", what });
         let mut map = BTreeMap::new();
         for (name, part) in parts {
-            if !is_plain(&name) {
+            if !is_inside(&name) {
                 return refuse(format!("expected a plain file name, found `{}`", shown(&name)));
             }
             if map.contains_key(&name) {
@@ -284,7 +284,7 @@ impl Files {
     }
 
     fn part(&self, name: &str) -> Result<Found<'_>> {
-        if !is_plain(name) {
+        if !is_inside(name) {
             return Err(bad(&self.name(), format!("expected a plain file name, found `{}`", shown(name))));
         }
         match &self.place {
@@ -346,6 +346,11 @@ enum Found<'a> {
 
 fn is_gguf_name(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|ext| ext.eq_ignore_ascii_case("gguf"))
+}
+
+/// Whether `name` is a file's own name, or that of a file in a directory within (`1_Pooling/config.json`).
+fn is_inside(name: &str) -> bool {
+    name.split('/').count() <= 2 && name.split('/').all(is_plain)
 }
 
 /// Whether `name` is a file's own name: no directory, drive or stream in it on any system.

@@ -10,6 +10,7 @@ pub mod gguf;
 pub mod json;
 pub mod safetensors;
 pub mod source;
+pub mod task;
 pub mod tensors;
 pub mod write;
 

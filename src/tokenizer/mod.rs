@@ -7,11 +7,13 @@ mod bytes;
 mod charsmap;
 mod check;
 mod decoder;
+mod encoded;
 pub mod gguf;
 mod pieces;
 mod settings;
 
 pub use decoder::Decoder;
+pub use encoded::Encoded;
 
 use crate::error::{Error, Result};
 use crate::format::files::Files;
@@ -180,6 +182,11 @@ impl Tokenizer {
     /// The token that ends a text.
     pub fn eos(&self) -> Option<u32> {
         self.settings.eos.as_ref().map(|token| token.id)
+    }
+
+    /// The token that stands for one that is hidden, of a masked language model.
+    pub fn mask(&self) -> Option<u32> {
+        self.settings.mask.as_ref().map(|token| token.id)
     }
 
     /// What the token that begins a text is called; templates write it.

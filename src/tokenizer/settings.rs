@@ -32,12 +32,14 @@ pub(super) struct Ends {
 pub(super) struct Settings {
     pub bos: Option<Named>,
     pub eos: Option<Named>,
+    pub mask: Option<Named>,
     /// Tokens around a text, where the config says so itself; else `tokenizer.json` says it.
     pub ends: Option<Ends>,
     add_bos: Option<bool>,
     add_eos: Option<bool>,
     bos_name: Option<String>,
     eos_name: Option<String>,
+    mask_name: Option<String>,
     /// Tokens that must be in the vocabulary, in the order of their ids or of the keys.
     tokens: Vec<AddedToken>,
 }
@@ -66,6 +68,7 @@ impl Settings {
             match key {
                 "bos_token" => out.bos_name = Some(token.content.clone()),
                 "eos_token" => out.eos_name = Some(token.content.clone()),
+                "mask_token" => out.mask_name = Some(token.content.clone()),
                 _ => {}
             }
             token.special = true;
@@ -115,6 +118,9 @@ impl Settings {
         };
         self.bos = named(&self.bos_name);
         self.eos = named(&self.eos_name);
+        // Files without a config still have a token of this name.
+        let usual = ["[MASK]", "<mask>"].into_iter().find(|name| inner.token_to_id(name).is_some());
+        self.mask = named(&self.mask_name.clone().or(usual.map(str::to_owned)));
         if self.add_bos.is_some() || self.add_eos.is_some() {
             let id = |token: &Option<Named>, add: Option<bool>| {
                 token.as_ref().filter(|_| add == Some(true)).map(|token| token.id)

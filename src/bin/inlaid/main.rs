@@ -16,6 +16,8 @@ mod logits;
 mod machine;
 mod output;
 mod perplexity;
+mod score;
+mod texts;
 mod tokenize;
 
 use clap::{Parser, Subcommand};
@@ -43,10 +45,17 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Info(info::Info),
+    #[command(visible_alias = "translate")]
     Generate(generate::Generate),
     Chat(chat::Chat),
     Logits(logits::Logits),
     Hidden(logits::Hidden),
+    Embed(texts::Embed),
+    Classify(texts::Classify),
+    Fill(texts::Fill),
+    Tag(texts::Tag),
+    Answer(texts::Answer),
+    Score(score::Score),
     Tokenize(tokenize::Tokenize),
     Perplexity(perplexity::Perplexity),
     Convert(convert::Convert),
@@ -60,6 +69,12 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Hidden(args) => logits::hidden(&args),
+        Command::Embed(args) => texts::embed(&args),
+        Command::Classify(args) => texts::classify(&args),
+        Command::Fill(args) => texts::fill(&args),
+        Command::Tag(args) => texts::tag(&args),
+        Command::Answer(args) => texts::answer(&args),
+        Command::Score(args) => score::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Convert(args) => convert::run(&args),
