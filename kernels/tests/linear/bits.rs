@@ -2,8 +2,8 @@
 
 use crate::{Case, DENSE, Numbers, Packed, Stored, bits, isas, pack};
 use half::bf16;
-use kernels::linear::Pack;
-use kernels::{DType, Order};
+use kernels::linear::{PANEL, Pack, pack_panel, panel_bytes, quantise_panel};
+use kernels::{Cut, DType, Matrix, Ops, Order, TileMut};
 
 /// A step of the chain, rounded once.
 fn fma(a: f32, b: f32, c: f32) -> f32 {
@@ -114,6 +114,64 @@ fn a_view_of_a_fused_matrix_is_the_matrix() {
                 }
             }
         }
+    }
+}
+
+/// Outputs in runs, as layers fused by head or group have them, are read where they lie, whatever reads them.
+#[test]
+fn a_matrix_in_runs_is_the_matrix_of_its_rows() {
+    let (n, mut numbers) = (70, Numbers::new(9));
+    let sizes = DENSE.map(|dtype| (dtype, 67)).into_iter().chain(DType::ALL.map(|dtype| (dtype, 256)));
+    for ((dtype, k), (run, skip)) in sizes
+        .flat_map(|size| [(1, 2), (5, 10), (16, 1), (32, 64), (33, 7), (100, 3)].map(|runs| (size, runs)))
+    {
+        let (row, total) = (dtype.row_bytes(k).unwrap(), (n - 1) / run * (run + skip) + (n - 1) % run + 1);
+        let mut file: Vec<u8> = match dtype.block() {
+            1 => Stored::dense(dtype, Order::Nk, &numbers.vec(total * k), total, k, 0).bytes[crate::LEAD..]
+                .to_vec(),
+            // Any bits are a block, but for scales: small ones keep the numbers finite.
+            _ => (0..total * row).map(|i| (i * 37 % 61 + i / row % 3) as u8).collect(),
+        };
+        let own: Vec<usize> = (0..n).map(|i| i / run * (run + skip) + i % run).collect();
+        let rows: Vec<u8> = own.iter().flat_map(|i| file[i * row..][..row].to_vec()).collect();
+        // What lies between is never read.
+        for i in (0..total).filter(|i| !own.contains(i)) {
+            file[i * row..][..row].fill(0xFF);
+        }
+        let whole = Matrix::new(&file, dtype, Order::Nk, n, k, row).unwrap();
+        let (runs, alone) =
+            (whole.in_runs(run, skip).unwrap(), Matrix::new(&rows, dtype, Order::Nk, n, k, row).unwrap());
+        let what = format!("{dtype:?} {k}, {run} of {}", run + skip);
+        for rows in [1, 3, 20] {
+            let x = numbers.vec(rows * k);
+            for ops in isas() {
+                let run = |w| bits(&Case { x: &x, rows, w, bias: None, add: None }.run(ops, 2));
+                assert!(run(runs) == run(alone), "{what}, {rows} rows, {}", ops.name());
+            }
+        }
+        let size = panel_bytes(dtype, k).unwrap();
+        for p in 0..n.div_ceil(PANEL) {
+            let panel = |w, put: &dyn Fn(&mut [u8], &Matrix)| {
+                let mut out = vec![0xFF; size.max(k * PANEL * 2)];
+                put(&mut out, w);
+                out
+            };
+            let pack = |out: &mut [u8], w: &Matrix| pack_panel(&mut out[..size], w, p);
+            assert!(panel(&runs, &pack) == panel(&alone, &pack), "{what}, packed");
+            let Some(own) = panel_bytes(DType::Q8_0, k) else { continue };
+            let quantise = |out: &mut [u8], w: &Matrix| {
+                quantise_panel(&mut out[..own], DType::Q8_0, w, p, None).unwrap();
+            };
+            assert!(panel(&runs, &quantise) == panel(&alone, &quantise), "{what}, quantised");
+        }
+        let ids: Vec<u32> = (0..n as u32).rev().collect();
+        let embed = |w: &Matrix| {
+            let mut out = vec![f32::NAN; n * k];
+            let add: [(&Matrix, &[u32]); 1] = [(w, &ids)];
+            (Ops::best().embed)(&mut TileMut::part(&mut out, n, k, Cut::Pieces(k), 0, 1), w, &ids, 1.0, &add);
+            bits(&out)
+        };
+        assert!(embed(&runs) == embed(&alone), "{what}, embedded");
     }
 }
 

@@ -4,7 +4,17 @@ use crate::{LENGTHS, Numbers, U, bits, close, same_bits, wide};
 use kernels::act::Act;
 use kernels::{Cut, reference};
 
-const KINDS: [Act; 4] = [Act::Silu, Act::GeluErf, Act::GeluTanh, Act::Relu];
+const KINDS: [Act; 9] = [
+    Act::Silu,
+    Act::GeluErf,
+    Act::GeluTanh,
+    Act::Relu,
+    Act::Tanh,
+    Act::QuickGelu,
+    Act::Cap(30.0),
+    Act::Cap(0.7),
+    Act::Scale(-0.3),
+];
 
 /// The elements worth a look: both sides of every branch of exp, tanh and erf, and everything between.
 fn inputs(n: usize) -> Vec<f32> {
@@ -38,7 +48,12 @@ fn activations_with_and_without_a_gated_product() {
                     // roundings, and z (1 - tanh(z)^2) is below 1/2
                     Act::GeluErf | Act::GeluTanh => 0.5 * x * 12.0 * U + 2.0 * U * y,
                     Act::Relu => 0.0,
-                    _ => unreachable!(),
+                    Act::Tanh => 6.0 * U * y,
+                    // as SiLU; the argument rounds twice, which a sigmoid hands on at most
+                    Act::QuickGelu => (8.0 + 4.0 * x) * U * y + x / f64::from(f32::MAX),
+                    // tanh within 3 ULP; an error of its argument is no larger a share of it; a product
+                    Act::Cap(_) => 9.0 * U * y,
+                    Act::Scale(_) => U * y,
                 }
             };
             close(&plain, &want, bound, &format!("{kind:?} of {n}"));

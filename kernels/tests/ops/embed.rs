@@ -1,9 +1,9 @@
 //! Rows of tables of every type, dense and quantised, at any alignment.
 
-use crate::{Numbers, bits, same_bits};
+use crate::{Numbers, U, bits, close, same_bits};
 use half::{bf16, f16};
 use kernels::embed::rows;
-use kernels::{Cut, DType, Matrix, Order, TileMut};
+use kernels::{Cut, DType, Matrix, Order, TileMut, reference};
 
 /// `[n, k]` in the type's layout, from the second byte on: files align nothing.
 fn table(dtype: DType, n: usize, k: usize, seed: u64) -> Vec<u8> {
@@ -40,10 +40,27 @@ fn rows_of_dense_tables_and_their_positions() {
             let cut = Cut::Pieces(k);
             let plain = same_bits(5, k, cut, |ops, out| (ops.embed)(out, &tok, &ids, 1.0, &[]));
             let sum = same_bits(5, k, cut, |ops, out| (ops.embed)(out, &tok, &ids, 1.0, &[(&pos, &of)]));
+            // Positions and token types, after a scale.
+            let (types, kinds) = (table(dtype, 2, k, 3), [0u32, 1, 1, 0, 1]);
+            let (typ, scale) = (matrix(&types[1..], 2), 3.7f32);
+            let all = same_bits(5, k, cut, |ops, out| {
+                (ops.embed)(out, &tok, &ids, scale, &[(&pos, &of), (&typ, &kinds)]);
+            });
+            let all_of = |bytes: &[u8], n: usize| -> Vec<f64> {
+                (0..n * k).map(|i| f64::from(value(dtype, bytes, i))).collect()
+            };
+            let (tok64, pos64, typ64) = (all_of(&tokens, 9), all_of(&places, 4), all_of(&types, 2));
+            let more = [(&pos64[..], &of[..]), (&typ64, &kinds)];
+            let want = reference::embed(&tok64, &ids, f64::from(scale), &more, k);
+            // A product and two sums, each of at most 5.7.
+            close(&all, &want, |_| 3.0 * U * 5.7, dtype.name());
             for (r, i) in (0..5).flat_map(|r| (0..k).map(move |i| (r, i))) {
                 let token = value(dtype, &tokens, ids[r] as usize * k + i);
                 assert_eq!(plain[r * k + i], token);
-                assert_eq!(sum[r * k + i], token + value(dtype, &places, of[r] as usize * k + i));
+                let place = value(dtype, &places, of[r] as usize * k + i);
+                assert_eq!(sum[r * k + i], token + place);
+                let kind = value(dtype, &types, kinds[r] as usize * k + i);
+                assert_eq!(all[r * k + i], token * scale + place + kind, "in this order");
             }
         }
     }

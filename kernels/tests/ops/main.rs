@@ -4,10 +4,12 @@
 mod act;
 mod attention;
 mod embed;
+mod families;
 mod norm;
 mod rope;
 mod sample;
 mod softmax;
+mod world;
 
 use kernels::ops::Isa;
 use kernels::{Cut, Ops, TileMut};
