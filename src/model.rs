@@ -189,6 +189,12 @@ impl Model {
         &self.task
     }
 
+    /// The name of a class; `LABEL_3` where it has none.
+    pub fn label(&self, class: usize) -> String {
+        let own = self.task.labels.get(class).filter(|name| !name.is_empty());
+        own.cloned().unwrap_or_else(|| format!("LABEL_{class}"))
+    }
+
     /// What it takes.
     pub fn memory_plan(&self) -> MemoryPlan {
         self.plan

@@ -6,6 +6,8 @@
 
 mod args;
 mod batch;
+mod beams;
+mod encode;
 mod engine;
 mod error;
 mod feed;
@@ -23,12 +25,16 @@ mod tokens;
 mod version;
 mod versioned;
 
+#[cfg_attr(not(feature = "tokenizer"), path = "no_reading.rs")]
+mod reading;
 #[cfg_attr(not(feature = "tokenizer"), path = "no_speech.rs")]
 mod speech;
 #[cfg_attr(not(feature = "chat-template"), path = "no_template.rs")]
 mod template;
 
 pub use batch::{INLAID_NO_TOKEN, inlaid_batch_step};
+pub use beams::*;
+pub use encode::*;
 pub use engine::*;
 pub use error::{inlaid_error, inlaid_error_init};
 pub use feed::*;

@@ -1,6 +1,6 @@
 //! Floor 5: classes of whole texts. Knows no tokens.
 
-use super::{Call, Input, encode_all, expect, label, run, softmax};
+use super::{Call, Input, encode_all, expect, run, softmax};
 use crate::arch::Task;
 use crate::encode::Ask;
 use crate::error::Result;
@@ -33,7 +33,7 @@ pub fn classify(model: &Model, inputs: &[Input], mut call: Call) -> Result<Vec<V
         let probabilities = if apart { logits.iter().map(sigmoid).collect() } else { softmax(logits) };
         let class = |(id, (logit, probability)): (usize, (&f32, f32))| Class {
             id,
-            label: label(model, id),
+            label: model.label(id),
             logit: *logit,
             probability,
         };

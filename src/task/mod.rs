@@ -116,12 +116,6 @@ fn expect(model: &Model, task: Task) -> Result<()> {
     Err(Error::Argument { name: "model", what })
 }
 
-/// The name of a class; `LABEL_3` where it has none.
-fn label(model: &Model, class: usize) -> String {
-    let own = model.task().labels.get(class).filter(|name| !name.is_empty());
-    own.cloned().unwrap_or_else(|| format!("LABEL_{class}"))
-}
-
 /// Probabilities of classes that exclude each other.
 fn softmax(logits: &[f32]) -> Vec<f32> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -1,6 +1,6 @@
 //! Floor 5: classes of tokens, with where each token stands in its text. Knows no tensors.
 
-use super::{Call, Input, encode_all, expect, label, largest, run, softmax};
+use super::{Call, Input, encode_all, expect, largest, run, softmax};
 use crate::arch::Task;
 use crate::encode::Ask;
 use crate::error::Result;
@@ -17,7 +17,9 @@ pub struct Tag {
     pub span: (usize, usize),
     /// Which text of a pair, 0 or 1.
     pub second: bool,
-    /// The class.
+    /// The class's number.
+    pub class: usize,
+    /// Its name.
     pub label: String,
     /// Its probability.
     pub probability: f32,
@@ -41,7 +43,7 @@ pub fn tag(model: &Model, inputs: &[Input], mut call: Call) -> Result<Vec<Vec<Ta
             let span = encoded.spans[at];
             let text_of = own.chars().skip(span.0).take(span.1.saturating_sub(span.0)).collect();
             let (id, second) = (encoded.ids[at], text == 1);
-            tags.push(Tag { id, text: text_of, span, second, label: label(model, class), probability });
+            tags.push(Tag { id, text: text_of, span, second, class, label: model.label(class), probability });
         }
         out.push(tags);
     })?;
