@@ -21,6 +21,9 @@ pub const SINGLE: &str = "model.safetensors";
 /// The list of shards, where weights are in several files.
 pub const INDEX: &str = "model.safetensors.index.json";
 
+/// PyTorch's weights in one file.
+pub const TORCH: &str = "pytorch_model.bin";
+
 /// One named part of a model that does not come from a directory.
 pub enum Part {
     /// The caller's memory.
@@ -59,6 +62,8 @@ pub enum Layout {
     Sharded,
     /// A GGUF file of this name: weights, config and tokenizer in one.
     Gguf(String),
+    /// PyTorch's or NumPy's archive of this name.
+    Archive(String),
 }
 
 impl Files {
@@ -132,6 +137,9 @@ impl Files {
         if self.has(INDEX) {
             return Ok(Layout::Sharded);
         }
+        if self.has(TORCH) {
+            return Ok(Layout::Archive(TORCH.into()));
+        }
         let mut ggufs = self.names()?.into_iter().filter(|name| is_gguf_name(name));
         match (ggufs.next(), ggufs.next()) {
             (Some(name), None) => Ok(Layout::Gguf(name)),
@@ -151,6 +159,9 @@ impl Files {
         }
         if is_gguf_name(name) || self.head(name)? == *b"GGUF" {
             return Ok(Layout::Gguf(name.to_owned()));
+        }
+        if self.head(name)?.starts_with(b"PK") {
+            return Ok(Layout::Archive(name.to_owned()));
         }
         Ok(Layout::Single(name.to_owned()))
     }
@@ -219,6 +230,16 @@ impl Files {
                 safetensors::parse(&self.open(&name, &mut reading)?)
             }
             Layout::Sharded => safetensors::sharded(self, &mut reading),
+            #[cfg(feature = "checkpoints")]
+            Layout::Archive(name) => {
+                reading.expect(self.len(&name)?)?;
+                super::checkpoint::tensors(&self.open(&name, &mut reading)?)
+            }
+            #[cfg(not(feature = "checkpoints"))]
+            Layout::Archive(name) => {
+                let what = "an archive of PyTorch or NumPy: turn it into safetensors with `inlaid convert`";
+                Err(Error::Unsupported { file: self.label(&name), what: what.to_owned() })
+            }
         }
     }
 

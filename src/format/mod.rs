@@ -2,6 +2,8 @@
 //! element types, no families and no devices. Whatever a file holds, the answer is a value or an error, within bounded
 //! work and memory.
 
+#[cfg(feature = "checkpoints")]
+pub mod checkpoint;
 pub mod config;
 pub mod convert;
 pub mod files;

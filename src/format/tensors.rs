@@ -36,8 +36,8 @@ impl TensorRef {
         TensorRef { dtype, shape: shape.to_vec(), source, range, packed: true, crc: None }
     }
 
-    /// A matrix `[n, k]` in file layout at `range` of memory that is nobody's file.
-    pub(crate) fn dense(dtype: DType, shape: [usize; 2], source: Source, range: Range<usize>) -> TensorRef {
+    /// A tensor in file layout at `range` of memory that is nobody's file.
+    pub(crate) fn dense(dtype: DType, shape: &[usize], source: Source, range: Range<usize>) -> TensorRef {
         TensorRef { dtype, shape: shape.to_vec(), source, range, packed: false, crc: None }
     }
 
@@ -140,6 +140,16 @@ impl Tensors {
         };
         self.map.insert(name, entry);
         true
+    }
+
+    /// Adds a tensor that lies elsewhere; `false` where the name is taken.
+    #[cfg(feature = "checkpoints")]
+    pub(crate) fn insert_own(&mut self, name: String, tensor: TensorRef) -> bool {
+        let free = !self.map.contains_key(&name);
+        if free {
+            self.map.insert(name, Entry::Readable(tensor));
+        }
+        free
     }
 
     /// Adds all of another file's tensors, or gives back the first name that is in both.

@@ -150,7 +150,7 @@ impl<'a> Binder<'a> {
             *to = value.to_le_bytes();
         }
         let source = Source::anonymous("positions", memory.make_read_only().map_err(refused)?);
-        let tensor = TensorRef::dense(DType::F32, [n, k], source, 0..bytes);
+        let tensor = TensorRef::dense(DType::F32, &[n, k], source, 0..bytes);
         let (dtype, order) = (DType::F32, Order::Nk);
         let param =
             MatrixParam { name: String::new(), tensor, offset: 0, dtype, order, n, k, stride, runs: None };

@@ -1,0 +1,431 @@
+//! Floor 3: the part of Python's pickle language that says which tensors a PyTorch file holds. Knows no archive.
+//!
+//! A pickle is a program, and running one runs whatever code it names. This reader runs none: it knows the few
+//! instructions that build numbers, texts, lists, dictionaries and tensors, keeps the names of classes as names, and
+//! refuses every other instruction and every class but those of tensors and their storages. Values live in one arena, at
+//! most one for each byte read, and refer to each other by number, so neither a pickle that repeats itself nor one that
+//! contains itself takes more memory or time than its length.
+
+use std::collections::HashMap;
+
+/// A value's number.
+type At = usize;
+
+/// Longest name of a tensor.
+const MAX_NAME: usize = 1024;
+
+/// Deepest nesting of dictionaries that is looked into for tensors.
+const DEPTH: usize = 4;
+
+/// Where a tensor's elements are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// The archive's entry.
+    pub key: String,
+    /// The storage's class: `FloatStorage`.
+    pub class: String,
+    /// Elements before the first.
+    pub offset: u64,
+    /// Sizes, slowest dimension first.
+    pub shape: Vec<u64>,
+    /// Elements from one index to the next, for each dimension.
+    pub strides: Vec<u64>,
+}
+
+#[derive(Clone, Debug)]
+enum Value {
+    None,
+    Bool,
+    Int(i64),
+    Float,
+    Text(String),
+    Tuple(Vec<At>),
+    List(Vec<At>),
+    Dict(Vec<(At, At)>),
+    /// A class that may be named.
+    Class(Class),
+    Storage {
+        key: String,
+        class: String,
+    },
+    Tensor(Stored),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Class {
+    Dict,
+    RebuildTensor,
+    RebuildParameter,
+    /// Of a module `torch`: the number of its name among the texts.
+    Storage(At),
+}
+
+/// The tensors that a pickle's dictionary holds, by name, in its order; of dictionaries within (a training checkpoint's
+/// model beside its optimiser, say) those of the only one that holds tensors alone.
+///
+/// # Errors
+/// What is wrong, or what is refused.
+pub fn tensors(bytes: &[u8]) -> Result<Vec<(String, Stored)>, String> {
+    let mut machine = Machine {
+        bytes,
+        at: 0,
+        values: Vec::new(),
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+    };
+    let top = machine.run()?;
+    let mut found = Vec::new();
+    machine.dictionaries(top, 0, &mut found);
+    match found.len() {
+        1 => Ok(found.remove(0).1),
+        0 => Err("expected a dictionary of tensors, found none: save the model's state_dict()".to_owned()),
+        _ => {
+            let known = ["state_dict", "model_state_dict", "model", "module", "net", "weights"];
+            let at = found.iter().position(|(name, _)| known.contains(&name.as_str()));
+            let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+            let several =
+                || format!("several dictionaries of tensors ({}): save one alone", names.join(", "));
+            Ok(found[at.ok_or_else(several)?].1.clone())
+        }
+    }
+}
+
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    values: Vec<Value>,
+    stack: Vec<At>,
+    marks: Vec<usize>,
+    memo: HashMap<u32, At>,
+}
+
+impl Machine<'_> {
+    fn run(&mut self) -> Result<At, String> {
+        loop {
+            let [op] = self.take::<1>()?;
+            match op {
+                0x80 => drop(self.take::<1>()?), // PROTO
+                0x95 => drop(self.take::<8>()?), // FRAME
+                b'.' => return self.pop(),
+                b'(' => self.marks.push(self.stack.len()),
+                b'N' => self.push(Value::None),
+                0x88 | 0x89 => self.push(Value::Bool),
+                b'J' | b'K' | b'M' | 0x8a | b'G' => self.number(op)?,
+                b'X' | 0x8c | b'c' | 0x93 => self.text(op)?,
+                b')' | b't' | 0x85..=0x87 => self.tuple(op)?,
+                b'}' => self.push(Value::Dict(Vec::new())),
+                b']' => self.push(Value::List(Vec::new())),
+                b's' | b'u' => self.set_items(op)?,
+                b'a' | b'e' => self.append(op)?,
+                b'q' | b'r' | 0x94 | b'h' | b'j' => self.remember(op)?,
+                b'Q' => self.persistent()?,
+                b'R' => self.call()?,
+                // An attribute of a dictionary (its metadata) is no tensor; nothing else has any.
+                b'b' => drop(self.pop()?),
+                other => return Err(format!("instruction {other:#04x} of the pickle is refused")),
+            }
+        }
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let found = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk);
+        self.at += N;
+        found.copied().ok_or_else(|| "the pickle ends early".to_owned())
+    }
+
+    fn push(&mut self, value: Value) {
+        self.stack.push(self.values.len());
+        self.values.push(value);
+    }
+
+    fn pop(&mut self) -> Result<At, String> {
+        let least = self.marks.last().copied().unwrap_or(0);
+        if self.stack.len() <= least {
+            return Err("the pickle takes what it did not put".to_owned());
+        }
+        Ok(self.stack[self.stack.len() - 1]).inspect(|_| self.stack.truncate(self.stack.len() - 1))
+    }
+
+    /// What lies above the last mark.
+    fn since_mark(&mut self) -> Result<Vec<At>, String> {
+        let mark = self.marks.pop().ok_or("the pickle has no mark")?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn number(&mut self, op: u8) -> Result<(), String> {
+        let value = match op {
+            b'J' => Value::Int(i32::from_le_bytes(self.take()?).into()),
+            b'K' => Value::Int(self.take::<1>()?[0].into()),
+            b'M' => Value::Int(u16::from_le_bytes(self.take()?).into()),
+            b'G' => {
+                self.take::<8>()?;
+                Value::Float
+            }
+            _ => {
+                let [len] = self.take::<1>()?;
+                let mut bytes = [0; 8];
+                for i in 0..usize::from(len) {
+                    let [byte] = self.take::<1>()?;
+                    *bytes.get_mut(i).ok_or("a number of the pickle is too large")? = byte;
+                }
+                let unused = 64 - 8 * u32::from(len);
+                let value = i64::from_le_bytes(bytes);
+                Value::Int(if len == 0 { 0 } else { value << unused >> unused })
+            }
+        };
+        self.push(value);
+        Ok(())
+    }
+
+    fn bytes_of(&mut self, len: usize) -> Result<String, String> {
+        let bytes =
+            self.bytes.get(self.at..).and_then(|rest| rest.get(..len)).ok_or("the pickle ends early")?;
+        self.at += len;
+        String::from_utf8(bytes.to_vec()).map_err(|_| "a text of the pickle is not UTF-8".to_owned())
+    }
+
+    fn line(&mut self) -> Result<String, String> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let len = rest
+            .iter()
+            .take(MAX_NAME)
+            .position(|byte| *byte == b'\n')
+            .ok_or("a name of the pickle is too long")?;
+        let line = self.bytes_of(len)?;
+        self.at += 1;
+        Ok(line)
+    }
+
+    fn text(&mut self, op: u8) -> Result<(), String> {
+        let (module, name) = match op {
+            b'X' | 0x8c => {
+                let len = if op == b'X' {
+                    u32::from_le_bytes(self.take()?) as usize
+                } else {
+                    self.take::<1>()?[0].into()
+                };
+                let text = self.bytes_of(len)?;
+                self.push(Value::Text(text));
+                return Ok(());
+            }
+            b'c' => (self.line()?, self.line()?),
+            _ => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                (self.text_of(module)?, self.text_of(name)?)
+            }
+        };
+        let class = match (module.as_str(), name.as_str()) {
+            ("collections", "OrderedDict") => Class::Dict,
+            ("torch._utils", "_rebuild_tensor_v2") => Class::RebuildTensor,
+            ("torch._utils", "_rebuild_parameter") => Class::RebuildParameter,
+            ("torch", storage) if storage.ends_with("Storage") => {
+                self.values.push(Value::Text(name));
+                Class::Storage(self.values.len() - 1)
+            }
+            _ => {
+                let shown = crate::format::shown(&format!("{module}.{name}"));
+                return Err(format!(
+                    "class {shown} of the pickle is refused: only tensors and dictionaries are read"
+                ));
+            }
+        };
+        self.push(Value::Class(class));
+        Ok(())
+    }
+
+    fn tuple(&mut self, op: u8) -> Result<(), String> {
+        let items = match op {
+            b')' => Vec::new(),
+            b't' => self.since_mark()?,
+            n => {
+                let mut items: Vec<At> = (0x85..=n).map(|_| self.pop()).collect::<Result<_, _>>()?;
+                items.reverse();
+                items
+            }
+        };
+        self.push(Value::Tuple(items));
+        Ok(())
+    }
+
+    fn set_items(&mut self, op: u8) -> Result<(), String> {
+        let items = if op == b'u' {
+            self.since_mark()?
+        } else {
+            let (value, key) = (self.pop()?, self.pop()?);
+            vec![key, value]
+        };
+        let dict = *self.stack.last().ok_or("the pickle has no dictionary")?;
+        let Value::Dict(map) = &mut self.values[dict] else { return Err("expected a dictionary".to_owned()) };
+        map.extend(items.as_chunks::<2>().0.iter().map(|[key, value]| (*key, *value)));
+        Ok(())
+    }
+
+    fn append(&mut self, op: u8) -> Result<(), String> {
+        let items = if op == b'e' { self.since_mark()? } else { vec![self.pop()?] };
+        let list = *self.stack.last().ok_or("the pickle has no list")?;
+        let Value::List(all) = &mut self.values[list] else { return Err("expected a list".to_owned()) };
+        all.extend(items);
+        Ok(())
+    }
+
+    fn remember(&mut self, op: u8) -> Result<(), String> {
+        let slot = match op {
+            b'q' | b'h' => self.take::<1>()?[0].into(),
+            b'r' | b'j' => u32::from_le_bytes(self.take()?),
+            _ => self.memo.len() as u32,
+        };
+        if matches!(op, b'h' | b'j') {
+            let known = self.memo.get(&slot).ok_or("the pickle remembers what it did not put")?;
+            self.stack.push(*known);
+        } else {
+            self.memo.insert(slot, *self.stack.last().ok_or("the pickle has nothing to remember")?);
+        }
+        Ok(())
+    }
+
+    /// `("storage", class, key, device, elements)`.
+    fn persistent(&mut self) -> Result<(), String> {
+        let id = self.pop()?;
+        let Value::Tuple(id) = &self.values[id] else { return Err("expected a storage".to_owned()) };
+        let [kind, class, key, ..] = id[..] else { return Err("expected a storage".to_owned()) };
+        let Value::Class(Class::Storage(class)) = self.values[class] else {
+            return Err("expected a storage's class".to_owned());
+        };
+        if self.text_of(kind)? != "storage" {
+            return Err("expected a storage".to_owned());
+        }
+        let (key, class) = (self.text_of(key)?, self.text_of(class)?);
+        self.push(Value::Storage { key, class });
+        Ok(())
+    }
+
+    fn call(&mut self) -> Result<(), String> {
+        let (args, class) = (self.pop()?, self.pop()?);
+        let Value::Tuple(args) = &self.values[args] else { return Err("expected arguments".to_owned()) };
+        let Value::Class(class) = &self.values[class] else {
+            return Err("expected a class to call".to_owned());
+        };
+        let value = match (class, &args[..]) {
+            (Class::Dict, []) => Value::Dict(Vec::new()),
+            (Class::RebuildTensor, [storage, offset, shape, strides, ..]) => {
+                let Value::Storage { key, class } = &self.values[*storage] else {
+                    return Err("expected a tensor's storage".to_owned());
+                };
+                let (key, class) = (key.clone(), class.clone());
+                let (shape, strides) = (self.sizes(*shape)?, self.sizes(*strides)?);
+                Value::Tensor(Stored { key, class, offset: self.size(*offset)?, shape, strides })
+            }
+            (Class::RebuildParameter, [data, ..]) => self.values[*data].clone(),
+            _ => return Err("a call of the pickle is refused".to_owned()),
+        };
+        self.push(value);
+        Ok(())
+    }
+
+    fn text_of(&self, at: At) -> Result<String, String> {
+        match &self.values[at] {
+            Value::Text(text) if text.len() <= MAX_NAME => Ok(text.clone()),
+            _ => Err("expected a text of the pickle".to_owned()),
+        }
+    }
+
+    fn size(&self, at: At) -> Result<u64, String> {
+        match self.values[at] {
+            Value::Int(n) => u64::try_from(n).map_err(|_| format!("expected a size, found {n}")),
+            _ => Err("expected a size".to_owned()),
+        }
+    }
+
+    fn sizes(&self, at: At) -> Result<Vec<u64>, String> {
+        match &self.values[at] {
+            Value::Tuple(sizes) if sizes.len() <= 8 => sizes.iter().map(|size| self.size(*size)).collect(),
+            _ => Err("expected at most 8 sizes".to_owned()),
+        }
+    }
+
+    /// Dictionaries at `at` and below that hold tensors, with their names.
+    fn dictionaries(&self, at: At, depth: usize, out: &mut Vec<(String, Vec<(String, Stored)>)>) {
+        let Value::Dict(map) = &self.values[at] else { return };
+        let mut own = Vec::new();
+        for (key, value) in map {
+            if let (Ok(name), Value::Tensor(tensor)) = (self.text_of(*key), &self.values[*value]) {
+                own.push((name, tensor.clone()));
+            }
+        }
+        if !own.is_empty() {
+            out.push((String::new(), own));
+            return;
+        }
+        for (key, value) in map.iter().filter(|_| depth < DEPTH) {
+            let from = out.len();
+            self.dictionaries(*value, depth + 1, out);
+            let name = self.text_of(*key).unwrap_or_default();
+            out[from..]
+                .iter_mut()
+                .filter(|(own, _)| own.is_empty())
+                .for_each(|(own, _)| own.clone_from(&name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_code_is_refused() {
+        let run = b"cposix\nsystem\nX\x02\x00\x00\x00ls\x85R.";
+        assert!(tensors(run).unwrap_err().contains("posix.system"));
+        assert!(tensors(b"\x80\x02i__main__\nX\n.").unwrap_err().contains("refused"));
+        let stack_global = b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x01x\x85R.";
+        assert!(tensors(stack_global).unwrap_err().contains("builtins.eval"));
+    }
+
+    #[test]
+    fn nonsense_is_an_error() {
+        for bytes in [
+            &b""[..],
+            b".",
+            b"(",
+            b")R.",
+            b"}s.",
+            b"h\x00.",
+            b"X\xff\xff\xff\xffa",
+            b"\x8a\xff",
+            b"]e.",
+            b"Q.",
+        ] {
+            assert!(tensors(bytes).is_err(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_dictionary_that_holds_itself_ends() {
+        // d = {}; d["a"] = d, and again at every level
+        let bytes = b"}q\x00X\x01\x00\x00\x00ah\x00sX\x01\x00\x00\x00bh\x00s.";
+        assert!(tensors(bytes).unwrap_err().contains("found none"));
+    }
+
+    #[test]
+    fn tensors_are_found_below_their_names() {
+        let storage =
+            b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQ";
+        let mut bytes =
+            b"}X\x05\x00\x00\x00model}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n(".to_vec();
+        bytes.extend(storage);
+        bytes.extend(b"K\x01K\x02K\x03\x86K\x03K\x01\x86\x89ccollections\nOrderedDict\n)RtRsX\x05\x00\x00\x00epochK\x07us.");
+        // `u` needs a mark: the outer dictionary is filled one by one instead.
+        let bytes: Vec<u8> = bytes.iter().copied().collect();
+        let fixed = String::from_utf8_lossy(&bytes).replace("sX\u{5}\0\0\0epochK\u{7}us.", "ss.");
+        let found = tensors(fixed.as_bytes()).unwrap();
+        let want = Stored {
+            key: "0".into(),
+            class: "FloatStorage".into(),
+            offset: 1,
+            shape: vec![2, 3],
+            strides: vec![3, 1],
+        };
+        assert_eq!(found, [("w".to_owned(), want)]);
+    }
+}
