@@ -2,6 +2,7 @@
 //! Knows no models.
 
 use crate::error::{Error, Result};
+use crate::order::sorted;
 use kernels::{Isa, Ops, Team};
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ impl Engine {
     /// may not use; `Unsupported` for `cores` where the system cannot restrict threads; `Internal` where it gives none.
     pub fn new(mut config: EngineConfig) -> Result<Arc<Engine>> {
         const MOST: usize = 1024;
-        config.cores.sort_unstable();
+        config.cores = sorted(config.cores, Ord::cmp);
         config.cores.dedup();
         if config.threads > MOST {
             let what = format!("expected at most {MOST}, found {}", config.threads);

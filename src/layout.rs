@@ -2,6 +2,7 @@
 
 use crate::arch::{Arch, Stack};
 use crate::error::{Error, Result};
+use crate::order::places;
 use crate::verb::{Buf, Of};
 use crate::weights::{P, Weights};
 use kernels::attention::{self, AttendShape, Cache};
@@ -67,8 +68,8 @@ impl Layout {
     #[must_use]
     pub fn share(mut self, tasks: &[Task], stages: &[Range<usize>], kept: &[Buf]) -> Layout {
         let lives = self.lives(tasks, stages, kept);
-        let mut order: Vec<usize> = (0..lives.len()).filter(|&b| lives[b].0 != usize::MAX).collect();
-        order.sort_by_key(|&b| lives[b].0);
+        let order = places(lives.len(), &|a, b| lives[a].0.cmp(&lives[b].0));
+        let order = order.into_iter().filter(|&b| lives[b].0 != usize::MAX);
         let mut taken: Vec<(usize, usize, usize)> = Vec::new(); // (start, end, last stage), by start
         let mut total = 0;
         for b in order {

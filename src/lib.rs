@@ -22,6 +22,7 @@ pub mod format;
 pub mod generate;
 mod layout;
 pub mod model;
+mod order;
 pub mod pack;
 mod positions;
 mod prefix;

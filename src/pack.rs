@@ -12,6 +12,7 @@ use crate::format::files::{Files, Load, SINGLE};
 use crate::format::source::{Progress, Reading, Source};
 use crate::format::tensors::TensorRef;
 use crate::format::write::{Planned, safetensors};
+use crate::order::sorted;
 use crate::weights::{MatrixParam, P, Param, Weights};
 use kernels::linear::{Guide, PANEL, pack_panel, panel_bytes, quantise_panel};
 use kernels::{DType, Matrix, Order};
@@ -90,8 +91,8 @@ impl Hold {
 
 /// The matrices that `hold` wants packed. A table of embeddings that is no head stays as it is.
 fn jobs(weights: &mut Weights, hold: Hold) -> Vec<Job> {
-    let mut params: Vec<P> = weights.linears_mut().map(|linear| linear.w).collect();
-    params.sort_by_key(|p| p.0);
+    let params = weights.linears_mut().map(|linear| linear.w).collect();
+    let mut params: Vec<P> = sorted(params, |a: &P, b| a.0.cmp(&b.0));
     params.dedup();
     let job = |param: P| {
         let Param::Matrix(m) = &weights.params[param.0 as usize] else { return None };

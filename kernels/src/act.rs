@@ -62,15 +62,12 @@ fn act_with<S: Simd>(s: S, out: &mut TileMut, x: &[f32], up: Option<&[f32]>, n: 
 #[inline(always)]
 fn each<S: Simd>(s: S, out: &mut [f32], x: &[f32], kind: Act) {
     let ((out, last), (x, tail)) = (out.as_chunks_mut::<LANES>(), x.as_chunks::<LANES>());
-    for (out, x) in out.iter_mut().zip(x) {
+    let (tail, mut rest) = (filled(tail, 0.0), [0.0; LANES]);
+    // What is left over goes the way of the others, for the computation is long.
+    for (out, x) in out.iter_mut().zip(x).chain([(&mut rest, &tail)]) {
         s.store(value(s, s.load(x), kind), out);
     }
-    if !tail.is_empty() {
-        let mut all = filled(tail, 0.0);
-        let y = value(s, s.load(&all), kind);
-        s.store(y, &mut all);
-        last.copy_from_slice(&all[..last.len()]);
-    }
+    last.copy_from_slice(&rest[..last.len()]);
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ per_isa! {
     /// out `[rows, 2]`, cut in rows: (log-probability of the row's target, log-sum-exp) of `logits [rows, vocab]`.
     ///
     /// Panics where a target is not below `vocab`.
-    pub fn logprob(out: &mut TileMut, logits: &[f32], vocab: usize, targets: &[u32]) = logprob_with as logprob_isa;
+    pub fn logprob(out: &mut TileMut, logits: &[f32], vocab: usize, targets: &[u32]) = logprob_with as logprob_isa on scalar avx2;
 }
 
 #[inline(always)]

@@ -1,11 +1,37 @@
 //! Floor 0: exp, tanh and erf with a pinned order of operations: the same bits on every instruction set. Knows no
 //! kernels.
 
-use crate::simd::{LANES, Scalar, Simd};
+use crate::simd::{Apart, LANES, Scalar, Simd};
 
-/// e^x within 2 ULP where the result is normal, exactly 1 at 0; 0 below -86.6, infinity above 88.72; NaN of NaN.
+/// A function of a vector. Where a vector is no register of the machine its code is long, and it is compiled once.
+macro_rules! function {
+    ($(#[$doc:meta])* $name:ident by $with:ident as $work:ident) => {
+        struct $work<S: Simd>(S::V);
+
+        impl<S: Simd> Apart<S> for $work<S> {
+            type Out = S::V;
+
+            #[inline(always)]
+            fn run(self, s: S) -> S::V {
+                $with(s, self.0)
+            }
+        }
+
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name<S: Simd>(s: S, x: S::V) -> S::V {
+            if const { S::REGISTERS < 16 } { s.apart($work::<S>(x)) } else { $with(s, x) }
+        }
+    };
+}
+
+function! {
+    /// e^x within 2 ULP where the result is normal, exactly 1 at 0; 0 below -86.6, infinity above 88.72; NaN of NaN.
+    exp by exp_with as Exp
+}
+
 #[inline(always)]
-pub fn exp<S: Simd>(s: S, x: S::V) -> S::V {
+fn exp_with<S: Simd>(s: S, x: S::V) -> S::V {
     let (least, most) = (s.splat(-86.6), s.splat(88.722_83));
     let (low, high) = (s.lt(x, least), s.lt(most, x));
     let x = s.select(low, least, s.select(high, most, x));
@@ -25,9 +51,13 @@ pub fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     s.select(low, s.zero(), s.select(high, s.splat(f32::INFINITY), y))
 }
 
-/// [`exp`] of what is not above 0 (or NaN), in fewer steps: the same bits.
+function! {
+    /// [`exp`] of what is not above 0 (or NaN), in fewer steps: the same bits.
+    exp_below by exp_below_with as ExpBelow
+}
+
 #[inline(always)]
-pub fn exp_below<S: Simd>(s: S, x: S::V) -> S::V {
+fn exp_below_with<S: Simd>(s: S, x: S::V) -> S::V {
     let least = s.splat(-86.6);
     let low = s.lt(x, least);
     let x = s.max(least, x); // NaN stays
@@ -44,9 +74,13 @@ pub fn exp_below<S: Simd>(s: S, x: S::V) -> S::V {
     s.select(low, s.zero(), s.mul(y, s.pow2(shifted)))
 }
 
-/// tanh(x) within 3 ULP, odd; NaN of NaN.
+function! {
+    /// tanh(x) within 3 ULP, odd; NaN of NaN.
+    tanh by tanh_with as Tanh
+}
+
 #[inline(always)]
-pub fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
+fn tanh_with<S: Simd>(s: S, x: S::V) -> S::V {
     let size = s.copysign(x, s.splat(1.0));
     let z = s.mul(x, x);
     let mut p = s.splat(-5.704_988_7e-3); // the polynomial of Moshier's Cephes
@@ -61,9 +95,13 @@ pub fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
     s.select(s.lt(size, s.splat(0.625)), near, s.copysign(far, x))
 }
 
-/// erf(x) within 2 ULP, odd; NaN of NaN. Two minimax polynomials after N. Juffa.
+function! {
+    /// erf(x) within 2 ULP, odd; NaN of NaN. Two minimax polynomials after N. Juffa.
+    erf by erf_with as Erf
+}
+
 #[inline(always)]
-pub fn erf<S: Simd>(s: S, x: S::V) -> S::V {
+fn erf_with<S: Simd>(s: S, x: S::V) -> S::V {
     let (t, z) = (s.copysign(x, s.splat(1.0)), s.mul(x, x));
     let mut near = s.splat(-5.967_617e-4);
     for c in [4.991_194e-3, -2.676_813_5e-2, 1.128_199_3e-1, -3.761_253_4e-1, 1.283_791_7e-1] {

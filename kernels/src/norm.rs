@@ -16,7 +16,7 @@ pub enum Norm {
 per_isa! {
     /// out `[rows, n]`, cut in pieces of n: `(x - mean) / sqrt(var + eps) * gain + bias + add`, n = the length of gain
     /// `[n]`; for RMSNorm the mean counts as zero. bias `[n]`; add `[rows, n]`. A row may be a head of a longer one.
-    pub fn norm(out: &mut TileMut, x: &[f32], gain: &[f32], bias: Option<&[f32]>, eps: f32, kind: Norm, add: Option<&[f32]>) = norm_with as norm_isa;
+    pub fn norm(out: &mut TileMut, x: &[f32], gain: &[f32], bias: Option<&[f32]>, eps: f32, kind: Norm, add: Option<&[f32]>) = norm_with as norm_isa on scalar avx2;
 }
 
 #[inline(always)]

@@ -101,29 +101,30 @@ pub struct Ops {
     pub(crate) read: fn(&mut [f32], &[f32]),
 }
 
-/// A table from the instance that most functions have, and those of the three linears.
+/// A table: the instance of what depends on pairs, the one that most functions have, that of quantised weights, and that
+/// of what takes little time beside them (norms, softmax and the like): 512 bits would gain nothing there.
 macro_rules! table {
-    ($isa:expr, $name:literal, $tile_rows:literal, $pairs:literal, $instance:ident, $f32:ident, $blocks:ident) => {
+    ($isa:expr, $name:literal, $tile_rows:literal, $pairs:literal, $instance:ident, $f32:ident, $blocks:ident, $small:ident) => {
         Ops {
             isa: $isa,
             name: $name,
             tile_rows: $tile_rows,
             pairs: $pairs,
             pack: crate::linear::pack_isa::$instance,
-            pack_panel: crate::linear::pack_panel_isa::$f32,
+            pack_panel: crate::linear::pack_panel_isa::$small,
             linear_f32: crate::linear::f32_isa::$f32,
             linear_bf16: crate::linear::bf16_isa::$instance,
             linear_blocks: crate::linear::blocks_isa::$blocks,
-            norm: crate::norm::norm_isa::$f32,
-            rope: crate::rope::rope_isa::$f32,
+            norm: crate::norm::norm_isa::$small,
+            rope: crate::rope::rope_isa::$small,
             act: crate::act::act_isa::$f32,
-            softmax: crate::softmax::softmax_isa::$f32,
-            logprob: crate::logprob::logprob_isa::$f32,
-            block_max: crate::sample::block_max_isa::$f32,
-            weigh: crate::sample::weigh_isa::$f32,
+            softmax: crate::softmax::softmax_isa::$small,
+            logprob: crate::logprob::logprob_isa::$small,
+            block_max: crate::sample::block_max_isa::$small,
+            weigh: crate::sample::weigh_isa::$small,
             append: crate::attention::append,
             attend: crate::attention::attend_isa::$f32,
-            merge: crate::attention::merge_isa::$f32,
+            merge: crate::attention::merge_isa::$small,
             embed: crate::embed::embed,
             spin: crate::peak::spin_isa::$instance,
             read: crate::peak::read_isa::$f32,
@@ -131,16 +132,17 @@ macro_rules! table {
     };
 }
 
-static SCALAR: Ops = table!(Isa::Scalar, "scalar", 1, false, scalar, scalar, scalar);
+static SCALAR: Ops = table!(Isa::Scalar, "scalar", 1, false, scalar, scalar, scalar, scalar);
 #[cfg(target_arch = "x86_64")]
-static AVX2: Ops = table!(Isa::Avx2, "avx2", 6, false, avx2, avx2, avx2);
+static AVX2: Ops = table!(Isa::Avx2, "avx2", 6, false, avx2, avx2, avx2, avx2);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Ops = table!(Isa::Avx512, "avx512", 14, false, avx512, avx512, avx512);
+static AVX512: Ops = table!(Isa::Avx512, "avx512", 14, false, avx512, avx512, avx512, avx2);
 #[cfg(target_arch = "x86_64")]
-static AVX512_VNNI: Ops = table!(Isa::Avx512, "avx512 with vnni", 14, false, avx512, avx512, avx512_vnni);
+static AVX512_VNNI: Ops =
+    table!(Isa::Avx512, "avx512 with vnni", 14, false, avx512, avx512, avx512_vnni, avx2);
 #[cfg(target_arch = "x86_64")]
 static AVX512_BF16: Ops =
-    table!(Isa::Avx512, "avx512 with vnni and bf16", 14, true, avx512_bf16, avx512, avx512_vnni);
+    table!(Isa::Avx512, "avx512 with vnni and bf16", 14, true, avx512_bf16, avx512, avx512_vnni, avx2);
 
 impl Ops {
     /// Which instruction set.

@@ -2,7 +2,7 @@
 
 use crate::linear::Pack;
 use crate::ops::{Ops, per_isa};
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, times};
 use crate::team::Team;
 use crate::words::Words;
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ fn spin_with<S: Simd>(s: S, out: &mut [f32], steps: usize, kind: Pack) {
     let (a, b) = (s.splat(std::hint::black_box(0.75)), s.splat(std::hint::black_box(0.5)));
     let mut acc = [b; CHAINS];
     for _ in 0..steps {
-        for acc in &mut acc {
+        for acc in &mut acc[..times::<S>(CHAINS)] {
             *acc = if kind == Pack::Bf16 { s.dot(*acc, a, b) } else { s.fma(*acc, a, b) };
         }
     }
@@ -90,7 +90,7 @@ per_isa! {
 fn read_with<S: Simd>(s: S, out: &mut [f32], x: &[f32]) {
     let mut acc = [s.zero(); CHAINS];
     for x in x.as_chunks::<{ CHAINS * LANES }>().0 {
-        for i in 0..CHAINS {
+        for i in 0..times::<S>(CHAINS) {
             acc[i] = s.add(acc[i], s.load(&x[i * LANES..]));
         }
     }

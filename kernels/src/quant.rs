@@ -10,6 +10,7 @@ use crate::DType;
 ///
 /// # Panics
 /// Where `bytes` is not exactly the blocks of `out.len()` elements.
+#[inline(never)]
 pub fn dequantize_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     match dtype {
         DType::F32 => blocks(bytes, out, |b: &[u8; 4], o: &mut [f32; 1]| o[0] = f32::from_le_bytes(*b)),

@@ -130,7 +130,7 @@ pub fn turns(inv_freq: &[f32], pos: u32, scale: f32, out: &mut [f32]) {
 per_isa! {
     /// out `[rows, n]`, cut in rows: the heads `[n / dim, dim]` of each row of x turned by the row's turns,
     /// `[rows, 2, rot_dim / 2]` (see [`turns`]); what lies behind `rot_dim` is copied.
-    pub fn rope(out: &mut TileMut, x: &[f32], n: usize, dim: usize, rot_dim: usize, interleaved: bool, turns: &[f32]) = rope_with as rope_isa;
+    pub fn rope(out: &mut TileMut, x: &[f32], n: usize, dim: usize, rot_dim: usize, interleaved: bool, turns: &[f32]) = rope_with as rope_isa on scalar avx2;
 }
 
 #[inline(always)]

@@ -16,7 +16,7 @@ per_isa! {
     /// `out[b]`: the largest element of block `b` of `x`, NaN left out; minus infinity where there is none.
     ///
     /// Panics where `out` has fewer than `x.len() / BLOCK` elements, rounded up.
-    pub fn block_max(out: &mut [f32], x: &[f32]) = block_max_with as block_max_isa;
+    pub fn block_max(out: &mut [f32], x: &[f32]) = block_max_with as block_max_isa on scalar avx2;
 }
 
 per_isa! {
@@ -24,7 +24,7 @@ per_isa! {
     /// of block `b`, in 16 lanes and by one fold tree. `max` is finite and no element is larger.
     ///
     /// Panics where `maxima` or `sums` has fewer than `x.len() / BLOCK` elements, rounded up.
-    pub fn weigh(x: &mut [f32], max: f32, temperature: f32, maxima: &mut [f32], sums: &mut [f32]) = weigh_with as weigh_isa;
+    pub fn weigh(x: &mut [f32], max: f32, temperature: f32, maxima: &mut [f32], sums: &mut [f32]) = weigh_with as weigh_isa on scalar avx2;
 }
 
 #[inline(always)]

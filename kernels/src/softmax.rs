@@ -7,7 +7,7 @@ use crate::simd::{LANES, Simd};
 
 per_isa! {
     /// `x [n]` becomes `exp(x) / sum of exp(x)`. A row of nothing but -inf becomes NaN.
-    pub fn softmax(x: &mut [f32]) = softmax_with as softmax_isa;
+    pub fn softmax(x: &mut [f32]) = softmax_with as softmax_isa on scalar avx2;
 }
 
 #[inline(always)]

@@ -23,7 +23,7 @@ pub(super) trait Handle: Send + Sync {
 /// # Safety
 /// As [`report`].
 pub(super) unsafe fn guard(err: *mut inlaid_error, call: impl FnOnce() -> Result<()>) -> i32 {
-    let done = caught(call).unwrap_or_else(|reason| Err(Error::Internal(reason)));
+    let done = caught(&mut once(call)).unwrap_or_else(|reason| Err(Error::Internal(reason)));
     // SAFETY: the caller's promise.
     unsafe { report(err, &done) }
 }
@@ -41,22 +41,38 @@ pub(super) unsafe fn with<H: Handle>(
     let call = || {
         // SAFETY: the caller's promise.
         let handle = unsafe { hold(handle) }?;
-        if handle.poisoned().load(Relaxed) {
-            return Err(Error::Poisoned);
-        }
-        caught(|| call(&handle)).unwrap_or_else(|reason| {
-            handle.poisoned().store(true, Relaxed);
-            Err(Error::Internal(reason))
-        })
+        unless_poisoned(handle.poisoned(), &mut once(|| call(&handle)))
     };
     // SAFETY: the caller's promise.
     unsafe { guard(err, call) }
 }
 
+/// Runs a call on the handle whose mark this is.
+fn unless_poisoned(mark: &AtomicBool, call: &mut Call) -> Result<()> {
+    if mark.load(Relaxed) {
+        return Err(Error::Poisoned);
+    }
+    caught(call).unwrap_or_else(|reason| {
+        mark.store(true, Relaxed);
+        Err(Error::Internal(reason))
+    })
+}
+
+/// What is behind every export, compiled once: a call that runs once.
+type Call<'a> = dyn FnMut() -> Result<()> + 'a;
+
+fn once(call: impl FnOnce() -> Result<()>) -> impl FnMut() -> Result<()> {
+    let mut call = Some(call);
+    move || call.take().map_or(Ok(()), |call| call())
+}
+
 /// Runs a call that has no status to return.
 pub(super) fn quiet(call: impl FnOnce()) {
     // A panic while something is freed: the handle is gone, and nobody is there to be told.
-    let _ = caught(call);
+    let _ = caught(&mut once(|| {
+        call();
+        Ok(())
+    }));
 }
 
 /// Hands a value to the caller, who owns one reference.
@@ -105,8 +121,8 @@ pub(super) unsafe fn free<H: Handle>(handle: *const H) {
     }
 }
 
-/// The value of `call`, or what its panic said.
-fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+/// What `call` returned, or what its panic said.
+fn caught(call: &mut Call) -> Result<Result<()>, String> {
     let silence = Silence::new();
     // Unwind safety: what a panic may leave half done is behind a handle, which is poisoned and answers nothing more.
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {

@@ -10,6 +10,7 @@ use super::source::{Memory, Progress, Reading, Source};
 use super::tensors::Tensors;
 use super::{bad, json, shown};
 use crate::error::{Error, Result};
+use crate::order::sorted;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -351,10 +352,9 @@ impl Files {
             Place::Named(map) => Ok(map.keys().cloned().collect()),
             Place::Dir(dir) => {
                 let list = std::fs::read_dir(dir).map_err(Error::io(dir))?;
-                let mut names: Vec<String> =
+                let names: Vec<String> =
                     list.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-                names.sort();
-                Ok(names)
+                Ok(sorted(names, Ord::cmp))
             }
         }
     }

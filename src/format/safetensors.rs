@@ -9,6 +9,7 @@ use super::source::{Reading, Source};
 use super::tensors::{Stored, Tensors};
 use super::{MAX_TENSORS, bad, shown};
 use crate::error::{Error, Result};
+use crate::order::sorted;
 use header::{Info, PACKED, Packed, Parsed};
 use kernels::DType;
 use kernels::linear::{PANEL, panel_bytes};
@@ -38,8 +39,8 @@ pub fn parse(source: &Source) -> Result<Tensors> {
     let (Some(head), Some(data)) = (rest.get(..len as usize), rest.get(len as usize..)) else {
         return Err(bad(file, format!("the header has {len} bytes, only {} follow", rest.len())));
     };
-    let Parsed { list: mut infos, mut packed } = header::parse(file, head)?;
-    infos.sort_by_key(|(_, info)| (info.begin, info.end));
+    let Parsed { list: infos, mut packed } = header::parse(file, head)?;
+    let infos = sorted(infos, |(_, a), (_, b)| (a.begin, a.end).cmp(&(b.begin, b.end)));
     let mut tensors = Tensors::of(source.clone(), false);
     let (first, mut at) = (8 + head.len(), 0);
     for (name, info) in infos {

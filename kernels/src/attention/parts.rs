@@ -9,7 +9,7 @@ use super::{AttendArgs, PAGE};
 use crate::math::exp_below;
 use crate::ops::per_isa;
 use crate::plan::TileMut;
-use crate::simd::{LANES, Simd};
+use crate::simd::{Apart, LANES, Simd};
 use std::ops::Range;
 
 /// Bits of a chunk's number below its leading one that a part's number keeps.
@@ -55,28 +55,59 @@ pub fn fold_stats<S: Simd>(
     new_max: &[f32; LANES],
     new_sum: &[f32; LANES],
 ) -> ([f32; LANES], [f32; LANES]) {
-    let (old_max, new_max, nothing) = (s.load(max), s.load(new_max), s.splat(f32::NEG_INFINITY));
-    let top = s.max(old_max, new_max);
-    // -inf - 0 keeps an exponential zero; -inf - -inf would not.
-    let base = s.select(s.lt(nothing, top), top, s.zero());
-    let (old, new) = (exp_below(s, s.sub(old_max, base)), exp_below(s, s.sub(new_max, base)));
-    s.store(top, max);
-    s.store(s.fma(s.load(sum), old, s.mul(s.load(new_sum), new)), sum);
-    let mut out = ([0.0; LANES], [0.0; LANES]);
-    s.store(old, &mut out.0);
-    s.store(new, &mut out.1);
-    out
+    Stats { max, sum, new_max, new_sum }.run(s)
+}
+
+struct Stats<'a> {
+    max: &'a mut [f32; LANES],
+    sum: &'a mut [f32; LANES],
+    new_max: &'a [f32; LANES],
+    new_sum: &'a [f32; LANES],
+}
+
+impl<S: Simd> Apart<S> for Stats<'_> {
+    type Out = ([f32; LANES], [f32; LANES]);
+
+    #[inline(always)]
+    fn run(self, s: S) -> Self::Out {
+        let (old_max, new_max) = (s.load(self.max), s.load(self.new_max));
+        let (top, nothing) = (s.max(old_max, new_max), s.splat(f32::NEG_INFINITY));
+        // -inf - 0 keeps an exponential zero; -inf - -inf would not.
+        let base = s.select(s.lt(nothing, top), top, s.zero());
+        let (old, new) = (exp_below(s, s.sub(old_max, base)), exp_below(s, s.sub(new_max, base)));
+        s.store(top, self.max);
+        s.store(s.fma(s.load(self.sum), old, s.mul(s.load(self.new_sum), new)), self.sum);
+        let mut out = ([0.0; LANES], [0.0; LANES]);
+        s.store(old, &mut out.0);
+        s.store(new, &mut out.1);
+        out
+    }
 }
 
 /// Folds one query's outputs `next` into `out`, both whole vectors.
 #[inline(always)]
 pub fn fold_outputs<S: Simd>(s: S, out: &mut [f32], next: &[f32], old: f32, new: f32) {
-    let (old, new) = (s.splat(old), s.splat(new));
-    let (out, next) = (out.as_chunks_mut::<LANES>().0, next.as_chunks::<LANES>().0);
-    for i in 0..out.len().min(next.len()) {
-        // A sum that starts from zero is never -0: what was nothing before keeps no trace of that.
-        let next = s.add(s.load(&next[i]), s.zero());
-        s.store(s.fma(s.load(&out[i]), old, s.mul(next, new)), &mut out[i]);
+    Outputs { out, next, factors: [old, new] }.run(s);
+}
+
+struct Outputs<'a> {
+    out: &'a mut [f32],
+    next: &'a [f32],
+    factors: [f32; 2],
+}
+
+impl<S: Simd> Apart<S> for Outputs<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let (old, new) = (s.splat(self.factors[0]), s.splat(self.factors[1]));
+        let (out, next) = (self.out.as_chunks_mut::<LANES>().0, self.next.as_chunks::<LANES>().0);
+        for (out, next) in out.iter_mut().zip(next) {
+            // A sum that starts from zero is never -0: what was nothing before keeps no trace of that.
+            let next = s.add(s.load(next), s.zero());
+            s.store(s.fma(s.load(out), old, s.mul(next, new)), out);
+        }
     }
 }
 
@@ -85,7 +116,7 @@ per_isa! {
     /// `[parts, rows, heads, part_words]` that attention left, folded in order. Rows that see no position are zero.
     ///
     /// Panics where a row's position is beyond the parts.
-    pub fn merge(out: &mut TileMut, from: &[f32], args: &AttendArgs) = merge_with as merge_isa;
+    pub fn merge(out: &mut TileMut, from: &[f32], args: &AttendArgs) = merge_with as merge_isa on scalar avx2;
 }
 
 #[inline(always)]
@@ -110,9 +141,11 @@ fn merge_with<S: Simd>(s: S, out: &mut TileMut, from: &[f32], args: &AttendArgs)
                 for (i, next) in next.chunks_exact(words).enumerate() {
                     (new_max[i], new_sum[i]) = (next[width], next[width + 1]);
                 }
-                let (old, new) = fold_stats(s, &mut max, &mut sum, &new_max, &new_sum);
+                let (max, sum, new_max, new_sum) = (&mut max, &mut sum, &new_max, &new_sum);
+                let (old, new) = s.apart(Stats { max, sum, new_max, new_sum });
                 for (i, next) in next.chunks_exact(words).enumerate() {
-                    fold_outputs(s, &mut acc[i][..width], &next[..width], old[i], new[i]);
+                    let (out, next) = (&mut acc[i][..width], &next[..width]);
+                    s.apart(Outputs { out, next, factors: [old[i], new[i]] });
                 }
             }
             let row = out.cell_row(&cell, r);
@@ -124,6 +157,7 @@ fn merge_with<S: Simd>(s: S, out: &mut TileMut, from: &[f32], args: &AttendArgs)
 }
 
 /// Weighted sums over the sum of weights.
+#[inline(never)]
 pub fn finish(out: &mut [f32], acc: &[f32], sum: f32) {
     for (out, acc) in out.iter_mut().zip(acc) {
         *out = acc / sum;

@@ -6,7 +6,7 @@
 use super::cache::Elem;
 use super::{MAX_DIM, PAGE};
 use crate::math::exp_below;
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, times};
 use std::ops::Range;
 
 /// Queries of a tile at most. With 4 vectors of 16 lanes each they take 24 of AVX-512's 32 registers, and with one vector
@@ -129,7 +129,7 @@ pub fn largest<S: Simd>(
 ) -> f32 {
     let (scale, nothing) = (s.splat(scale), s.splat(f32::NEG_INFINITY));
     let mut x = [nothing; VECS];
-    for z in 0..VECS {
+    for z in 0..times::<S>(VECS) {
         x[z] = s.load(&p[z * LANES..]);
         if let Some(keys) = keys {
             x[z] = s.mul(x[z], s.load(&keys[z * LANES..]));
@@ -138,13 +138,13 @@ pub fn largest<S: Simd>(
     }
     if *seen != (0..PAGE) {
         let (from, to) = (s.splat(seen.start as f32), s.splat(seen.end as f32));
-        for z in 0..VECS {
+        for z in 0..times::<S>(VECS) {
             let at = s.add(s.load(&INDEX), s.splat((z * LANES) as f32));
             let unseen_before = s.select(s.lt(at, from), nothing, x[z]);
             x[z] = s.select(s.lt(at, to), unseen_before, nothing);
         }
     }
-    for z in 0..VECS {
+    for z in 0..times::<S>(VECS) {
         s.store(x[z], &mut p[z * LANES..]);
     }
     s.fold_max(s.max(s.max(x[0], x[1]), s.max(x[2], x[3])))
@@ -157,7 +157,7 @@ pub fn weights<S: Simd>(s: S, p: &mut [f32; PAGE], max: f32, values: Option<&[f3
     // Where every score is -inf, -inf - 0 keeps the exponentials zero; -inf - -inf would not.
     let base = s.splat(if max == f32::NEG_INFINITY { 0.0 } else { max });
     let mut x = [base; VECS];
-    for z in 0..VECS {
+    for z in 0..times::<S>(VECS) {
         x[z] = exp_below(s, s.sub(s.load(&p[z * LANES..]), base));
         let weight = match values {
             Some(values) => s.mul(x[z], s.load(&values[z * LANES..])),
@@ -193,8 +193,10 @@ pub fn weigh<S: Simd, E: Elem, const M: usize>(
             weigh_tile::<S, E, M, 1>(s, acc, p, values, run.start, [at, width], fresh)
         };
     }
-    while at < width {
-        at += weigh_tile::<S, E, M, 1>(s, acc, p, values, run.start, [at, width], fresh);
+    if const { vectors::<S, M>() > 1 } {
+        while at < width {
+            at += weigh_tile::<S, E, M, 1>(s, acc, p, values, run.start, [at, width], fresh);
+        }
     }
 }
 

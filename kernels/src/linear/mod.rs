@@ -23,8 +23,9 @@ pub use quantise::{Guide, Unrepresentable, quantise_panel, spans};
 use crate::dtype::DType;
 use crate::ops::{Ops, per_isa};
 use crate::plan::TileMut;
-use crate::simd::{LANES, Simd};
+use crate::simd::{Apart, LANES, Simd};
 use elem::{Bf16, Elem, F16, F32, parts};
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Outputs that lie side by side: two vectors, so that a tile of 14 rows fills the registers of AVX-512.
@@ -127,8 +128,9 @@ fn dense<E: Elem, S: Simd>(
 ) {
     let (cols, steps) = (out.cols(), w.k().div_ceil(E::K));
     let words = steps * parts::<S, E>();
-    // Few rows take the weights as they lie; for more it pays to widen or transpose them once, into scratch.
-    let mapped = rows <= row::most::<S>() && w.order() == Order::Nk;
+    // Few rows take the weights as they lie; for more it pays to widen or transpose them once, into scratch. So it does for
+    // plain Rust, which is short rather than fast.
+    let mapped = const { S::REGISTERS >= 16 } && rows <= row::most::<S>() && w.order() == Order::Nk;
     let ready = parts::<S, E>() == 1 && E::PACKED == 4;
     let direct = w.order() == Order::Panels && (ready || rows <= tile::rows::<S>());
     for first in cols.clone().step_by(PANEL) {
@@ -137,8 +139,10 @@ fn dense<E: Elem, S: Simd>(
         }
         let lanes = PANEL.min(cols.end - first);
         if mapped && lanes == PANEL {
-            for half in [0, LANES] {
-                few_rows::<S, E>(s, out, w, x, rows, first + half, after);
+            if const { S::REGISTERS >= 16 } {
+                for half in [0, LANES] {
+                    few_rows::<S, E>(s, out, w, x, rows, first + half, after);
+                }
             }
             continue;
         }
@@ -148,15 +152,15 @@ fn dense<E: Elem, S: Simd>(
             let run = Run { first, lanes, rows, words, steps: some.clone(), last: some.end == steps, after };
             if direct {
                 let bytes = &w.panel(first / PANEL)[some.start * PANEL * E::PACKED..];
-                run.tiles::<S, E>(s, out, &bytes[..some.len() * PANEL * E::PACKED], x);
+                s.apart(Tiles::<E>::new(&run, out, &bytes[..some.len() * PANEL * E::PACKED], x));
             } else {
                 let panel = &mut scratch.as_chunks_mut::<PANEL>().0[..some.len() * parts::<S, E>()];
                 panel::fill::<S, E>(s, panel, w, first, some);
                 let bytes = bytemuck::cast_slice(panel);
                 if const { parts::<S, E>() == 1 && E::K == 2 } {
-                    run.tiles::<S, E>(s, out, bytes, x);
+                    s.apart(Tiles::<E>::new(&run, out, bytes, x));
                 } else {
-                    run.scaled(parts::<S, E>()).tiles::<S, F32>(s, out, bytes, x);
+                    s.apart(Tiles::<F32>::new(&run.scaled(parts::<S, E>()), out, bytes, x));
                 }
             }
             from = run.steps.end.max(1);
@@ -233,8 +237,9 @@ impl Run<'_> {
         }
     }
 
-    /// The sums so far of rows from `r` on: what the run before left, or zeros.
-    #[inline(always)]
+    /// The sums so far of rows from `r` on: what the run before left, or zeros. Like the writing of sums, not inlined: it
+    /// is the same for every width and set.
+    #[inline(never)]
     fn load(&self, out: &mut TileMut, r: usize, sums: &mut [[f32; PANEL]]) {
         if self.steps.start > 0 {
             let at = self.first - out.cols().start;
@@ -245,7 +250,7 @@ impl Run<'_> {
     }
 
     /// Writes them, finished or not.
-    #[inline(always)]
+    #[inline(never)]
     fn store(&self, out: &mut TileMut, r: usize, sums: &[[f32; PANEL]]) {
         for (i, sums) in sums.iter().enumerate() {
             if self.last {
@@ -258,6 +263,30 @@ impl Run<'_> {
     }
 }
 
+/// [`Run::tiles`], compiled once for an element type: several kinds of weights become f32 first.
+struct Tiles<'a, 'o, E> {
+    run: &'a Run<'a>,
+    out: &'a mut TileMut<'o>,
+    panel: &'a [u8],
+    x: &'a [f32],
+    of: PhantomData<E>,
+}
+
+impl<'a, 'o, E> Tiles<'a, 'o, E> {
+    fn new(run: &'a Run<'a>, out: &'a mut TileMut<'o>, panel: &'a [u8], x: &'a [f32]) -> Self {
+        Tiles { run, out, panel, x, of: PhantomData }
+    }
+}
+
+impl<S: Simd, E: Elem> Apart<S> for Tiles<'_, '_, E> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        self.run.tiles::<S, E>(s, self.out, self.panel, self.x);
+    }
+}
+
 /// What happens to a finished sum.
 pub struct After<'a> {
     n: usize,
@@ -267,7 +296,7 @@ pub struct After<'a> {
 
 impl After<'_> {
     /// Writes the sums of outputs `first..` of row `r`.
-    #[inline(always)]
+    #[inline(never)]
     fn store(&self, out: &mut TileMut, r: usize, first: usize, sums: &[f32]) {
         let at = first - out.cols().start;
         let out = &mut out.row(r)[at..];

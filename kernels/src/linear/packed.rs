@@ -9,7 +9,7 @@ use super::elem::{Bf16, Elem, F16, F32, chunk_bytes};
 use super::{Matrix, Order, PANEL};
 use crate::dtype::DType;
 use crate::ops::{Ops, per_isa};
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, times};
 
 /// Elements of a block.
 const BLOCK: usize = 32;
@@ -35,7 +35,7 @@ pub fn pack_panel(out: &mut [u8], w: &Matrix, p: usize) {
 
 per_isa! {
     /// [`pack_panel`].
-    pub fn panel(out: &mut [u8], w: &Matrix, p: usize) = panel_with as pack_panel_isa;
+    pub fn panel(out: &mut [u8], w: &Matrix, p: usize) = panel_with as pack_panel_isa on scalar avx2;
 }
 
 #[inline(always)]
@@ -47,15 +47,19 @@ fn panel_with<S: Simd>(s: S, out: &mut [u8], w: &Matrix, p: usize) {
         (DType::F32, _) => elements::<F32>(out, w, p, 0),
         (DType::F16, _) => elements::<F16>(out, w, p, 0),
         (DType::BF16, _) => elements::<Bf16>(out, w, p, 0),
-        (dtype, _) => {
-            out.fill(0);
-            let (form, blocks) = (Form::of(dtype), w.k() / BLOCK);
-            for lane in 0..PANEL.min(w.n() - p * PANEL) {
-                let row = w.row(p * PANEL + lane);
-                for b in 0..blocks {
-                    put_block(&form, out, [b, blocks], lane, &block(dtype, row, b));
-                }
-            }
+        _ => quantised(out, w, p),
+    }
+}
+
+/// Blocks of a quantised type, in the panel's order of bits.
+#[inline(never)]
+fn quantised(out: &mut [u8], w: &Matrix, p: usize) {
+    out.fill(0);
+    let (form, blocks) = (Form::of(w.dtype()), w.k() / BLOCK);
+    for lane in 0..PANEL.min(w.n() - p * PANEL) {
+        let row = w.row(p * PANEL + lane);
+        for b in 0..blocks {
+            put_block(&form, out, [b, blocks], lane, &block(w.dtype(), row, b));
         }
     }
 }
@@ -72,11 +76,11 @@ fn words<S: Simd, E: Elem>(s: S, out: &mut [u8], w: &Matrix, p: usize) {
         }
         for j in 0..whole {
             let mut x = [s.zero(); LANES];
-            for i in 0..LANES {
+            for i in 0..times::<S>(LANES) {
                 x[i] = E::words(s, &rows[i][j * chunk..]);
             }
             let x = s.transpose(x);
-            for i in 0..LANES {
+            for i in 0..times::<S>(LANES) {
                 let mut lanes = [0.0f32; LANES];
                 s.store(x[i], &mut lanes);
                 let at = ((j * LANES + i) * PANEL + half) * 4;
@@ -88,7 +92,7 @@ fn words<S: Simd, E: Elem>(s: S, out: &mut [u8], w: &Matrix, p: usize) {
 }
 
 /// Words of 32 outputs from word `from` on, one by one.
-#[inline(always)]
+#[inline(never)]
 fn elements<E: Elem>(out: &mut [u8], w: &Matrix, p: usize, from: usize) {
     let (first, words) = (p * PANEL, w.k().div_ceil(E::K));
     let lanes = PANEL.min(w.n() - first);

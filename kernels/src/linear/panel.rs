@@ -3,7 +3,7 @@
 
 use super::elem::{Elem, chunk_bytes, last_word, parts, split};
 use super::{Matrix, Order, PANEL};
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, times};
 use std::ops::Range;
 
 /// Steps `steps` (words of k) of outputs `first..first + 32` of `w` into `panel [words][32]`, a word as what meets a
@@ -55,7 +55,7 @@ fn dense<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: 
             if first + half + LANES <= w.n() { (rows[0].len() / chunk).min(steps.len() / LANES) } else { 0 };
         for j in 0..whole {
             let mut x = [s.zero(); LANES];
-            for i in 0..LANES {
+            for i in 0..times::<S>(LANES) {
                 x[i] = E::words(s, &rows[i][j * chunk..]);
                 // The next sixteen rows, in the order of their addresses: the processor sees one stream.
                 if chunk == 64 || i % 2 == 0 {
@@ -64,13 +64,13 @@ fn dense<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: 
                 }
             }
             let x = s.transpose(x);
-            for i in 0..LANES {
+            for i in 0..times::<S>(LANES) {
                 put::<S, E>(s, panel, j * LANES + i, half, x[i]);
             }
         }
         for word in whole * LANES..steps.len() {
             let mut x = [0.0; LANES];
-            for i in 0..LANES {
+            for i in 0..times::<S>(LANES) {
                 x[i] = last_word::<E>(rows[i], word);
             }
             put::<S, E>(s, panel, word, half, s.load(&x));

@@ -1,6 +1,6 @@
 //! Floor 0: the lanes as two 256-bit registers.
 
-use super::{LANES, Simd};
+use super::{LANES, Simd, apart};
 use std::arch::x86_64::*;
 
 /// AVX2 with FMA and F16C.
@@ -41,6 +41,8 @@ impl Simd for Avx2 {
     type V = V;
     type M = V;
     const REGISTERS: usize = 16;
+
+    apart!(Avx2, "avx2,fma,f16c");
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {

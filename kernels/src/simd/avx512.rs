@@ -1,7 +1,7 @@
 //! Floor 0: the lanes as one 512-bit register. `Avx512Bf16` has the instruction for pairs of bf16, `Avx512` does with
 //! two fused multiply-adds what it does; `Avx512Vnni` has the instructions for quads of bytes.
 
-use super::{LANES, Simd};
+use super::{LANES, Simd, apart};
 use std::arch::x86_64::*;
 
 /// AVX-512 F, BW, DQ, VL with FMA and F16C.
@@ -53,6 +53,14 @@ impl Avx512Vnni {
     }
 }
 
+impl Avx512Vnni {
+    /// The token of what it adds to.
+    #[inline(always)]
+    pub(super) fn base(self) -> Avx512 {
+        self.0
+    }
+}
+
 impl Avx512Bf16 {
     /// The token, where the processor has the instructions.
     #[must_use]
@@ -70,7 +78,7 @@ impl Avx512Bf16 {
 
 /// What all sets share; `$pairs`, `$dot` and `$flush` are their own.
 macro_rules! avx512 {
-    ($token:ty, $pairs_are:literal, |$this:ident, $acc:ident, $a:ident, $b:ident| $dot:expr, |$pairs:ident| $flush:expr) => {
+    ($token:ty, $features:literal, $pairs_are:literal, |$this:ident, $acc:ident, $a:ident, $b:ident| $dot:expr, |$pairs:ident| $flush:expr) => {
         // SAFETY (all blocks): the token proves the instructions; memory is in slices of sufficient length.
         #[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
         impl Simd for $token {
@@ -78,6 +86,8 @@ macro_rules! avx512 {
             type M = __mmask16;
             const REGISTERS: usize = 32;
             const PAIRS: bool = $pairs_are;
+
+            apart!($token, $features);
 
             #[inline(always)]
             fn splat(self, x: f32) -> __m512 {
@@ -197,9 +207,10 @@ macro_rules! avx512 {
 
 /// Sets without the instruction for pairs.
 macro_rules! by_fmas {
-    ($token:ty) => {
+    ($token:ty, $features:literal) => {
         avx512!(
             $token,
+            $features,
             false,
             |set, acc, a, b| {
                 let ([a0, a1], [b0, b1]) = (set.halves(a), set.halves(b));
@@ -214,11 +225,12 @@ macro_rules! by_fmas {
         );
     };
 }
-by_fmas!(Avx512);
-by_fmas!(Avx512Vnni);
+by_fmas!(Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
+by_fmas!(Avx512Vnni, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c");
 
 avx512!(
     Avx512Bf16,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c",
     true,
     |_set, acc, a, b| {
         // Both are 64 bytes without invalid bit patterns.

@@ -14,6 +14,11 @@ pub trait Dots: Simd {
     type Short: Copy;
     /// Signed weights, made ready for [`bytes`](Dots::bytes).
     type Ready: Copy;
+    /// The set without instructions of its own for sums: what needs none is compiled for that one.
+    type Plain: Simd;
+
+    /// Its token.
+    fn plain(self) -> Self::Plain;
 
     /// Sixteen little-endian words, unaligned.
     fn load_i(self, x: &[u8; 64]) -> Self::I;
@@ -45,6 +50,12 @@ impl Dots for Scalar {
     type I = [i32; 16];
     type Short = [i32; 16];
     type Ready = [i32; 16];
+    type Plain = Scalar;
+
+    #[inline(always)]
+    fn plain(self) -> Scalar {
+        self
+    }
 
     #[inline(always)]
     fn load_i(self, x: &[u8; 64]) -> [i32; 16] {
@@ -88,14 +99,20 @@ impl Dots for Scalar {
     }
     #[inline(always)]
     fn bytes(self, acc: [i32; 16], w: [i32; 16], x: [i32; 16]) -> [i32; 16] {
-        let mut out = acc;
-        for i in 0..16 {
-            for (w, x) in w[i].to_le_bytes().into_iter().zip(x[i].to_le_bytes()) {
-                out[i] += i32::from(w.cast_signed()) * i32::from(x.cast_signed());
-            }
-        }
-        out
+        products(&acc, &w, &x)
     }
+}
+
+/// acc + the four products of each lane. A function of its own: without an instruction for it, it is long.
+#[inline(never)]
+fn products(acc: &[i32; 16], w: &[i32; 16], x: &[i32; 16]) -> [i32; 16] {
+    let mut out = *acc;
+    for i in 0..16 {
+        for (w, x) in w[i].to_le_bytes().into_iter().zip(x[i].to_le_bytes()) {
+            out[i] += i32::from(w.cast_signed()) * i32::from(x.cast_signed());
+        }
+    }
+    out
 }
 
 // SAFETY (all blocks below): the token proves the instructions; memory is in arrays of sufficient length.
@@ -108,6 +125,12 @@ impl Dots for Avx2 {
     type Short = [__m256i; 2];
     /// The weights, and their magnitudes.
     type Ready = [__m256i; 4];
+    type Plain = Avx2;
+
+    #[inline(always)]
+    fn plain(self) -> Avx2 {
+        self
+    }
 
     #[inline(always)]
     fn load_i(self, x: &[u8; 64]) -> [__m256i; 2] {
@@ -216,6 +239,12 @@ impl Dots for Avx512 {
     wide!();
     /// Where the weights are negative, and their magnitudes.
     type Ready = (__mmask64, __m512i);
+    type Plain = Avx512;
+
+    #[inline(always)]
+    fn plain(self) -> Avx512 {
+        self
+    }
 
     #[inline(always)]
     fn nibbles(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
@@ -248,6 +277,12 @@ impl Dots for Avx512Vnni {
     wide!();
     /// The weights plus 128.
     type Ready = __m512i;
+    type Plain = Avx512;
+
+    #[inline(always)]
+    fn plain(self) -> Avx512 {
+        self.base()
+    }
 
     #[inline(always)]
     fn nibbles(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {

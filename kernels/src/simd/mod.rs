@@ -21,6 +21,35 @@ pub use scalar::Scalar;
 /// Lanes of a vector.
 pub const LANES: usize = 16;
 
+/// Work that is compiled once per instruction set, however many places ask for it through [`apart`](Simd::apart). Its
+/// `run` is `inline(always)`, as kernels are.
+pub trait Apart<S> {
+    /// What comes of it.
+    type Out;
+
+    /// Does it.
+    fn run(self, s: S) -> Self::Out;
+}
+
+/// Implements [`Simd::apart`] with the features of a set.
+#[cfg(target_arch = "x86_64")]
+macro_rules! apart {
+    ($token:ty, $features:literal) => {
+        #[inline(always)]
+        fn apart<F: $crate::simd::Apart<$token>>(self, work: F) -> F::Out {
+            #[inline(never)]
+            #[target_feature(enable = $features)]
+            fn enabled<F: $crate::simd::Apart<$token>>(s: $token, work: F) -> F::Out {
+                work.run(s)
+            }
+            // SAFETY: the token proves the instructions.
+            unsafe { enabled(self, work) }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+use apart;
+
 /// An instruction set.
 pub trait Simd: Copy + Send + Sync + 'static {
     /// Sixteen f32 lanes.
@@ -82,6 +111,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// acc + odd * odd + even * even of pairs of bf16, the odd (high) ones first, rounded after each, subnormals of
     /// the elements as zero. The elements must have gone through `flush`.
     fn dot(self, acc: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// Does a piece of work in a function of its own that enables the set: what is long and not called often is not
+    /// repeated wherever it is needed.
+    fn apart<F: Apart<Self>>(self, work: F) -> F::Out;
     /// Asks for a line of memory to be brought near. Never faults.
     fn prefetch(self, at: *const u8);
 
@@ -110,6 +142,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
         }
         x[0]
     }
+}
+
+/// `n`, for a loop over vectors that is to stay a loop where they are no registers: there its code is long.
+#[inline(always)]
+pub fn times<S: Simd>(n: usize) -> usize {
+    if const { S::REGISTERS < 16 } { std::hint::black_box(n).min(n) } else { n }
 }
 
 /// The nearest bf16, ties to even, as the low half of a word; subnormals become zero, NaN stays NaN.

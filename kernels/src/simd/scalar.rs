@@ -1,6 +1,6 @@
 //! Floor 0: the lanes in plain Rust, for machines without a set of our own and as the reference of the others.
 
-use super::{LANES, Simd};
+use super::{Apart, LANES, Simd};
 
 /// Plain Rust. Needs nothing of the processor.
 #[derive(Clone, Copy, Debug)]
@@ -8,13 +8,37 @@ pub struct Scalar;
 
 type V = [f32; LANES];
 
-#[inline(always)]
-fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
-    let mut out = a;
-    for i in 0..LANES {
-        out[i] = f(a[i], b[i]);
-    }
-    out
+/// A truth value of a lane: all bits, or none, so that choices are not branches.
+type M = [u32; LANES];
+
+/// Functions of lanes, each compiled once: as code, sixteen lanes are long, and kernels ask for them everywhere.
+macro_rules! lanes {
+    ($($name:ident |$($x:ident),+| $value:expr;)*) => {$(
+        #[inline(never)]
+        fn $name($($x: &V),+) -> V {
+            let mut out = [0.0; LANES];
+            for i in 0..LANES {
+                $(let $x = $x[i];)+
+                out[i] = $value;
+            }
+            out
+        }
+    )*};
+}
+
+lanes! {
+    add |a, b| a + b;
+    sub |a, b| a - b;
+    mul |a, b| a * b;
+    div |a, b| a / b;
+    fma_lanes |a, b, c| fma(a, b, c);
+    max |a, b| if a > b { a } else { b };
+    copysign |a, b| a.copysign(b);
+    pow2 |x| f32::from_bits(x.to_bits().wrapping_add(127) << 23);
+    pair |low, high| f32::from_bits((low.to_bits() >> 16) | (high.to_bits() & 0xFFFF_0000));
+    low |pair| f32::from_bits(pair.to_bits() << 16);
+    high |pair| f32::from_bits(pair.to_bits() & 0xFFFF_0000);
+    flush |pair| flushed(pair);
 }
 
 /// a * b + c, rounded once. Without the instruction, the product is exact in f64, the sum is rounded to odd there, and
@@ -37,31 +61,64 @@ pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
     f64::from_bits(bits.wrapping_add(step & ((bits & 1) - 1)).cast_unsigned()) as f32
 }
 
-/// a * b + c in every lane. A function of its own: the emulation is long, and tiles unroll it many times.
+/// Sixteen f16, widened. A function of its own: the conversion is long.
 #[inline(never)]
-fn fma_lanes(a: &V, b: &V, c: &V) -> V {
-    let mut out = *c;
-    for i in 0..LANES {
-        out[i] = fma(a[i], b[i], c[i]);
+fn halves(x: &[u8; 32]) -> V {
+    let mut out = [0.0; LANES];
+    for (out, x) in out.iter_mut().zip(x.as_chunks().0) {
+        *out = half::f16::from_le_bytes(*x).to_f32();
     }
     out
 }
 
-/// The first element of a pair of bf16.
-#[inline(always)]
-fn low(word: f32) -> f32 {
-    f32::from_bits(word.to_bits() << 16)
+/// Lanes and vectors exchanged.
+#[inline(never)]
+fn transposed(x: &[V; LANES]) -> [V; LANES] {
+    let mut out = [[0.0; LANES]; LANES];
+    for i in 0..LANES {
+        for j in 0..LANES {
+            out[i][j] = x[j][i];
+        }
+    }
+    out
 }
 
-/// The second one.
+/// Sixteen bf16, widened.
+#[inline(never)]
+fn bf16(x: &[u8; 32]) -> V {
+    std::array::from_fn(|i| f32::from_le_bytes([0, 0, x[2 * i], x[2 * i + 1]]))
+}
+
+/// Sixteen bytes, widened.
+#[inline(never)]
+fn bytes(x: &[u8; 16]) -> V {
+    x.map(|x| f32::from(x as i8))
+}
+
+/// m ? a : b
+#[inline(never)]
+fn select(m: &M, a: &V, b: &V) -> V {
+    std::array::from_fn(|i| f32::from_bits((a[i].to_bits() & m[i]) | (b[i].to_bits() & !m[i])))
+}
+
+/// a < b
+#[inline(never)]
+fn lt(a: &V, b: &V) -> M {
+    std::array::from_fn(|i| if a[i] < b[i] { u32::MAX } else { 0 })
+}
+
+/// A pair of bf16 with subnormals made zero.
 #[inline(always)]
-fn high(word: f32) -> f32 {
-    f32::from_bits(word.to_bits() & 0xFFFF_0000)
+fn flushed(pair: f32) -> f32 {
+    let bits = pair.to_bits();
+    let low = if bits & 0x0000_7F80 == 0 { 0x8000 } else { 0xFFFF };
+    let high = if bits & 0x7F80_0000 == 0 { 0x8000_0000 } else { 0xFFFF_0000 };
+    f32::from_bits(bits & (low | high))
 }
 
 impl Simd for Scalar {
     type V = V;
-    type M = [bool; LANES];
+    type M = M;
     const REGISTERS: usize = 8; // whatever it is: one row at a time, since speed is not what this set is for
 
     #[inline(always)]
@@ -82,31 +139,31 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn load_f16(self, x: &[u8; 32]) -> V {
-        std::array::from_fn(|i| half::f16::from_le_bytes([x[2 * i], x[2 * i + 1]]).to_f32())
+        halves(x)
     }
     #[inline(always)]
     fn load_bf16(self, x: &[u8; 32]) -> V {
-        std::array::from_fn(|i| f32::from_le_bytes([0, 0, x[2 * i], x[2 * i + 1]]))
+        bf16(x)
     }
     #[inline(always)]
     fn load_i8(self, x: &[u8; 16]) -> V {
-        x.map(|x| f32::from(x as i8))
+        bytes(x)
     }
     #[inline(always)]
     fn add(self, a: V, b: V) -> V {
-        zip(a, b, |a, b| a + b)
+        add(&a, &b)
     }
     #[inline(always)]
     fn sub(self, a: V, b: V) -> V {
-        zip(a, b, |a, b| a - b)
+        sub(&a, &b)
     }
     #[inline(always)]
     fn mul(self, a: V, b: V) -> V {
-        zip(a, b, |a, b| a * b)
+        mul(&a, &b)
     }
     #[inline(always)]
     fn div(self, a: V, b: V) -> V {
-        zip(a, b, |a, b| a / b)
+        div(&a, &b)
     }
     #[inline(always)]
     fn fma(self, a: V, b: V, c: V) -> V {
@@ -114,58 +171,51 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn max(self, a: V, b: V) -> V {
-        zip(a, b, |a, b| if a > b { a } else { b })
+        max(&a, &b)
     }
     #[inline(always)]
-    fn lt(self, a: V, b: V) -> [bool; LANES] {
-        std::array::from_fn(|i| a[i] < b[i])
+    fn lt(self, a: V, b: V) -> M {
+        lt(&a, &b)
     }
     #[inline(always)]
-    fn select(self, m: [bool; LANES], a: V, b: V) -> V {
-        let mut out = b;
-        for i in 0..LANES {
-            out[i] = if m[i] { a[i] } else { b[i] };
-        }
-        out
+    fn select(self, m: M, a: V, b: V) -> V {
+        select(&m, &a, &b)
     }
     #[inline(always)]
     fn copysign(self, a: V, b: V) -> V {
-        zip(a, b, f32::copysign)
+        copysign(&a, &b)
     }
     #[inline(always)]
     fn pow2(self, shifted: V) -> V {
-        shifted.map(|x| f32::from_bits(x.to_bits().wrapping_add(127) << 23))
+        pow2(&shifted)
     }
     #[inline(always)]
     fn pair(self, low: V, high: V) -> V {
-        zip(low, high, |low, high| f32::from_bits((low.to_bits() >> 16) | (high.to_bits() & 0xFFFF_0000)))
+        pair(&low, &high)
     }
     #[inline(always)]
     fn halves(self, pairs: V) -> [V; 2] {
-        [pairs.map(low), pairs.map(high)]
+        [low(&pairs), high(&pairs)]
     }
     #[inline(always)]
     fn transpose(self, x: [V; LANES]) -> [V; LANES] {
-        let mut out = [[0.0; LANES]; LANES];
-        for i in 0..LANES {
-            for j in 0..LANES {
-                out[i][j] = x[j][i];
-            }
-        }
-        out
+        transposed(&x)
     }
     #[inline(always)]
     fn flush(self, pairs: V) -> V {
-        pairs.map(|word| {
-            let bits = word.to_bits();
-            let low = if bits & 0x0000_7F80 == 0 { 0x8000 } else { 0xFFFF };
-            let high = if bits & 0x7F80_0000 == 0 { 0x8000_0000 } else { 0xFFFF_0000 };
-            f32::from_bits(bits & (low | high))
-        })
+        flush(&pairs)
     }
     #[inline(always)]
     fn dot(self, acc: V, a: V, b: V) -> V {
-        fma_lanes(&a.map(low), &b.map(low), &fma_lanes(&a.map(high), &b.map(high), &acc))
+        fma_lanes(&low(&a), &low(&b), &fma_lanes(&high(&a), &high(&b), &acc))
+    }
+    #[inline(always)]
+    fn apart<F: Apart<Scalar>>(self, work: F) -> F::Out {
+        #[inline(never)]
+        fn own<F: Apart<Scalar>>(work: F) -> F::Out {
+            work.run(Scalar)
+        }
+        own(work)
     }
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::source::Source;
 use crate::format::tensors::Stored;
 use crate::format::{MAX_TENSORS, bad, shown};
+use crate::order::sorted;
 use kernels::DType;
 use std::ops::Range;
 
@@ -81,7 +82,7 @@ fn metadata(cursor: &mut Cursor, keys: usize) -> Result<Vec<Entry>> {
         meta.push(Entry { key, kind, value: from..cursor.at });
     }
     let bytes = |entry: &Entry| cursor.bytes.get(entry.key.clone()).unwrap_or_default();
-    meta.sort_by(|a, b| bytes(a).cmp(bytes(b)));
+    let meta = sorted(meta, |a, b| bytes(a).cmp(bytes(b)));
     match meta.windows(2).find(|pair| matches!(pair, [a, b] if bytes(a) == bytes(b))) {
         Some([twice, _]) => {
             Err(cursor.bad(format!("key `{}` is given twice", shown(&String::from_utf8_lossy(bytes(twice))))))
@@ -132,8 +133,8 @@ fn infos(cursor: &mut Cursor, tensors: usize) -> Result<Vec<Raw>> {
 }
 
 /// Tensors follow each other, each padded to the alignment; nothing but padding lies between or behind.
-fn place(file: &str, mut raw: Vec<Raw>, first: usize, len: usize, alignment: usize) -> Result<Vec<Info>> {
-    raw.sort_by_key(|tensor| (tensor.offset, tensor.bytes));
+fn place(file: &str, raw: Vec<Raw>, first: usize, len: usize, alignment: usize) -> Result<Vec<Info>> {
+    let raw = sorted(raw, |a, b| (a.offset, a.bytes).cmp(&(b.offset, b.bytes)));
     let mut infos = Vec::with_capacity(raw.len());
     let mut at = first;
     for Raw { name, stored, shape, offset, bytes } in raw {
@@ -153,7 +154,7 @@ fn place(file: &str, mut raw: Vec<Raw>, first: usize, len: usize, alignment: usi
     if at < len {
         return Err(bad(file, format!("expected the file to end at byte {at}, it has {len}")));
     }
-    infos.sort_by(|a, b| a.name.cmp(&b.name));
+    let infos = sorted(infos, |a, b| a.name.cmp(&b.name));
     match infos.windows(2).find(|pair| matches!(pair, [a, b] if a.name == b.name)) {
         Some([twice, _]) => Err(bad(file, format!("tensor `{}` is listed twice", shown(&twice.name)))),
         _ => Ok(infos),

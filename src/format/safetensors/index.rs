@@ -58,10 +58,10 @@ impl<'de> Deserialize<'de> for Index {
                     }
                     index.map.insert(tensor, number);
                 }
-                let mut names: Vec<(usize, String)> =
-                    numbers.into_iter().map(|(name, n)| (n, name)).collect();
-                names.sort_unstable();
-                index.shards = names.into_iter().map(|(_, name)| name).collect();
+                index.shards = vec![String::new(); numbers.len()];
+                for (name, number) in numbers {
+                    index.shards[number] = name;
+                }
                 Ok(index)
             }
         }

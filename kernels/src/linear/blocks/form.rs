@@ -141,7 +141,7 @@ pub struct Block {
 }
 
 /// Block `b` of a row in file layout.
-#[inline(always)]
+#[inline(never)]
 pub fn block(dtype: DType, row: &[u8], b: usize) -> Block {
     let (bytes, per) = (dtype.block_bytes(), dtype.block() / BLOCK);
     let at = &row[b / per * bytes..][..bytes];

@@ -13,7 +13,8 @@ use super::activations::{BLOCK, BLOCK_WORDS};
 use super::{After, Matrix, Order, PANEL, Run, tile as dense};
 use crate::ops::per_isa;
 use crate::plan::TileMut;
-use crate::simd::Dots;
+use crate::simd::{Apart, Dots, Simd};
+use std::ops::Range;
 
 /// Blocks of k that are unpacked at once: their codes and scales, and what a tile reads of the activations, stay in a
 /// first-level cache.
@@ -67,8 +68,9 @@ fn blocks_with<S: Dots>(
             last: true,
             after,
         };
-        // Few rows meet every block as it comes by, in one stream; for more it pays to unpack once.
-        if w.order() == Order::Panels && rows <= dense::rows::<S>() {
+        // Few rows meet every block as it comes by, in one stream; for more it pays to unpack once. So does plain Rust,
+        // which is short rather than fast.
+        if const { S::REGISTERS >= 16 } && w.order() == Order::Panels && rows <= dense::rows::<S>() {
             whole.stream(s, out, &form, w.panel(first / PANEL), x, codes);
             continue;
         }
@@ -76,11 +78,9 @@ fn blocks_with<S: Dots>(
         while from < blocks || from == 0 {
             let some = from..blocks.min(from + BLOCKS);
             let run = Run { steps: some.clone(), last: some.end == blocks, ..whole };
-            let unpacked = match w.order() {
-                Order::Panels => unpack::panel(s, &form, w, first, some, codes, scales, mins),
-                _ => unpack::rows(s, &form, w, first, some, codes, scales, mins),
-            };
-            run.tiles_of_blocks(s, out, &form, &unpacked, x);
+            let form = &form;
+            let unpacked = s.plain().apart(Unpack { form, w, first, some, codes, scales, mins });
+            run.tiles_of_blocks(s, out, form, &unpacked, x);
             from = run.steps.end.max(1);
         }
     }
@@ -182,10 +182,79 @@ fn signed<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
 ) {
     if const { S::REGISTERS == 16 && M == 6 } {
         for (i, sums) in sums.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            tile::bytes::<S, 3, ONE, GROUPS>(s, sums, codes, scales, mins, &x[3 * i..]);
+            s.apart(Signed::<3, ONE, GROUPS> { sums, codes, scales, mins, x: &x[3 * i..] });
         }
-    } else {
+    } else if const { ONE && S::REGISTERS >= 16 } {
         tile::bytes::<S, M, ONE, GROUPS>(s, sums, codes, scales, mins, x);
+    } else {
+        s.apart(Signed::<M, ONE, GROUPS> { sums, codes, scales, mins, x });
+    }
+}
+
+/// [`tile::bytes`]
+struct Signed<'a, const M: usize, const ONE: bool, const GROUPS: usize> {
+    sums: &'a mut [[f32; PANEL]; M],
+    codes: &'a [u8],
+    scales: &'a [[f32; PANEL]; GROUPS],
+    mins: Option<&'a [f32; PANEL]>,
+    x: &'a [f32],
+}
+
+impl<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> Apart<S> for Signed<'_, M, ONE, GROUPS> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        tile::bytes::<S, M, ONE, GROUPS>(s, self.sums, self.codes, self.scales, self.mins, self.x);
+    }
+}
+
+/// Some blocks of 32 outputs, from a panel or from rows.
+struct Unpack<'a, 'w> {
+    form: &'a Form,
+    w: &'a Matrix<'w>,
+    first: usize,
+    some: Range<usize>,
+    codes: &'a mut [u8],
+    scales: &'a mut [[f32; PANEL]],
+    mins: &'a mut [[f32; PANEL]],
+}
+
+impl<'a, S: Simd> Apart<S> for Unpack<'a, '_> {
+    type Out = Unpacked<'a>;
+
+    #[inline(always)]
+    fn run(self, s: S) -> Unpacked<'a> {
+        let Unpack { form, w, first, some, codes, scales, mins } = self;
+        match w.order() {
+            Order::Panels => unpack::panel(s, form, w, first, some, codes, scales, mins),
+            _ => unpack::rows(s, form, w, first, some, codes, scales, mins),
+        }
+    }
+}
+
+/// [`unpack::one`], and [`unpack::widen`] where the codes of the format have to be spread.
+struct Ready<'a, 'b> {
+    form: &'b Form,
+    panel: &'a [u8],
+    place: [usize; 2],
+    scales: &'b mut [[f32; PANEL]; 2],
+    mins: &'b mut [f32; PANEL],
+    codes: &'a mut [u8],
+}
+
+impl<'a, S: Simd> Apart<S> for Ready<'a, '_> {
+    type Out = &'a [u8];
+
+    #[inline(always)]
+    fn run(self, s: S) -> &'a [u8] {
+        let packed = unpack::one(s, self.form, self.panel, self.place, self.scales, self.mins);
+        if self.form.nibbles || self.form.bits == 8 {
+            return packed;
+        }
+        let codes = &mut self.codes[..PANEL * BLOCK];
+        unpack::widen(self.form, packed, codes);
+        codes
     }
 }
 
@@ -227,23 +296,18 @@ fn stream<S: Dots, const M: usize, const ONE: bool>(
     let words = BLOCK_WORDS * if ONE { 1 } else { dense::rows::<S>() };
     let (mut scales, mut mins) = ([[0.0; PANEL]; 2], [0.0; PANEL]);
     for b in 0..blocks {
-        let packed = unpack::one(s, form, panel, [b, blocks], &mut scales, &mut mins);
+        let (scales, mins) = (&mut scales, &mut mins);
+        let ready = s.plain().apart(Ready { form, panel, place: [b, blocks], scales, mins, codes });
         let x = &x[b * words..];
         if form.nibbles {
-            tile::nibbles::<S, M, ONE, true>(s, sums, packed, &scales[0], &mins, x);
+            tile::nibbles::<S, M, ONE, true>(s, sums, ready, &scales[0], mins, x);
             continue;
         }
-        let spread = if form.bits == 8 {
-            packed
-        } else {
-            unpack::widen(form, packed, &mut codes[..PANEL * BLOCK]);
-            &*codes
-        };
-        let mins = form.has_min().then_some(&mins);
+        let mins = form.has_min().then_some(&*mins);
         if form.group == BLOCK {
-            signed::<S, M, ONE, 1>(s, sums, spread, scales[..1].first_chunk().expect("a scale"), mins, x);
+            signed::<S, M, ONE, 1>(s, sums, ready, scales[..1].first_chunk().expect("a scale"), mins, x);
         } else {
-            signed::<S, M, ONE, 2>(s, sums, spread, &scales, mins, x);
+            signed::<S, M, ONE, 2>(s, sums, ready, scales, mins, x);
         }
     }
 }
