@@ -236,19 +236,18 @@ impl Runner {
     fn turn(&mut self, parts: Parts) -> Shape {
         let stack = self.stack(parts.arch);
         let t = &mut self.tables;
-        match &stack.position {
-            Position::Rope { all, local } => {
-                for (i, rope) in [Some(all), local.as_ref()].into_iter().enumerate() {
-                    let Some(rope) = rope else { continue };
-                    let turns = &mut t.turns[i];
-                    turns.resize(t.ids.len() * rope.rot_dim, 0.0);
-                    for (out, pos) in turns.chunks_exact_mut(rope.rot_dim).zip(&t.positions) {
-                        kernels::rope::turns(&parts.inv_freq[i], *pos, rope.scale, out);
-                    }
+        if let Position::Rope { all, local } = &stack.position {
+            for (i, rope) in [Some(all), local.as_ref()].into_iter().enumerate() {
+                let Some(rope) = rope else { continue };
+                let turns = &mut t.turns[i];
+                turns.resize(t.ids.len() * rope.rot_dim, 0.0);
+                for (out, pos) in turns.chunks_exact_mut(rope.rot_dim).zip(&t.positions) {
+                    kernels::rope::turns(&parts.inv_freq[i], *pos, rope.scale, out);
                 }
             }
-            Position::Table { offset, pad, .. } => t.place(*offset as u32, *pad),
-            Position::Alibi { .. } | Position::Relative { .. } => {}
+        }
+        if let Some((_, offset, pad)) = stack.table() {
+            t.place(offset as u32, pad);
         }
         Shape {
             rows: t.ids.len(),

@@ -1,13 +1,15 @@
-//! Logits and greedy tokens of every golden model, against what `transformers` answered (`tests/golden/README.md`).
+//! Logits, hidden states and greedy tokens of every golden model, against what `transformers` answered (`tests/golden/README.md`).
 
 mod common;
 
 use common::{engine, greedy, open};
+use inlaid::encode::{Ask, Text, run};
 use inlaid::kernels::attention::Cache;
 use inlaid::session::{Session, SessionConfig};
 use safetensors_reference::SafeTensors;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 /// Our chains sum k in order where the reference sums in lanes, which costs some four times the rounding error (the
 /// ratio grows with the root of the lanes), and the reference has its own error beside ours.
@@ -16,15 +18,18 @@ const CHAIN: f64 = 5.0;
 /// Never above this share of the largest logit, in f32.
 const MOST: f64 = 2e-4;
 
-fn models() -> Vec<PathBuf> {
+/// Folders of one branch, with their `expected.json`.
+fn models(branch: &str) -> Vec<(PathBuf, Value)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut all: Vec<PathBuf> = std::fs::read_dir(root)
+    let mut all: Vec<(PathBuf, Value)> = std::fs::read_dir(root)
         .expect("tests/golden")
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.join("expected.json").exists())
+        .map(|path| (path.clone(), answers(&path)))
+        .filter(|(_, json)| json["branch"].as_str().unwrap_or("decoder") == branch)
         .collect();
-    all.sort();
-    assert!(all.len() >= 16, "golden models are missing");
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(all.len() >= 8, "golden models are missing");
     all
 }
 
@@ -53,6 +58,10 @@ fn logits(model: &std::sync::Arc<inlaid::model::Model>, ids: &[u32]) -> Vec<f32>
     out
 }
 
+fn tensors(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join("expected.safetensors")).expect("expected.safetensors")
+}
+
 fn expected(tensors: &SafeTensors, name: &str) -> Option<Vec<f32>> {
     let tensor = tensors.tensor(name).ok()?;
     Some(tensor.data().chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])).collect())
@@ -61,9 +70,8 @@ fn expected(tensors: &SafeTensors, name: &str) -> Option<Vec<f32>> {
 #[test]
 fn logits_at_every_position() {
     let engine = engine(2, None);
-    for folder in models() {
-        let json = answers(&folder);
-        let bytes = std::fs::read(folder.join("expected.safetensors")).expect("expected.safetensors");
+    for (folder, json) in models("decoder") {
+        let bytes = tensors(&folder);
         let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
         let model = open(&engine, &files(&folder), Some(Cache::F32));
         for (i, case) in json["cases"].as_array().expect("cases").iter().enumerate() {
@@ -88,8 +96,7 @@ fn logits_at_every_position() {
 #[test]
 fn greedy_tokens() {
     let engine = engine(2, None);
-    for folder in models() {
-        let json = answers(&folder);
+    for (folder, json) in models("decoder") {
         let model = open(&engine, &files(&folder), Some(Cache::F32));
         let config = SessionConfig { sampler: greedy(), ..SessionConfig::default() };
         let mut session = Session::new(&model, config).expect("a session");
@@ -97,5 +104,56 @@ fn greedy_tokens() {
         let want = ids(&json["greedy"]["ids"]);
         let got: Vec<u32> = want.iter().map(|_| session.step().expect("a step")).collect();
         assert_eq!(got, want, "{}", folder.display());
+    }
+}
+
+/// The largest error of the reference in f32, as a share of its largest answer. (An answer of one number may by chance
+/// have hardly any, so all cases count.)
+fn f32_error(cases: &[Value]) -> f64 {
+    let share = |answer: &Value| Some(answer["f32_error"].as_f64()? / answer["max_abs"].as_f64()?);
+    let shares = |case: &Value| ["hidden", "logits"].map(|what| share(&case[what]).unwrap_or(0.0));
+    cases.iter().flat_map(shares).fold(0.0, f64::max)
+}
+
+/// Whether `got` is `what.i` of the tensors, within the bound.
+fn close(folder: &Path, tensors: &SafeTensors, cases: &[Value], (what, i): (&str, usize), got: &[f32]) {
+    let want = expected(tensors, &format!("{what}.{i}")).expect(what);
+    assert_eq!(got.len(), want.len(), "{}: {what} of case {i}", folder.display());
+    let bound =
+        (CHAIN * f32_error(cases)).min(MOST) * cases[i][what]["max_abs"].as_f64().expect("its largest value");
+    let error = got.iter().zip(&want).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+    println!("{}: {what} of case {i}: {error:.2e}, bound {bound:.2e}", folder.display());
+    assert!(error <= bound, "{}: {what} of case {i}: {error:e} beyond {bound:e}", folder.display());
+}
+
+/// What `ask` gives for each text.
+fn encoded(model: &inlaid::model::Model, texts: &[Text], ask: Ask) -> Vec<Vec<f32>> {
+    let mut all = vec![Vec::new(); texts.len()];
+    let mut each = |i: usize, rows: &[f32], _: usize| all[i] = rows.to_vec();
+    run(model, texts, ask, &AtomicBool::new(false), &mut None, &mut each).expect("answers");
+    all
+}
+
+/// Of all texts in one batch; alone a text has the same bits.
+#[test]
+fn states_and_heads_of_encoders() {
+    let engine = engine(2, None);
+    for (folder, json) in models("encoder") {
+        let (bytes, cases) = (tensors(&folder), json["cases"].as_array().expect("cases"));
+        let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
+        let model = open(&engine, &folder, Some(Cache::F32));
+        let read = |case: &Value| (ids(&case["ids"]), case["types"].as_array().map(|_| ids(&case["types"])));
+        let inputs: Vec<_> = cases.iter().map(read).collect();
+        let texts: Vec<Text> =
+            inputs.iter().map(|(ids, types)| Text { ids, types: types.as_deref().unwrap_or(&[]) }).collect();
+        for (what, ask) in [("hidden", Ask::Hidden), ("logits", Ask::Head)] {
+            if cases[0][what].is_null() {
+                continue;
+            }
+            for (i, got) in encoded(&model, &texts, ask).iter().enumerate() {
+                close(&folder, &tensors, cases, (what, i), got);
+                assert_eq!(&encoded(&model, &texts[i..=i], ask)[0], got, "{}: {what}", folder.display());
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Floor 3: what a model says about the states that its last stack returns, as data. Knows no names but its own tensors'.
 
 use super::names::Linear;
+use crate::error::{Error, Result};
+use crate::format::config::Config;
 use kernels::act::Act;
 
 /// What a model was made to say.
@@ -21,6 +23,28 @@ pub enum Task {
 }
 
 impl Task {
+    /// What the class that a model was saved from does, by the first of `architectures`; `default` where there is none.
+    ///
+    /// # Errors
+    /// `Unsupported` for a class that does something else.
+    pub fn of(c: &Config, default: Task) -> Result<Task> {
+        const ENDS: &[(&str, Task)] = &[
+            ("ForCausalLM", Task::LanguageModel),
+            ("LMHeadModel", Task::LanguageModel),
+            ("ForConditionalGeneration", Task::LanguageModel),
+            ("MTModel", Task::LanguageModel),
+            ("ForMaskedLM", Task::MaskedLm),
+            ("ForPreTraining", Task::MaskedLm),
+            ("ForSequenceClassification", Task::Classify),
+            ("ForTokenClassification", Task::Tag),
+            ("ForQuestionAnswering", Task::Span),
+            ("Model", Task::Hidden),
+        ];
+        let Some(class) = class(c) else { return Ok(default) };
+        let known = ENDS.iter().find(|(end, _)| class.ends_with(end));
+        known.map(|(_, task)| *task).ok_or_else(|| unknown(c, class))
+    }
+
     /// Its name for people.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -33,6 +57,26 @@ impl Task {
             Task::Span => "question answering",
         }
     }
+}
+
+/// The class that a model was saved from.
+pub fn class(c: &Config) -> Option<&str> {
+    c.raw("architectures")?.as_array()?.first()?.as_str()
+}
+
+/// A class whose head a family lacks.
+pub fn unknown(c: &Config, class: &str) -> Error {
+    let class: String = class.chars().take(64).collect();
+    Error::Unsupported { file: c.file().to_owned(), what: format!("architectures = [\"{class}\"]") }
+}
+
+/// How many labels a classifier knows: `num_labels`, or as many as `id2label` names, or 2.
+///
+/// # Errors
+/// `Format` where the number is none.
+pub fn labels(c: &Config) -> Result<usize> {
+    let named = c.raw("id2label").and_then(|v| v.as_object()).map(serde_json::Map::len);
+    c.usize_or("num_labels", named.unwrap_or(2))
 }
 
 /// Which rows of a text the head reads.
@@ -113,5 +157,33 @@ impl Head {
     #[must_use]
     pub const fn classes(task: Task, rows: Rows, out: Linear, n: usize) -> Head {
         Head { task, rows, out: Out::Linear(out), n, ..Head::NONE }
+    }
+    /// A masked language model's: `dense`, `act`, `norm`, then the embedding table and `bias` where `tied`, else `decoder`
+    /// with a bias of its own.
+    #[must_use]
+    pub const fn masked(
+        dense: (Linear, usize),
+        act: Act,
+        norm: &'static str,
+        decoder: Linear,
+        bias: &'static str,
+        tied: bool,
+        vocab: usize,
+    ) -> Head {
+        let lm = Head::lm(decoder.bias(!tied), tied, vocab);
+        let bias = if tied { bias } else { "" };
+        Head { task: Task::MaskedLm, dense: Some(dense), act: Some(act), norm, bias, ..lm }
+    }
+
+    /// A classifier's: `dense` and `act` of the first row, then `out`.
+    #[must_use]
+    pub const fn first(dense: (Linear, usize), act: Act, out: Linear, n: usize) -> Head {
+        Head { dense: Some(dense), act: Some(act), ..Head::classes(Task::Classify, Rows::First, out, n) }
+    }
+
+    /// BERT's pooler, which a model may lack: the hyperbolic tangent of `dense` of the first row.
+    #[must_use]
+    pub const fn pooler(dense: (Linear, usize)) -> Head {
+        Head { rows: Rows::First, dense: Some(dense), act: Some(Act::Tanh), optional: true, ..Head::NONE }
     }
 }

@@ -3,12 +3,18 @@
 //!
 //! Adding a family is one file here: a function that fills `Arch` and a table of names.
 
+mod bert;
+mod distilbert;
+mod electra;
 mod gpt2;
 mod head;
 mod llama;
 mod mistral;
+mod modernbert;
+mod mpnet;
 mod names;
 mod qwen2;
+mod roberta;
 mod rope;
 mod stack;
 
@@ -52,8 +58,20 @@ pub struct Arch {
 type Read = fn(&Config) -> Result<Arch>;
 
 /// `model_type` of `config.json`, and its reader.
-const FAMILIES: &[(&str, Read)] =
-    &[("gpt2", gpt2::arch), ("llama", llama::arch), ("mistral", mistral::arch), ("qwen2", qwen2::arch)];
+const FAMILIES: &[(&str, Read)] = &[
+    ("bert", bert::arch),
+    ("camembert", roberta::arch),
+    ("distilbert", distilbert::arch),
+    ("electra", electra::arch),
+    ("gpt2", gpt2::arch),
+    ("llama", llama::arch),
+    ("mistral", mistral::arch),
+    ("modernbert", modernbert::arch),
+    ("mpnet", mpnet::arch),
+    ("qwen2", qwen2::arch),
+    ("roberta", roberta::arch),
+    ("xlm-roberta", roberta::arch),
+];
 
 /// Keys that say nothing about what the model computes.
 const IGNORED: &[&str] = &[
@@ -62,6 +80,7 @@ const IGNORED: &[&str] = &[
     "_attn_implementation_autoset",
     "architectures",
     "bos_token_id",
+    "cls_token_id",
     "dtype",
     "eos_token_id",
     "id2label",
@@ -70,6 +89,8 @@ const IGNORED: &[&str] = &[
     "label2id",
     "language",
     "license",
+    "mask_token_id",
+    "output_past",
     "pad_token_id",
     "task_specific_params",
     "tokenizer_class",
@@ -106,6 +127,11 @@ impl Arch {
     /// A model that is one decoder.
     fn decoder(family: &'static str, max_positions: usize, stack: Stack, head: Head) -> Arch {
         Arch { family, max_positions, encoder: None, decoder: Some(stack), head, prefix: "", ignored: &[] }
+    }
+
+    /// A model that is one encoder.
+    fn encoder(family: &'static str, max_positions: usize, stack: Stack, head: Head) -> Arch {
+        Arch { family, max_positions, encoder: Some(stack), decoder: None, head, prefix: "", ignored: &[] }
     }
 
     /// Changes the decoder's attention: `change(n_layers, attention)`.
@@ -261,7 +287,12 @@ fn head_dim(config: &Config, d_model: usize, n_heads: usize) -> Result<usize> {
 
 /// The activation that a config names.
 fn act(config: &Config, key: &str, default: &str) -> Result<Act> {
-    match config.str_or(key, default)? {
+    act_named(config, key, config.str_or(key, default)?)
+}
+
+/// The activation of this name, which `key` of a config has.
+fn act_named(config: &Config, key: &str, name: &str) -> Result<Act> {
+    match name {
         "silu" | "swish" => Ok(Act::Silu),
         "gelu" => Ok(Act::GeluErf),
         "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Act::GeluTanh),
@@ -270,6 +301,13 @@ fn act(config: &Config, key: &str, default: &str) -> Result<Act> {
         "quick_gelu" => Ok(Act::QuickGelu),
         other => Err(Error::Unsupported { file: config.file().to_owned(), what: format!("{key} `{other}`") }),
     }
+}
+
+/// Marks keys as read that say nothing about what a family computes.
+fn skip(config: &Config, keys: &[&str]) {
+    keys.iter().for_each(|key| {
+        let _ = config.raw(key);
+    });
 }
 
 /// Refuses `key` unless it is absent or has one of the neutral values that `is_neutral` accepts.

@@ -83,6 +83,9 @@ pub enum Position {
         buckets: usize,
         /// Distances from here on are one range.
         far: usize,
+        /// Of a learned table that is added to the token embeddings as well (MPNet), the row that this token takes; the
+        /// first position has the one after.
+        pad: Option<u32>,
     },
 }
 
@@ -211,6 +214,17 @@ impl Stack {
     #[must_use]
     pub fn kv_cols(&self) -> usize {
         self.n_kv_heads * self.head_dim
+    }
+
+    /// The table that is added to token embeddings: which one, its row for the first token, and the token that takes the
+    /// row before that one.
+    #[must_use]
+    pub fn table(&self) -> Option<(Table, usize, Option<u32>)> {
+        match self.position {
+            Position::Table { table, offset, pad } => Some((table, offset, pad)),
+            Position::Relative { pad: Some(pad), .. } => Some((Table::Learned, pad as usize + 1, Some(pad))),
+            _ => None,
+        }
     }
 
     /// Its attention.

@@ -66,14 +66,18 @@ impl<'a> Binder<'a> {
     /// The tensor's name in these files: with the family's prefix or, in a file saved from the bare model, without.
     fn named(&self, name: &str) -> Option<String> {
         let long = format!("{}{name}", self.arch.prefix);
-        // Norms of the first BERT files have the names of TensorFlow.
-        let old = match name.rsplit_once('.') {
-            Some((of, "weight")) => format!("{of}.gamma"),
-            Some((of, "bias")) => format!("{of}.beta"),
-            _ => String::new(),
+        // Norms of the first BERT files have the names of TensorFlow; torch's attention has its own way to say `weight`.
+        let (old, flat) = match name.rsplit_once('.') {
+            Some((of, "weight")) => (format!("{of}.gamma"), format!("{of}_weight")),
+            Some((of, "bias")) => (format!("{of}.beta"), format!("{of}_bias")),
+            _ => Default::default(),
         };
-        let old_long = format!("{}{old}", self.arch.prefix);
-        [long, name.to_owned(), old_long, old].into_iter().find(|name| self.tensors.has(name))
+        let others = [&old, &flat].map(|name| format!("{}{name}", self.arch.prefix));
+        [long, name.to_owned()]
+            .into_iter()
+            .chain(others)
+            .chain([old, flat])
+            .find(|name| self.tensors.has(name))
     }
 
     fn find(&mut self, name: &str) -> Result<&'a TensorRef> {
@@ -182,7 +186,7 @@ impl<'a> Binder<'a> {
         if tensor.is_packed() {
             return self.panels(&own, tensor.clone(), [n, k]);
         }
-        self.matrices.extend([name.to_owned(), format!("{}{name}", self.arch.prefix)]);
+        self.matrices.extend(self.named(name));
         let dtype = tensor.dtype();
         let order = if self.tensors.is_gguf() { Order::Nk } else { slot.order };
         let (height, width) = if order == Order::Nk { (rows.whole, k) } else { (k, rows.whole) };
@@ -243,7 +247,7 @@ impl<'a> Binder<'a> {
 
     /// The table of positions that are added to embeddings.
     fn positions(&mut self, s: &Stack) -> Result<Option<P>> {
-        let Position::Table { table, offset, .. } = s.position else { return Ok(None) };
+        let Some((table, offset, pad)) = s.table() else { return Ok(None) };
         let (rows, width) = (self.arch.max_positions + offset, s.embed.width);
         match table {
             Table::Learned => self.table(s.names.positions, rows, width).map(Some),
@@ -252,7 +256,11 @@ impl<'a> Binder<'a> {
                 let bytes = rows as u64 * width as u64 * 4;
                 let refused = Error::Memory { what: "the table of positions", bytes };
                 values.ok_or(refused)?;
-                self.computed(&sinusoids(table, rows, width), rows, width).map(Some)
+                let mut values = sinusoids(table, rows, width);
+                if pad.is_some() {
+                    values[(offset - 1) * width..offset * width].fill(0.0);
+                }
+                self.computed(&values, rows, width).map(Some)
             }
         }
     }
@@ -261,7 +269,7 @@ impl<'a> Binder<'a> {
     fn score_bias(&mut self, s: &Stack) -> Result<Option<P>> {
         let values = match s.position {
             Position::Alibi { scale } => slopes(s.n_heads).into_iter().map(|slope| slope * scale).collect(),
-            Position::Relative { buckets, far } => {
+            Position::Relative { buckets, far, .. } => {
                 let (heads, both) = (s.n_heads, !s.attention().causal);
                 let all = self.floats(&format!("{}.weight", s.names.relative), &[buckets, heads])?;
                 distance_table(heads, far, |head, d| all[bucket(d, buckets, far, both) * heads + head])

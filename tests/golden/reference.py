@@ -1,4 +1,4 @@
-"""What `make.py`, `make_gguf.py` and `make_smollm2.py` share: strong random weights, and what transformers answers.
+"""What the scripts here share: strong random weights, and what transformers answers.
 
 Every golden model is a folder with `expected.json` and `expected.safetensors` beside the files of the model:
 
@@ -13,6 +13,13 @@ Every golden model is a folder with `expected.json` and `expected.safetensors` b
                            which of two steps an input falls on may hang on its last bit, so there only rounded_error
                            is kept.)
 
+Encoders (`"branch": "encoder"`) have other ones:
+
+    expected.json   cases: {ids, types (of some, where the model has token types), hidden: {max_abs, f32_error},
+                    logits: the same of the head, where it has one}
+    expected.safetensors   hidden.0, ...: the last hidden states [positions, width]; logits.0, ...: what the head says of
+                    every position, or [1, labels] of the text
+
 The logits are those of transformers in f32 with eager attention on one thread; stored 16-bit or quantised weights are
 widened to f32 first.
 """
@@ -21,7 +28,7 @@ import copy
 import json
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers.pytorch_utils import Conv1D
 
 GREEDY = 16
@@ -125,4 +132,67 @@ def record(model, folder, seed, rounds=lambda name: None):
     rows = ",\n  ".join(json.dumps(case) for case in cases)
     text = f'{{\n "cases": [\n  {rows}\n ],\n "greedy": {json.dumps(answer)},\n "rounds": {json.dumps(how)}\n}}\n'
     (folder / "expected.json").write_text(text)
+    save_file(tensors, folder / "expected.safetensors")
+
+
+def old_norms(folder):
+    """The names that the first BERT files have."""
+    names = {".LayerNorm.weight": ".LayerNorm.gamma", ".LayerNorm.bias": ".LayerNorm.beta"}
+    tensors = load_file(folder / "model.safetensors")
+    for new, old in names.items():
+        tensors = {name.replace(new, old): tensor for name, tensor in tensors.items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def sizes(out, exact):
+    """How large an answer is, and how far from the one in f64."""
+    return {"max_abs": out.abs().max().item(), "f32_error": (out.double() - exact.double()).abs().max().item()}
+
+
+@torch.no_grad()
+def encoded(model, ids, types):
+    """The last hidden states, and what the head says, one row per position or one in all."""
+    more = {"token_type_ids": torch.tensor([types])} if types else {}
+    out = model(input_ids=torch.tensor([ids]), output_hidden_states=True, **more)
+    hidden = out.last_hidden_state if "last_hidden_state" in out else out.hidden_states[-1]
+    if type(model).__name__.startswith("ModernBert") and "last_hidden_state" not in out:
+        hidden = model.model(input_ids=torch.tensor([ids])).last_hidden_state
+    names = ("logits", "prediction_logits", "start_logits")
+    logits = next((out[name] for name in names if name in out), None)
+    if "start_logits" in out:
+        logits = torch.stack([out.start_logits, out.end_logits], -1)
+    if type(model).__name__ == "ElectraForPreTraining":
+        logits = logits.unsqueeze(-1)  # one number per token
+    return hidden[0], None if logits is None else logits.reshape(-1, logits.shape[-1])
+
+
+def record_encoder(model, folder, seed):
+    """Writes expected.* for an encoder, which must hold the weights of `folder` in f32."""
+    torch.set_num_threads(1)
+    model = model.float().eval()
+    exact, types = copy.deepcopy(model).double(), getattr(model.config, "type_vocab_size", 1)
+    cases, tensors = [], {}
+    for i, ids in enumerate(inputs(model.config.vocab_size, seed)):
+        kinds = [j * types // len(ids) for j in range(len(ids))] if types > 1 and i % 2 == 1 else []
+        case = {"ids": ids, "types": kinds} if kinds else {"ids": ids}
+        answers, truths = encoded(model, ids, kinds), encoded(exact, ids, kinds)
+        for what, answer, truth in zip(("hidden", "logits"), answers, truths):
+            if answer is not None:
+                case[what] = sizes(answer, truth)
+                tensors[f"{what}.{i}"] = answer.contiguous()
+        cases.append(case)
+    write(folder, {"branch": "encoder"}, cases, tensors)
+
+
+def write(folder, more, cases, tensors):
+    """Writes expected.*, unless they would not tell right from wrong."""
+    whats = [what for what in ("hidden", "logits") if what in cases[-1]]
+    worst = max(case[what]["f32_error"] / case[what]["max_abs"] for case in cases for what in whats)
+    spread = min(torch.cat([tensors[f"{what}.{i}"] for i in range(len(cases))]).std().item() for what in whats)
+    print(f"{folder.name}: f32 error {worst:.1e}, spread {spread:.2f}")
+    assert worst < 2e-5, "too sensitive to be a reference in f32"
+    assert spread > 0.05, "too flat to show a mistake"
+    rows = ",\n  ".join(json.dumps(case) for case in cases)
+    fields = "".join(f' {json.dumps(key)}: {json.dumps(value)},\n' for key, value in more.items())
+    (folder / "expected.json").write_text(f'{{\n{fields} "cases": [\n  {rows}\n ]\n}}\n')
     save_file(tensors, folder / "expected.safetensors")
