@@ -6,7 +6,7 @@ use crate::format::files::Load;
 use crate::format::source::{Progress, Reading};
 use crate::model::Model;
 use crate::pack::Importance;
-use crate::runner::{Feed, Pick, Runner};
+use crate::runner::{Feed, Observe, Pick, Runner};
 use crate::weights::P;
 use kernels::attention::Cache;
 use kernels::linear::{Guide, Pack, spans};
@@ -45,7 +45,7 @@ pub fn importance(model: &Model, ids: &[u32], progress: &mut Option<Progress>) -
 
     let window = WINDOW.min(arch.max_positions);
     let _context = model.engine().charge("the context to calibrate in", model.kv_bytes(window))?;
-    let mut runner = Runner::observing(arch, Cache::F32);
+    let mut runner = Runner::observing(arch, Cache::F32, Observe::Inputs);
     let mut seq = runner.pool.open(window)?;
     let (mut all, never) = (None, AtomicBool::new(false));
     for window in ids.chunks(window) {

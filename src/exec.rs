@@ -41,6 +41,17 @@ impl Shape {
     }
 }
 
+/// Queries or keys of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Watched {
+    /// The block.
+    pub layer: usize,
+    /// Whose keys are compared.
+    pub of: Of,
+    /// Whether these are queries.
+    pub query: bool,
+}
+
 /// Writes verbs over numbered buffers.
 pub struct Exec<'m> {
     arch: &'m Arch,
@@ -53,6 +64,8 @@ pub struct Exec<'m> {
     pub bufs: Vec<(usize, usize)>,
     /// What each linear reads, before it is packed.
     pub inputs: Vec<(P, Buf)>,
+    /// What attention compares.
+    pub watched: Vec<(Watched, Buf)>,
     /// Packed forms that exist already.
     packed: Vec<(Buf, Pack, Buf)>,
 }
@@ -61,7 +74,17 @@ impl<'m> Exec<'m> {
     /// An empty program. Panics where the model has no such side.
     pub fn new(arch: &'m Arch, ops: &'static Ops, shape: Shape) -> Self {
         let (stack, inputs) = (arch.side(shape.side).expect("a stack that the model has"), Vec::new());
-        Exec { arch, stack, ops, shape, verbs: Vec::new(), bufs: Vec::new(), inputs, packed: Vec::new() }
+        Exec {
+            arch,
+            stack,
+            ops,
+            shape,
+            verbs: Vec::new(),
+            bufs: Vec::new(),
+            inputs,
+            watched: Vec::new(),
+            packed: Vec::new(),
+        }
     }
 
     /// The stack that is written.
@@ -174,6 +197,7 @@ impl<'m> Exec<'m> {
 
     /// Appends k and v, which a block of the decoder will attend to, to the pages of the call's sequences.
     pub fn append_source(&mut self, layer: usize, k: Buf, v: Buf) {
+        self.watched.push((Watched { layer, of: Of::Source, query: false }, k));
         self.verbs.push(Verb::Append { layer: layer as u32, k, v, of: Of::Source });
     }
 
@@ -184,11 +208,14 @@ impl<'m> Exec<'m> {
         let state = if attention.causal { layer } else { 0 };
         let of = Of::Own { window: attention.window_of(layer) };
         self.verbs.push(Verb::Append { layer: state as u32, k, v, of });
+        self.watched.push((Watched { layer, of, query: true }, q));
+        self.watched.push((Watched { layer, of, query: false }, k));
         self.attend_over(of, state, q)
     }
 
     /// Attends over the source's keys and values of a block.
     pub fn attend_source(&mut self, layer: usize, q: Buf) -> Buf {
+        self.watched.push((Watched { layer, of: Of::Source, query: true }, q));
         self.attend_over(Of::Source, layer, q)
     }
 

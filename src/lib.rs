@@ -4,6 +4,7 @@
 //! [`Session`](session::Session) with that model. C programs use `include/inlaid.h`, which says the same in C.
 #![deny(unsafe_code)]
 
+pub mod align;
 pub mod arch;
 pub mod beam;
 mod block;

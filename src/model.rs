@@ -12,6 +12,7 @@ use crate::format::source::{Progress, Reading};
 use crate::format::task::TaskConfig;
 use crate::format::tensors::Tensors;
 use crate::pack::{self, Hold, Importance};
+use crate::run::bias;
 use crate::runner::{Parts, Runner};
 use crate::state::pages_for;
 use crate::weights::{P, Param, Weights};
@@ -250,6 +251,13 @@ impl Model {
     /// Whether its files hold the head that the family has.
     pub fn has_head(&self) -> bool {
         self.weights.head.is_some()
+    }
+
+    /// What the encoder's (or the decoder's) attention adds to a score, by head and distance.
+    pub(crate) fn bias(&self, encoder: bool, head: usize, distance: i64) -> f32 {
+        let side = if encoder { Side::Encoder } else { Side::Decoder };
+        let of = self.arch.side(side).zip(self.weights.side(side));
+        of.map_or(0.0, |(stack, own)| bias(stack, own, &self.weights).at(head, distance))
     }
 
     /// What a file of packed panels calls a matrix.

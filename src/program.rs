@@ -3,7 +3,7 @@
 use crate::arch::Arch;
 use crate::block;
 use crate::error::{Error, Result};
-use crate::exec::{Exec, Shape};
+use crate::exec::{Exec, Shape, Watched};
 use crate::layout::Layout;
 use crate::run::{self, Ctx};
 use crate::verb::{Buf, Verb};
@@ -23,10 +23,23 @@ pub struct Program {
     logprob: Option<Buf>,
     /// What linears read, where that stays until the next run.
     inputs: Vec<(P, Buf)>,
+    /// What attention compares, where that stays until the next run.
+    watched: Vec<(Watched, Buf)>,
+}
+
+/// What else of a run stays until the next one, beside its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Observe {
+    /// Nothing.
+    Nothing,
+    /// What linears read.
+    Inputs,
+    /// Queries and keys.
+    Attention,
 }
 
 impl Program {
-    /// Writes, checks and lays out the program of a shape. With `observe`, what linears read stays until the next run.
+    /// Writes, checks and lays out the program of a shape. What `observe` says stays until the next run.
     ///
     /// # Errors
     /// `Memory` where sizes overflow; `Internal` where the plan refuses the program (a bug).
@@ -36,23 +49,25 @@ impl Program {
         ops: &'static Ops,
         cache: Cache,
         shape: Shape,
-        observe: bool,
+        observe: Observe,
     ) -> Result<Program> {
         let mut e = Exec::new(a, ops, shape);
         let (stack, answer) = (e.stack(), block::model(&mut e, m));
         let logprob = shape.score.then(|| e.logprob(answer));
         let (verbs, bufs) = (e.verbs, e.bufs);
-        let inputs = if observe { e.inputs } else { Vec::new() };
+        let inputs = if observe == Observe::Inputs { e.inputs } else { Vec::new() };
+        let watched = if observe == Observe::Attention { e.watched } else { Vec::new() };
 
         let tasks = |l: &Layout| -> Vec<Task> { verbs.iter().map(|v| v.task(l)).collect() };
         let apart = Layout::apart(a, stack, m, ops, cache, &bufs)?;
         let whole = Plan::new(tasks(&apart), vec![apart.len]).map_err(refused)?;
         let kept = [Some(answer), logprob].into_iter().flatten();
-        let kept: Vec<Buf> = kept.chain(inputs.iter().map(|(_, x)| *x)).collect();
+        let kept: Vec<Buf> =
+            kept.chain(inputs.iter().map(|(_, x)| *x)).chain(watched.iter().map(|(_, x)| *x)).collect();
         let all = tasks(&apart);
         let layout = apart.share(&all, whole.stages(), &kept);
         let plan = Plan::new(tasks(&layout), vec![layout.len]).map_err(refused)?;
-        Ok(Program { shape, verbs, layout, plan, answer, logprob, inputs })
+        Ok(Program { shape, verbs, layout, plan, answer, logprob, inputs, watched })
     }
 
     /// Words of its buffers.
@@ -78,6 +93,11 @@ impl Program {
     /// Where what each linear read is after a run, of a program that observes.
     pub fn inputs(&self) -> impl Iterator<Item = (P, Span)> {
         self.inputs.iter().map(|(w, x)| (*w, self.layout.buf(*x)))
+    }
+
+    /// Queries and keys after a run, of a program that observes attention.
+    pub fn watched(&self) -> impl Iterator<Item = (Watched, Span)> {
+        self.watched.iter().map(|(w, x)| (*w, self.layout.buf(*x)))
     }
 
     /// Runs all verbs in one parallel region.

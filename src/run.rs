@@ -73,11 +73,17 @@ impl<'a> Ctx<'a> {
     }
 
     fn bias(&self) -> Bias<'a> {
-        match (self.own.bias, &self.stack.position) {
-            (Some(p), Position::Relative { far, .. }) => Bias::Distance { table: self.vector(p), far: *far },
-            (Some(p), _) => Bias::Slopes(self.vector(p)),
-            (None, _) => Bias::None,
-        }
+        bias(self.stack, self.own, self.weights)
+    }
+}
+
+/// What a stack's attention adds to its scores.
+pub fn bias<'a>(stack: &Stack, own: &StackW, weights: &'a Weights) -> Bias<'a> {
+    let vector = |p: P| weights.params[p.0 as usize].vector();
+    match (own.bias, &stack.position) {
+        (Some(p), Position::Relative { far, .. }) => Bias::Distance { table: vector(p), far: *far },
+        (Some(p), _) => Bias::Slopes(vector(p)),
+        (None, _) => Bias::None,
     }
 }
 

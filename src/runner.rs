@@ -3,7 +3,8 @@
 use crate::arch::{Arch, Position, Side, Stack, check_ids};
 use crate::engine::{Charge, Engine};
 use crate::error::{Error, Result};
-use crate::exec::{Shape, Want};
+use crate::exec::{Shape, Want, Watched};
+pub use crate::program::Observe;
 use crate::program::Program;
 use crate::run::Ctx;
 use crate::state::{Pool, Sequence, Tables};
@@ -96,7 +97,7 @@ pub struct Runner {
     mode: Mode,
     mean: bool,
     /// Whether what linears read stays until the next run.
-    observe: bool,
+    observe: Observe,
 }
 
 impl Runner {
@@ -112,13 +113,13 @@ impl Runner {
             tables: Tables::default(),
             mode: Mode::DECODE,
             mean: false,
-            observe: false,
+            observe: Observe::Nothing,
         }
     }
 
-    /// One that keeps what linears read: see [`Runner::inputs`].
-    pub fn observing(a: &Arch, cache: Cache) -> Runner {
-        Runner { observe: true, ..Runner::new(a, cache) }
+    /// One that keeps more than answers: see [`Runner::inputs`] and [`Runner::watched`].
+    pub fn observing(a: &Arch, cache: Cache, observe: Observe) -> Runner {
+        Runner { observe, ..Runner::new(a, cache) }
     }
 
     /// Bytes that a run of `shape` takes beside weights and pages.
@@ -230,6 +231,13 @@ impl Runner {
 
     fn own<'a>(&self, m: &'a Weights) -> &'a StackW {
         m.side(self.mode.side).expect("parameters of each stack")
+    }
+
+    /// Queries and keys of every block in the last run, which had `shape`. Nothing unless observed.
+    pub fn watched(&self, shape: Shape) -> Vec<(Watched, &[f32])> {
+        let program = self.programs.iter().find(|p| p.shape == shape);
+        let rows = |(w, x): (Watched, Span)| (w, &self.bufs[x.at..x.at + x.rows * x.cols]);
+        program.map_or(Vec::new(), |p| p.watched().map(rows).collect())
     }
 
     /// Completes the tables with what the stack needs to know of the rows' positions.

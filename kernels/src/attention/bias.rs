@@ -21,6 +21,21 @@ pub enum Bias<'a> {
     },
 }
 
+impl Bias<'_> {
+    /// What is added to the score of a query of `head` and a key so far from it. Panics where slopes or table lack the head.
+    #[must_use]
+    pub fn at(&self, head: usize, distance: i64) -> f32 {
+        match *self {
+            Bias::None => 0.0,
+            Bias::Slopes(slopes) => slopes[head] * distance as f32,
+            Bias::Distance { table, far } => {
+                let (width, middle) = (2 * (far + PAGE) - 1, (far + PAGE - 1) as i64);
+                table[head * width + (middle + distance.clamp(-middle, middle)) as usize]
+            }
+        }
+    }
+}
+
 /// The table of [`Bias::Distance`]: `of(head, distance)` for each of `heads` query heads and each distance from `-far` to
 /// `far`. Both ends of a head's row are repeated, so that the biases of the positions of a chunk are always neighbours.
 #[must_use]

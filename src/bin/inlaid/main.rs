@@ -4,6 +4,7 @@
 //! output went away), 1 failed, with one line that says why, 2 bad usage.
 
 mod args;
+mod attention;
 mod beams;
 mod bench;
 mod chat;
@@ -56,6 +57,7 @@ enum Command {
     Tag(texts::Tag),
     Answer(texts::Answer),
     Score(score::Score),
+    Attention(attention::Attention),
     Tokenize(tokenize::Tokenize),
     Perplexity(perplexity::Perplexity),
     Convert(convert::Convert),
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Command::Tag(args) => texts::tag(&args),
         Command::Answer(args) => texts::answer(&args),
         Command::Score(args) => score::run(&args),
+        Command::Attention(args) => attention::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Convert(args) => convert::run(&args),

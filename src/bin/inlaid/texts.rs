@@ -19,7 +19,7 @@ pub struct Texts {
     /// Directory, .safetensors file with its config beside it, or .gguf file
     model: PathBuf,
     /// The texts
-    #[arg(value_name = "TEXT", required_unless_present = "file", allow_hyphen_values = true)]
+    #[arg(value_name = "TEXT", required_unless_present = "file")]
     texts: Vec<String>,
     /// Texts from a file, one per line; `-` reads standard input
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
