@@ -27,14 +27,15 @@ fn main() {
     let only = args.next();
     let team = Team::new(threads).expect("threads");
     println!("{}, {threads} threads", ops.name());
-    for dtype in [DType::F32, DType::F16, DType::BF16] {
+    for dtype in DType::ALL {
         if only.as_deref().is_some_and(|name| name != dtype.name()) {
             continue;
         }
-        for (n, k) in SHAPES {
+        for (n, k) in SHAPES.into_iter().filter(|(_, k)| k % dtype.block() == 0) {
             // Values near one in every type: nothing overflows or becomes subnormal. An odd start, as in a file.
             let one: &[u8] = if dtype == DType::F32 { &[0, 0, 0x80, 0x3F] } else { &[0x80, 0x3F] };
-            let bytes: Vec<u8> = one.iter().copied().cycle().take(COLD.max(n * k * one.len()) + 64).collect();
+            let size = COLD.max(n * dtype.row_bytes(k).expect("whole blocks")) + 64;
+            let bytes: Vec<u8> = one.iter().copied().cycle().take(size).collect();
             for rows in ROWS {
                 time(ops, &team, dtype, &bytes[16..], [n, k, rows]);
             }
@@ -44,7 +45,7 @@ fn main() {
 
 /// Prints the speed of `[rows, k] x [n, k]`, the fastest of some passes over all copies of the matrix.
 fn time(ops: &'static Ops, team: &Team, dtype: DType, bytes: &[u8], [n, k, rows]: [usize; 3]) {
-    let size = n * k * dtype.block_bytes();
+    let size = n * dtype.row_bytes(k).expect("whole blocks");
     let copies = if rows > 8 { 1 } else { (COLD / size).max(1) };
     let pack = Pack::of(dtype);
     let (words, piece) = (ops.packed_words(rows, k, pack), ops.pack_piece(rows, k, pack));

@@ -73,6 +73,7 @@ pub struct Ops {
     pub(crate) linear_f32: Kernel,
     pub(crate) linear_bf16: Kernel,
     pub(crate) linear_blocks: Kernel,
+    pub(crate) linear_blocks_row: Kernel,
     /// [`crate::norm::norm_isa`]
     pub norm: fn(&mut TileMut, &[f32], &[f32], Option<&[f32]>, f32, Norm, Option<&[f32]>),
     /// [`crate::rope::rope_isa`]
@@ -102,7 +103,8 @@ pub struct Ops {
 }
 
 /// A table: the instance of what depends on pairs, the one that most functions have, that of quantised weights, and that
-/// of what takes little time beside them (norms, softmax and the like): 512 bits would gain nothing there.
+/// of what takes little time beside them (norms, softmax and the like) or waits for memory (one row along a file's blocks):
+/// 512 bits would gain nothing there.
 macro_rules! table {
     ($isa:expr, $name:literal, $tile_rows:literal, $pairs:literal, $instance:ident, $f32:ident, $blocks:ident, $small:ident) => {
         Ops {
@@ -115,6 +117,7 @@ macro_rules! table {
             linear_f32: crate::linear::f32_isa::$f32,
             linear_bf16: crate::linear::bf16_isa::$instance,
             linear_blocks: crate::linear::blocks_isa::$blocks,
+            linear_blocks_row: crate::linear::row_isa::$small,
             norm: crate::norm::norm_isa::$small,
             rope: crate::rope::rope_isa::$small,
             act: crate::act::act_isa::$f32,

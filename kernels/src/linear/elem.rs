@@ -23,6 +23,10 @@ pub trait Elem {
     fn packed<S: Simd>(s: S, bytes: &[u8]) -> S::V {
         Self::words(s, bytes)
     }
+    /// Elements in 32 bits of a file's row.
+    const LINE: usize = 4 / Self::BYTES;
+    /// 32 bits of sixteen rows, as what meets so many words of a row of activations where pairs have no instruction.
+    fn open<S: Simd>(s: S, bits: S::V) -> [S::V; 2];
     /// A word of elements that are not sixteen in a row: one, or two of which the second may be missing.
     fn word(low: [u8; 4], high: [u8; 4]) -> f32;
 }
@@ -42,6 +46,10 @@ impl Elem for F32 {
         s.load_words(bytes.first_chunk().expect("sixteen words"))
     }
     #[inline(always)]
+    fn open<S: Simd>(_: S, bits: S::V) -> [S::V; 2] {
+        [bits, bits]
+    }
+    #[inline(always)]
     fn word(low: [u8; 4], _: [u8; 4]) -> f32 {
         f32::from_le_bytes(low)
     }
@@ -53,6 +61,10 @@ impl Elem for F16 {
     #[inline(always)]
     fn words<S: Simd>(s: S, bytes: &[u8]) -> S::V {
         s.load_f16(bytes.first_chunk().expect("sixteen halves"))
+    }
+    #[inline(always)]
+    fn open<S: Simd>(s: S, bits: S::V) -> [S::V; 2] {
+        s.f16_halves(bits)
     }
     #[inline(always)]
     fn word(low: [u8; 4], _: [u8; 4]) -> f32 {
@@ -74,6 +86,11 @@ impl Elem for Bf16 {
     #[inline(always)]
     fn packed<S: Simd>(s: S, bytes: &[u8]) -> S::V {
         s.load_words(bytes.first_chunk().expect("sixteen pairs"))
+    }
+    #[inline(always)]
+    fn open<S: Simd>(s: S, bits: S::V) -> [S::V; 2] {
+        let [low, high] = s.halves(s.flush(bits));
+        [high, low]
     }
     #[inline(always)]
     fn word(low: [u8; 4], high: [u8; 4]) -> f32 {

@@ -171,6 +171,22 @@ impl<'a> Matrix<'a> {
         if self.jump == 0 { plain } else { plain.wrapping_add((r / self.run).wrapping_mul(self.jump)) }
     }
 
+    /// `len` bytes of the row of output `r`, from byte `from` on. Panics where there is no such output, or no such bytes.
+    #[inline(always)]
+    pub(crate) fn part(&self, r: usize, from: usize, len: usize) -> &'a [u8] {
+        assert!(self.order == Order::Nk && r < self.n, "row {r} of {}", self.n);
+        &self.bytes[self.start(r)..][from..][..len]
+    }
+
+    /// From where the row of output `r` begins to where the last of `n` rows ends, and the bytes from row to row; `None`
+    /// where a jump lies between them. Panics where there are fewer outputs.
+    #[inline(always)]
+    pub(crate) fn rows(&self, r: usize, n: usize) -> Option<(&'a [u8], usize)> {
+        let last = self.row(r + n - 1).len();
+        let straight = self.order == Order::Nk && (self.jump == 0 || r / self.run == (r + n - 1) / self.run);
+        straight.then(|| (&self.bytes[self.start(r)..][..(n - 1) * self.stride + last], self.stride))
+    }
+
     /// Where row `r` begins, to be brought near; may lie beyond the end.
     #[inline(always)]
     pub(crate) fn ahead(&self, r: usize) -> *const u8 {

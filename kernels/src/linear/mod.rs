@@ -63,6 +63,7 @@ impl Ops {
         let kernel = match Pack::of(w.dtype()) {
             Pack::F32 => self.linear_f32,
             Pack::Bf16 => self.linear_bf16,
+            Pack::Bytes if rows == 1 && w.order() == Order::Nk => self.linear_blocks_row,
             Pack::Bytes => self.linear_blocks,
         };
         kernel(out, x, rows, w, &after, scratch);
@@ -72,7 +73,7 @@ impl Ops {
 /// A kernel behind [`Ops::linear`]: there are rows, and the outputs of `out` exist.
 pub(crate) type Kernel = fn(&mut TileMut, &[f32], usize, &Matrix, &After, &mut [f32]);
 
-pub(crate) use blocks::blocks_isa;
+pub(crate) use blocks::{blocks_isa, row_isa};
 
 per_isa! {
     /// [`Ops::linear`] for f32 and f16 weights.
@@ -138,11 +139,9 @@ fn dense<E: Elem, S: Simd>(
             return;
         }
         let lanes = PANEL.min(cols.end - first);
-        if mapped && lanes == PANEL {
+        if mapped && lanes == PANEL && (S::REGISTERS >= 32 || w.rows(first, PANEL).is_some()) {
             if const { S::REGISTERS >= 16 } {
-                for half in [0, LANES] {
-                    few_rows::<S, E>(s, out, w, x, rows, first + half, after);
-                }
+                few_rows::<S, E>(s, out, w, x, rows, first, after);
             }
             continue;
         }
@@ -315,7 +314,7 @@ impl After<'_> {
     }
 }
 
-/// Sixteen outputs of all `rows`, straight from the file, in the next larger number of rows that is compiled.
+/// A panel of outputs of all `rows`, straight from the file, in the next larger number of rows that is compiled.
 #[inline(always)]
 fn few_rows<S: Simd, E: Elem>(
     s: S,
@@ -326,23 +325,34 @@ fn few_rows<S: Simd, E: Elem>(
     first: usize,
     after: &After,
 ) {
+    let mut lanes = [0.0; PANEL];
     macro_rules! sums {
         ($($m:literal)*) => {
-            match rows {
-                $(..=$m => {
-                    for (r, sums) in row::sixteen::<S, E, $m>(s, w, first, x).into_iter().enumerate().take(rows) {
-                        let mut lanes = [0.0; LANES];
-                        s.store(sums, &mut lanes);
-                        after.store(out, r, first, &lanes);
-                    }
-                })*
-                _ => unreachable!("{rows} rows are not few"),
+            for first in [first, first + LANES] {
+                match rows {
+                    $(..=$m => {
+                        let sums = row::sixteen::<S, E, $m>(s, w, first, x);
+                        for (r, sums) in sums.into_iter().enumerate().take(rows) {
+                            s.store(sums, &mut lanes);
+                            after.store(out, r, first, &lanes[..LANES]);
+                        }
+                    })*
+                    _ => unreachable!("{rows} rows are not few"),
+                }
             }
         };
     }
     if const { S::REGISTERS >= 32 } {
         sums!(1 2 4 8);
+    } else if const { E::LINE == 1 && S::REGISTERS >= 16 } {
+        for first in (first..first + PANEL).step_by(8) {
+            s.store(row::lines::<S, E, 8>(s, w, first, x), &mut lanes);
+            after.store(out, 0, first, &lanes[..8]);
+        }
     } else {
-        sums!(1);
+        for first in [first, first + LANES] {
+            s.store(row::lines::<S, E, LANES>(s, w, first, x), &mut lanes);
+            after.store(out, 0, first, &lanes[..LANES]);
+        }
     }
 }

@@ -161,6 +161,42 @@ impl Simd for Avx2 {
         out
     }
     #[inline(always)]
+    fn lines<const R: usize>(self, bytes: &[u8], stride: usize, out: &mut [f32], step: usize) {
+        let fits = |all: usize, stride: usize, n: usize, len: usize| {
+            stride.checked_mul(n - 1).and_then(|at| at.checked_add(len)).is_some_and(|end| end <= all)
+        };
+        assert!(fits(bytes.len(), stride, R, 4 * LANES) && fits(out.len(), step, LANES, R), "lines");
+        // Eight rows at a time, so that whole lines are read while a cache holds them, however far rows are apart.
+        for eight in (0..R).step_by(8) {
+            for word in (0..LANES).step_by(4) {
+                // SAFETY: lines and words of them are among those that were checked.
+                unsafe {
+                    let from = bytes.as_ptr().add(eight * stride + 4 * word).cast::<f32>();
+                    let to = out.as_mut_ptr().add(word * step + eight);
+                    for (j, x) in columns(from, stride).into_iter().enumerate() {
+                        _mm256_storeu_ps(to.add(j * step), x);
+                    }
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    fn load_eight(self, x: &[f32]) -> V {
+        let x: &[f32; 8] = x.first_chunk().expect("eight elements");
+        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_setzero_ps()] }
+    }
+    #[inline(always)]
+    fn f16_halves(self, pairs: V) -> [V; 2] {
+        let pairs = unsafe { [_mm256_castps_si256(pairs[0]), _mm256_castps_si256(pairs[1])] };
+        let low = unsafe { _mm256_set1_epi32(0xFFFF) };
+        unsafe {
+            [
+                widen_f16(_mm256_and_si256(pairs[0], low), _mm256_and_si256(pairs[1], low)),
+                widen_f16(_mm256_srli_epi32::<16>(pairs[0]), _mm256_srli_epi32::<16>(pairs[1])),
+            ]
+        }
+    }
+    #[inline(always)]
     fn flush(self, pairs: V) -> V {
         both!(flush, pairs)
     }
@@ -172,6 +208,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+    #[inline(always)]
+    fn prefetch_first(self, at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }
 
@@ -220,6 +260,46 @@ unsafe fn flush(pairs: __m256) -> __m256 {
         let subnormal = _mm256_cmpeq_epi16(exponent, _mm256_setzero_si256());
         let magnitude = _mm256_and_si256(subnormal, _mm256_set1_epi16(0x7FFF));
         _mm256_castsi256_ps(_mm256_andnot_si256(magnitude, words))
+    }
+}
+
+/// f16 in the low halves of words, as f32.
+///
+/// # Safety
+/// The processor has AVX2 and F16C.
+#[inline(always)]
+unsafe fn widen_f16(a: __m256i, b: __m256i) -> V {
+    // SAFETY: as the function's.
+    unsafe {
+        let halves = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
+        let high = _mm256_extracti128_si256::<1>(halves);
+        [_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(high)]
+    }
+}
+
+/// Four words of eight rows, `stride` bytes apart: word j of all rows in vector j.
+///
+/// # Safety
+/// The processor has AVX; the sixteen bytes at `from` and at the seven rows behind it can be read.
+#[inline(always)]
+unsafe fn columns(from: *const f32, stride: usize) -> [__m256; 4] {
+    // SAFETY: as the function's.
+    unsafe {
+        // Inserting what memory has costs no shuffle.
+        let mut x = [_mm256_setzero_ps(); 4];
+        for i in 0..4 {
+            let (a, b) =
+                (_mm_loadu_ps(from.byte_add(i * stride)), _mm_loadu_ps(from.byte_add((i + 4) * stride)));
+            x[i] = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(a), b);
+        }
+        let (a, b) = (_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
+        let (c, d) = (_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
+        [
+            _mm256_shuffle_ps::<0x44>(a, c),
+            _mm256_shuffle_ps::<0xEE>(a, c),
+            _mm256_shuffle_ps::<0x44>(b, d),
+            _mm256_shuffle_ps::<0xEE>(b, d),
+        ]
     }
 }
 

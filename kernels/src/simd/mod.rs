@@ -8,6 +8,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bytes;
 mod dots;
 mod scalar;
 
@@ -15,6 +16,7 @@ mod scalar;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::{Avx512, Avx512Bf16, Avx512Vnni};
+pub use bytes::{Along, Bytes, Pairs};
 pub use dots::Dots;
 pub use scalar::Scalar;
 
@@ -106,6 +108,45 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn halves(self, pairs: Self::V) -> [Self::V; 2];
     /// Lanes and vectors exchanged: element i of vector j becomes element j of vector i.
     fn transpose(self, x: [Self::V; LANES]) -> [Self::V; LANES];
+    /// Sixteen words of `R` rows (8 or 16), `stride` bytes from row to row, with rows and words exchanged: word j of row i
+    /// to `out[j * step + i]`. Panics where there are fewer bytes or less room.
+    #[inline(always)]
+    fn lines<const R: usize>(self, bytes: &[u8], stride: usize, out: &mut [f32], step: usize) {
+        let mut x = [self.zero(); LANES];
+        for i in 0..R {
+            x[i] = self.load_words(bytes[i * stride..].first_chunk().expect("sixteen words"));
+        }
+        for (j, x) in self.transpose(x).into_iter().enumerate() {
+            if R == LANES {
+                self.store(x, &mut out[j * step..]);
+            } else {
+                let mut lanes = [0.0; LANES];
+                self.store(x, &mut lanes);
+                out[j * step..][..R].copy_from_slice(&lanes[..R]);
+            }
+        }
+    }
+    /// The first eight elements, and zeros: what is done with those lanes alone costs nothing in the others. Panics where
+    /// there are fewer.
+    #[inline(always)]
+    fn load_eight(self, x: &[f32]) -> Self::V {
+        let mut lanes = [0.0; LANES];
+        lanes[..8].copy_from_slice(&x[..8]);
+        self.load(&lanes)
+    }
+    /// Pairs of f16 as f32: the low (even) elements, and the high (odd) ones.
+    #[inline(always)]
+    fn f16_halves(self, pairs: Self::V) -> [Self::V; 2] {
+        let mut words = [0.0; LANES];
+        self.store(pairs, &mut words);
+        [0, 16].map(|shift| {
+            let mut half = [0; 2 * LANES];
+            for (half, word) in half.as_chunks_mut().0.iter_mut().zip(words) {
+                *half = ((word.to_bits() >> shift) as u16).to_le_bytes();
+            }
+            self.load_f16(&half)
+        })
+    }
     /// Pairs of bf16 with subnormals made zero, where `dot` would not ignore them itself.
     fn flush(self, pairs: Self::V) -> Self::V;
     /// acc + odd * odd + even * even of pairs of bf16, the odd (high) ones first, rounded after each, subnormals of
@@ -116,6 +157,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn apart<F: Apart<Self>>(self, work: F) -> F::Out;
     /// Asks for a line of memory to be brought near. Never faults.
     fn prefetch(self, at: *const u8);
+    /// Asks for a line of memory to be brought into a first-level cache. Never faults.
+    #[inline(always)]
+    fn prefetch_first(self, at: *const u8) {
+        self.prefetch(at);
+    }
 
     /// Sum of the lanes by the fold tree 8, 4, 2, 1.
     #[inline(always)]

@@ -11,7 +11,7 @@ use crate::dtype::DType;
 use std::ops::Range;
 
 /// Blocks that share a scale of scales.
-const RUN: usize = 8;
+pub const RUN: usize = 8;
 
 /// How the scales of a block are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -165,7 +165,8 @@ pub fn block(dtype: DType, row: &[u8], b: usize) -> Block {
         }
         DType::Q4K | DType::Q5K => {
             out.m = half(2);
-            six(&mut out, &at[4..16], b % per);
+            let (sc, mn) = six_bits(at[4..].first_chunk().expect("twelve bytes"));
+            (out.sc[0], out.mn) = (sc[b % per], mn[b % per]);
             let (group, low) = (b % per, if dtype == DType::Q4K { 16 } else { 48 });
             let low = &at[low + BLOCK * (group / 2)..][..BLOCK];
             for (code, low) in out.codes.iter_mut().zip(low) {
@@ -209,14 +210,14 @@ fn fifth(codes: &mut [u8; BLOCK], high: &[u8]) {
     }
 }
 
-/// Scale and minimum of group `j` of eight, packed in twelve bytes.
+/// Scales and minima of eight groups, packed in twelve bytes.
 #[inline(always)]
-fn six(out: &mut Block, s: &[u8], j: usize) {
-    (out.sc[0], out.mn) = if j < 4 {
-        (s[j] & 63, s[j + 4] & 63)
-    } else {
-        ((s[j + 4] & 15) | (s[j - 4] >> 6) << 4, (s[j + 4] >> 4) | (s[j] >> 6) << 4)
-    };
+pub fn six_bits(s: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
+    let word = |at: usize| u32::from_le_bytes([s[at], s[at + 1], s[at + 2], s[at + 3]]);
+    let (a, b, c) = (word(0), word(4), word(8));
+    let eight = |low: u32, high: u32| (u64::from(low) | u64::from(high) << 32).to_le_bytes();
+    let (six, four, two) = (0x3F3F_3F3F, 0x0F0F_0F0F, 0x0303_0303);
+    (eight(a & six, (c & four) | (a >> 6 & two) << 4), eight(b & six, (c >> 4 & four) | (b >> 6 & two) << 4))
 }
 
 /// Writes block `b` of output `lane` into a panel of zeros.

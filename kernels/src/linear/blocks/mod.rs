@@ -3,25 +3,69 @@
 //! group, and groups fold in the order of k. Knows no files.
 
 mod form;
+mod row;
+mod spread;
 mod tile;
 mod unpack;
 
+use form::RUN;
 pub use form::{Block, Form, block, panel_block, panel_bytes, put_block, runs};
+pub use row::row_isa;
+use spread::MOST;
 pub use unpack::values;
 
 use super::activations::{BLOCK, BLOCK_WORDS};
 use super::{After, Matrix, Order, PANEL, Run, tile as dense};
 use crate::ops::per_isa;
 use crate::plan::TileMut;
-use crate::simd::{Apart, Dots, Simd};
+use crate::simd::{Apart, Bytes, Dots, LANES, Pairs, Simd};
 use std::ops::Range;
 
 /// Blocks of k that are unpacked at once: their codes and scales, and what a tile reads of the activations, stay in a
 /// first-level cache.
 const BLOCKS: usize = 16;
 
-/// Scratch words: codes, two scales a block, a minimum a block.
-pub const SCRATCH: usize = BLOCKS * PANEL * (BLOCK / 4 + 3);
+/// Words of the codes of so many, in panel layout.
+const CODES: usize = BLOCKS * PANEL * BLOCK / 4;
+
+/// Words of the codes of half as many outputs, in the order of a file.
+const PAIRS: usize = BLOCKS * LANES * BLOCK / 4;
+
+/// Scratch words: codes twice, two scales a block, a minimum a block.
+pub const SCRATCH: usize = CODES + PAIRS + 3 * BLOCKS * PANEL;
+
+/// What unpacking works in.
+struct Scratch<'a> {
+    /// `[blocks][quads of k][32][4]`
+    codes: &'a mut [u8],
+    /// `[blocks][groups][32]`
+    scales: &'a mut [[f32; PANEL]],
+    /// `[blocks][32]`
+    mins: &'a mut [[f32; PANEL]],
+    /// Blocks of sixteen outputs, two by two.
+    pairs: &'a mut [Pairs],
+}
+
+impl<'a> Scratch<'a> {
+    /// Of [`SCRATCH`] words. Panics where there are fewer.
+    #[inline(always)]
+    fn of(scratch: &'a mut [f32]) -> Scratch<'a> {
+        let (codes, rest) = scratch[..SCRATCH].split_at_mut(CODES);
+        let (of_pairs, rest) = rest.split_at_mut(PAIRS);
+        let (scales, mins) = rest.as_chunks_mut().0.split_at_mut(2 * BLOCKS);
+        Scratch { codes: bytemuck::cast_slice_mut(codes), scales, mins, pairs: pairs(of_pairs) }
+    }
+}
+
+/// Blocks of sixteen outputs, two by two, in so many words.
+#[inline(always)]
+fn pairs(words: &mut [f32]) -> &mut [Pairs] {
+    let blocks = bytemuck::cast_slice_mut::<f32, u8>(words).as_chunks_mut().0;
+    blocks.as_chunks_mut().0.as_chunks_mut().0
+}
+
+// One row of activations has all of it for blocks in the order of a file.
+const _: () = assert!(MOST * LANES * BLOCK / 4 <= SCRATCH);
 
 /// Some blocks of 32 outputs, ready to be multiplied.
 pub struct Unpacked<'a> {
@@ -41,7 +85,7 @@ per_isa! {
 }
 
 #[inline(always)]
-fn blocks_with<S: Dots>(
+fn blocks_with<S: Dots<Plain: Bytes>>(
     s: S,
     out: &mut TileMut,
     x: &[f32],
@@ -51,10 +95,7 @@ fn blocks_with<S: Dots>(
     scratch: &mut [f32],
 ) {
     let (cols, blocks, form) = (out.cols(), w.k() / BLOCK, Form::of(w.dtype()));
-    let (codes, rest) = scratch.split_at_mut(BLOCKS * PANEL * BLOCK / 4);
-    let rest = rest.as_chunks_mut::<PANEL>().0;
-    let (scales, mins) = rest.split_at_mut(2 * BLOCKS);
-    let codes: &mut [u8] = bytemuck::cast_slice_mut(codes);
+    let mut scratch = Scratch::of(scratch);
     for first in cols.clone().step_by(PANEL) {
         if out.stop() {
             return;
@@ -71,7 +112,7 @@ fn blocks_with<S: Dots>(
         // Few rows meet every block as it comes by, in one stream; for more it pays to unpack once. So does plain Rust,
         // which is short rather than fast.
         if const { S::REGISTERS >= 16 } && w.order() == Order::Panels && rows <= dense::rows::<S>() {
-            whole.stream(s, out, &form, w.panel(first / PANEL), x, codes);
+            whole.stream(s, out, &form, w.panel(first / PANEL), x, scratch.codes);
             continue;
         }
         let mut from = 0;
@@ -79,7 +120,7 @@ fn blocks_with<S: Dots>(
             let some = from..blocks.min(from + BLOCKS);
             let run = Run { steps: some.clone(), last: some.end == blocks, ..whole };
             let form = &form;
-            let unpacked = s.plain().apart(Unpack { form, w, first, some, codes, scales, mins });
+            let unpacked = s.plain().apart(Unpack { form, w, first, some, scratch: &mut scratch });
             run.tiles_of_blocks(s, out, form, &unpacked, x);
             from = run.steps.end.max(1);
         }
@@ -210,25 +251,23 @@ impl<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> Apart<S> for
 }
 
 /// Some blocks of 32 outputs, from a panel or from rows.
-struct Unpack<'a, 'w> {
+struct Unpack<'a, 's, 'w> {
     form: &'a Form,
     w: &'a Matrix<'w>,
     first: usize,
     some: Range<usize>,
-    codes: &'a mut [u8],
-    scales: &'a mut [[f32; PANEL]],
-    mins: &'a mut [[f32; PANEL]],
+    scratch: &'a mut Scratch<'s>,
 }
 
-impl<'a, S: Simd> Apart<S> for Unpack<'a, '_> {
+impl<'a, S: Bytes> Apart<S> for Unpack<'a, '_, '_> {
     type Out = Unpacked<'a>;
 
     #[inline(always)]
     fn run(self, s: S) -> Unpacked<'a> {
-        let Unpack { form, w, first, some, codes, scales, mins } = self;
+        let Unpack { form, w, first, some, scratch } = self;
         match w.order() {
-            Order::Panels => unpack::panel(s, form, w, first, some, codes, scales, mins),
-            _ => unpack::rows(s, form, w, first, some, codes, scales, mins),
+            Order::Panels => unpack::panel(s, form, w, first, some, scratch),
+            _ => unpack::rows(s, form, w, first, some, scratch),
         }
     }
 }

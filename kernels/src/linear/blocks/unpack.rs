@@ -1,10 +1,11 @@
 //! Floor 0: blocks of 32 outputs as codes and scales that can be multiplied: from a file's rows, or from a packed panel.
 //! Knows no activations.
 
-use super::form::{Block, Form, Scales, block};
-use super::{BLOCK, Matrix, PANEL, Unpacked};
+use super::form::{Block, Form, Scales};
+use super::spread::{Small, sixteen};
+use super::{BLOCK, Matrix, PANEL, Scratch, Unpacked};
 use crate::quant::{IQ4_NL, f16};
-use crate::simd::{LANES, Simd};
+use crate::simd::{Bytes, LANES, Simd};
 use std::ops::Range;
 
 /// Bytes of the codes of a block.
@@ -50,53 +51,41 @@ pub fn values(form: &Form, mut b: Block, out: &mut [f32; BLOCK]) {
 
 /// Blocks `some` of outputs `first..first + 32` of a matrix in file layout; outputs that do not exist are zero.
 #[inline(always)]
-pub fn rows<'a, S: Simd>(
+pub fn rows<'a, S: Bytes>(
     s: S,
     form: &Form,
     w: &Matrix,
     first: usize,
     some: Range<usize>,
-    codes: &'a mut [u8],
-    scale: &'a mut [[f32; PANEL]],
-    min: &'a mut [[f32; PANEL]],
+    scratch: &'a mut Scratch,
 ) -> Unpacked<'a> {
-    let groups = BLOCK / form.group;
+    let (groups, mut small) = (BLOCK / form.group, Small::new());
+    let quads: &mut [f32] = bytemuck::cast_slice_mut(scratch.codes);
     for half in [0, LANES] {
-        // Two blocks fill a vector's width of words.
-        for at in some.clone().step_by(2) {
-            let mut wide = [[0u8; 2 * BLOCK]; LANES];
-            for (i, wide) in wide.iter_mut().enumerate().filter(|(i, _)| first + half + i < w.n()) {
-                let row = w.row(first + half + i);
-                for (b, wide) in (at..some.end.min(at + 2)).zip(wide.as_chunks_mut::<BLOCK>().0) {
-                    let found = block(w.dtype(), row, b);
-                    let (scales, m) = scales(form, &found);
-                    *wide = found.codes;
-                    signed(form, wide);
-                    for g in 0..groups {
-                        scale[(b - some.start) * groups + g][half + i] = scales[g];
-                    }
-                    min[b - some.start][half + i] = m;
-                }
+        let offset = if form.nibbles { 0 } else { form.offset.cast_unsigned() };
+        sixteen(s, w, first + half, some.clone(), offset, scratch.pairs, &mut small);
+        // Two blocks are as many words as outputs.
+        for (pair, quads) in
+            scratch.pairs.iter().zip(quads.chunks_mut(LANES * PANEL)).take(some.len().div_ceil(2))
+        {
+            s.lines::<LANES>(pair.as_flattened().as_flattened(), 2 * BLOCK, &mut quads[half..], PANEL);
+        }
+        for b in 0..some.len() {
+            let (scales, min) = small.scales(s, form, b);
+            for g in 0..groups {
+                s.store(scales[g], &mut scratch.scales[b * groups + g][half..]);
             }
-            let mut x = [s.zero(); LANES];
-            for i in 0..LANES {
-                x[i] = s.load_words(&wide[i]);
-            }
-            let x = s.transpose(x);
-            let quads: &mut [f32] = bytemuck::cast_slice_mut(codes);
-            for (q, x) in x.into_iter().enumerate().take(BLOCK / 4 * (some.end - at).min(2)) {
-                s.store(x, &mut quads[((at - some.start) * BLOCK / 4 + q) * PANEL + half..]);
-            }
+            s.store(min, &mut scratch.mins[b][half..]);
         }
     }
     for i in w.n().saturating_sub(first).min(PANEL)..PANEL {
-        scale.iter_mut().chain(&mut *min).for_each(|x| x[i] = 0.0);
+        scratch.scales.iter_mut().chain(&mut *scratch.mins).for_each(|x| x[i] = 0.0);
     }
     Unpacked {
-        codes: &codes[..some.len() * CODES],
+        codes: &scratch.codes[..some.len() * CODES],
         stride: CODES,
-        scales: scale,
-        mins: form.has_min().then_some(min),
+        scales: scratch.scales,
+        mins: form.has_min().then_some(&*scratch.mins),
     }
 }
 
@@ -154,10 +143,9 @@ pub fn panel<'a, S: Simd>(
     w: &Matrix<'a>,
     first: usize,
     some: Range<usize>,
-    codes: &'a mut [u8],
-    scale: &'a mut [[f32; PANEL]],
-    min: &'a mut [[f32; PANEL]],
+    scratch: &'a mut Scratch,
 ) -> Unpacked<'a> {
+    let Scratch { codes, scales: scale, mins: min, .. } = scratch;
     let (panel, blocks, groups) = (w.panel(first / PANEL), w.k() / BLOCK, BLOCK / form.group);
     for (i, b) in some.clone().enumerate() {
         let packed = one(s, form, panel, [b, blocks], &mut scale[i * groups..], &mut min[i]);
@@ -165,7 +153,7 @@ pub fn panel<'a, S: Simd>(
             widen(form, packed, &mut codes[i * CODES..][..CODES]);
         }
     }
-    let mins = form.has_min().then_some(&*min);
+    let mins = form.has_min().then_some(&**min);
     if form.bits == 8 {
         let (bytes, at) = (form.block_bytes(), form.place(some.start, blocks).1);
         let codes = &panel[at..][..some.len() * bytes][form.scale_bytes()..];
