@@ -41,6 +41,11 @@ fn layouts() -> String {
             struct_size, reserved, prefill_us, prefill_tokens, decode_us, decode_tokens, sample_us, sampled_tokens,
             draft_us, drafted_tokens, accepted_tokens, shared_tokens
         }
+        inlaid_encode_config { struct_size, pooling, normalize, truncate, progress, progress_user }
+        inlaid_text { text, len, second, second_len }
+        inlaid_mark { id, label, start, end, probability }
+        inlaid_beam_config { struct_size, beams, max_tokens, early_stopping, length_penalty, ignore_rules }
+        inlaid_answer { at, len, score, reserved }
         inlaid_generate_config {
             struct_size, max_tokens, ignore_end, n_stop, stop, stop_len, stop_ids, n_stop_ids
         }

@@ -3,6 +3,8 @@
 #![cfg(all(unix, feature = "tokenizer", feature = "chat-template"))]
 
 mod common;
+#[path = "common/words.rs"]
+mod words;
 
 use inlaid::kernels::DType;
 use serde_json::{Map, Value, json};
@@ -197,7 +199,7 @@ fn models() -> &'static (TempDir, TempDir) {
 
 fn smoke(link: Link) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let names = ["smoke", "models", "texts", "sessions", "answers", "threads", "batch"];
+    let names = ["smoke", "models", "texts", "sessions", "answers", "threads", "batch", "tasks"];
     let sources = names.map(|name| root().join("tests/capi").join(name).with_extension("c"));
     let Some(exe) = build(dir.path(), &sources, link) else { return };
     let (speaks, counts) = models();
@@ -207,7 +209,12 @@ fn smoke(link: Link) {
         let entry = entry.expect("an entry");
         std::fs::copy(entry.path(), own.path().join(entry.file_name())).expect("a copy");
     }
-    let out = run(&exe, &[speaks.path(), own.path()], !matches!(link, Link::Sanitized));
+    let readers = tempfile::tempdir().expect("a temporary directory");
+    for (name, golden) in [("classes", "bert-classify"), ("masks", "bert-mlm"), ("tags", "xlm-roberta-tag")] {
+        let made = words::reader(golden, |_| {}).keep();
+        std::fs::rename(made, readers.path().join(name)).expect("a place for a model");
+    }
+    let out = run(&exe, &[speaks.path(), own.path(), readers.path()], !matches!(link, Link::Sanitized));
     succeeded(&out);
     assert!(String::from_utf8_lossy(&out.stdout).contains("every call answered"));
 }

@@ -1,7 +1,7 @@
 /*
- * Calls every function of inlaid.h, rightly and wrongly. Usage: smoke MODEL TEXTLESS, where MODEL is a directory with a
- * tokenizer and a chat template (model.safetensors, config.json, tokenizer.json, tokenizer_config.json) and TEXTLESS one
- * without.
+ * Calls every function of inlaid.h, rightly and wrongly. Usage: smoke MODEL TEXTLESS READERS, where MODEL is a directory with
+ * a tokenizer and a chat template (model.safetensors, config.json, tokenizer.json, tokenizer_config.json), TEXTLESS one
+ * without, and READERS holds the directories `classes`, `masks` and `tags` of encoders.
  */
 #include "smoke.h"
 
@@ -121,8 +121,8 @@ static void newer(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) {
-        fprintf(stderr, "usage: smoke MODEL TEXTLESS\n");
+    if (argc != 4) {
+        fprintf(stderr, "usage: smoke MODEL TEXTLESS READERS\n");
         return 2;
     }
     versions();
@@ -135,6 +135,7 @@ int main(int argc, char **argv) {
     answers(argv[1], argv[2]);
     threads(argv[2]);
     batches(argv[1], argv[2]);
+    tasks(argv[1], argv[2], argv[3]);
     if (failures == 0) printf("smoke: every call answered as the header says\n");
     return failures != 0;
 }

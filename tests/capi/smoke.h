@@ -11,6 +11,7 @@ void sessions(const char *textless);
 void answers(const char *path, const char *textless);
 void threads(const char *textless);
 void batches(const char *path, const char *textless);
+void tasks(const char *path, const char *textless, const char *readers);
 
 /* An engine of two threads, and a model in it; the caller frees both. */
 void open_model(const char *path, inlaid_engine **engine, inlaid_model **model);
