@@ -8,8 +8,8 @@ mod bloom;
 mod distilbert;
 mod electra;
 mod falcon;
-mod gemma2;
 mod gemma;
+mod gemma2;
 mod gpt2;
 mod gpt_neox;
 mod gptj;
@@ -105,9 +105,11 @@ const IGNORED: &[&str] = &[
     "_attn_implementation_autoset",
     "_model_name_or_path",
     "_name_or_path",
+    "activation_dropout",
     "architectures",
     "attention_dropout",
     "attn_pdrop",
+    "auto_map",
     "bos_token_id",
     "cache_implementation",
     "classifier_dropout",
