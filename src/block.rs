@@ -32,11 +32,19 @@ pub fn model(e: &mut Exec, m: &Weights) -> Buf {
 }
 
 fn embed(e: &mut Exec, w: &StackW) -> Buf {
-    let h = e.embed(w.tokens, w.positions, w.types);
+    let (of_tokens, of_stream) = match e.stack().places_stream() {
+        true => (None, w.positions),
+        false => (w.positions, None),
+    };
+    let h = e.embed(w.tokens, of_tokens, w.types);
     let h = e.maybe_norm(h, w.embed_norm);
-    match &w.project {
-        Some(project) => e.linear(h, project),
-        None => h,
+    match (&w.project, of_stream) {
+        (Some(project), Some(positions)) => {
+            let places = e.places(positions);
+            e.linear_add(h, project, places)
+        }
+        (Some(project), None) => e.linear(h, project),
+        (None, _) => h,
     }
 }
 

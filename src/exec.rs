@@ -134,6 +134,13 @@ impl<'m> Exec<'m> {
         out
     }
 
+    /// `[rows, d_model]` from the table of positions alone.
+    pub fn places(&mut self, positions: P) -> Buf {
+        let out = self.buf(self.shape.rows, self.stack.d_model);
+        self.verbs.push(Verb::Places { out, positions });
+        out
+    }
+
     /// The stack's norm, of each row or of each head of a row.
     pub fn norm(&mut self, x: Buf, w: NormW) -> Buf {
         let out = self.like(x);

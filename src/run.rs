@@ -104,6 +104,9 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
                 (Some(a), Some(b)) => (ops.embed)(out, tokens, &t.ids, scale, &[a, b]),
             }
         }
+        Verb::Places { out, positions } => {
+            (ops.embed)(&mut p.write(l.buf(out)), &c.matrix(positions), &t.places, 1.0, &[]);
+        }
         Verb::Norm { out, x, gain, bias, width: _, add } => {
             let (gain, bias) = (c.vector(gain), bias.map(|b| c.vector(b)));
             let (x, add, norm) = (p.read(l.buf(x)), add.map(|b| p.read(l.buf(b))), c.stack.norm);

@@ -24,6 +24,8 @@ pub enum Of {
 pub enum Verb {
     /// Rows of the table by token, plus rows of the tables of positions and token types.
     Embed { out: Buf, tokens: P, positions: Option<P>, types: Option<P> },
+    /// Rows of the table of positions alone.
+    Places { out: Buf, positions: P },
     /// RMSNorm or LayerNorm of each `width` elements, plus `add`.
     Norm { out: Buf, x: Buf, gain: P, bias: Option<P>, width: usize, add: Option<Buf> },
     /// Rows laid out (and rounded) for linears with weights of one kind; several linears share one.
@@ -55,7 +57,7 @@ impl Verb {
         let rows = |b: Buf| Access::Write(l.buf(b), Cut::Pieces(l.buf(b).cols));
         let cols = |b: Buf| Access::Write(l.buf(b), Cut::Cols(PANEL));
         match *self {
-            Verb::Embed { out, .. } => vec![rows(out)],
+            Verb::Embed { out, .. } | Verb::Places { out, .. } => vec![rows(out)],
             Verb::Norm { out, x, width, add, .. } => {
                 let mut task = vec![read(x), Access::Write(l.buf(out), Cut::Pieces(width))];
                 task.extend(add.map(read));

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Random, all_logits, bits, configs, engine, open, session, write_model};
+use common::{Random, all_configs, all_logits, bits, engine, open, session, write_model};
 use inlaid::kernels::attention::Cache;
 use inlaid::kernels::{DType, Ops};
 use inlaid::session::{Session, SessionConfig};
@@ -19,7 +19,7 @@ const TYPES: [(DType, Cache); 6] = [
 
 #[test]
 fn threads_splits_and_steps_do_not_matter() {
-    for (family, config) in configs() {
+    for (family, config) in all_configs() {
         for (dtype, cache) in TYPES {
             let dir = write_model(&config, dtype);
             let ids = Random(3).ids(150, 77); // three pages, the last one partly filled
@@ -49,7 +49,7 @@ fn threads_splits_and_steps_do_not_matter() {
 
 #[test]
 fn every_position_has_the_bits_of_stepping_there() {
-    for (family, config) in configs() {
+    for (family, config) in all_configs() {
         let dir = write_model(&config, DType::BF16);
         let model = open(&engine(2, None), dir.path(), None);
         let ids = Random(5).ids(70, 77);
@@ -64,7 +64,7 @@ fn every_position_has_the_bits_of_stepping_there() {
 
 #[test]
 fn instruction_sets_agree() {
-    for (family, config) in configs() {
+    for (family, config) in all_configs() {
         for (dtype, cache) in TYPES {
             let dir = write_model(&config, dtype);
             let ids = Random(4).ids(75, 77);
@@ -81,7 +81,7 @@ fn instruction_sets_agree() {
 
 #[test]
 fn forks_rewinds_and_resumes_keep_their_past() {
-    for (family, config) in configs() {
+    for (family, config) in all_configs() {
         let dir = write_model(&config, DType::F32);
         let model = open(&engine(2, None), dir.path(), None);
         let (ids, other) = (Random(9).ids(100, 77), Random(10).ids(30, 77));

@@ -41,7 +41,7 @@ fn golden() -> Vec<PathBuf> {
 /// The logits of `ids`; of a model without a decoder, its states; of one with both, after a source.
 fn says(model: &Arc<Model>, ids: &[u32]) -> Vec<u32> {
     let arch = model.arch();
-    if arch.decoder.is_none() {
+    if arch.head.task != Task::LanguageModel {
         let mut all = Vec::new();
         let ask = if arch.head.task == Task::Hidden { Ask::Hidden } else { Ask::Head };
         let texts = [Text { ids, types: &[] }];

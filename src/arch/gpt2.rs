@@ -2,7 +2,8 @@
 
 use super::{
     Arch, Around, Attention, Embed, Fused, Head, Linear, Mixer, Mlp, Names, Norms, Position, Stack, Table,
-    act, head_dim, only,
+    act, head_dim, named, only,
+    tasks::{head_of, unread_summary},
 };
 use crate::error::Result;
 use crate::format::config::Config;
@@ -23,16 +24,11 @@ pub const NAMES: Names = Names {
 .fused(Linear::new("attn.c_attn").bias(true).conv1d(), Fused::Concat);
 
 pub fn arch(c: &Config) -> Result<Arch> {
-    let (d_model, n_heads) = (c.usize_or("n_embd", 768)?, c.usize_or("n_head", 12)?);
+    let (d_model, n_heads) =
+        (named(c, &["n_embd", "hidden_size"], 768)?, named(c, &["n_head", "num_attention_heads"], 12)?);
     let head_dim = head_dim(c, d_model, n_heads)?;
-    for key in ["attn_pdrop", "embd_pdrop", "resid_pdrop", "summary_first_dropout", "summary_activation"] {
-        only(c, key, |_| true)?;
-    }
-    for key in
-        ["summary_proj_to_labels", "summary_type", "summary_use_proj", "reorder_and_upcast_attn", "n_ctx"]
-    {
-        only(c, key, |_| true)?;
-    }
+    unread_summary(c)?;
+    only(c, "reorder_and_upcast_attn", |_| true)?;
     only(c, "scale_attn_by_inverse_layer_idx", |v| v == false)?;
     only(c, "add_cross_attention", |v| v == false)?;
     let mut attention = Attention::causal(head_dim);
@@ -41,7 +37,7 @@ pub fn arch(c: &Config) -> Result<Arch> {
     }
     let vocab = c.usize_or("vocab_size", 50_257)?;
     let stack = Stack {
-        n_layers: c.usize_or("n_layer", 12)?,
+        n_layers: named(c, &["n_layer", "num_hidden_layers"], 12)?,
         d_model,
         n_heads,
         n_kv_heads: n_heads,
@@ -56,6 +52,7 @@ pub fn arch(c: &Config) -> Result<Arch> {
         names: NAMES,
     };
     let head = Head::lm(Linear::new("lm_head"), c.bool_or("tie_word_embeddings", true)?, vocab);
-    let arch = Arch::decoder("gpt2", c.usize_or("n_positions", 1024)?, stack, head);
+    let positions = named(c, &["n_positions", "max_position_embeddings"], 1024)?;
+    let arch = Arch::decoder("gpt2", positions, stack, head_of(c, head, "classifier")?);
     Ok(Arch { prefix: "transformer.", ignored: &["attn.bias", "attn.masked_bias"], ..arch })
 }

@@ -4,19 +4,32 @@
 //! Adding a family is one file here: a function that fills `Arch` and a table of names.
 
 mod bert;
+mod bloom;
 mod distilbert;
 mod electra;
+mod falcon;
+mod gemma;
+mod gemma2;
 mod gpt2;
+mod gpt_neox;
+mod gptj;
 mod head;
 mod llama;
 mod mistral;
 mod modernbert;
 mod mpnet;
 mod names;
+mod olmo2;
+mod openai_gpt;
+mod opt;
+mod phi3;
 mod qwen2;
+mod qwen3;
 mod roberta;
 mod rope;
 mod stack;
+mod starcoder2;
+mod tasks;
 
 pub use head::{Head, Out, Rows, Task};
 pub use names::{Around, Fused, Linear, Names, Part};
@@ -52,6 +65,8 @@ pub struct Arch {
     pub prefix: &'static str,
     /// Endings of tensors that hold nothing a run needs.
     pub ignored: &'static [&'static str],
+    /// Beginnings of names, each with what older files write in its place.
+    pub renamed: &'static [(&'static str, &'static str)],
 }
 
 /// Reads a config of any known family.
@@ -60,38 +75,66 @@ type Read = fn(&Config) -> Result<Arch>;
 /// `model_type` of `config.json`, and its reader.
 const FAMILIES: &[(&str, Read)] = &[
     ("bert", bert::arch),
+    ("bloom", bloom::arch),
     ("camembert", roberta::arch),
     ("distilbert", distilbert::arch),
     ("electra", electra::arch),
+    ("falcon", falcon::arch),
+    ("gemma", gemma::arch),
+    ("gemma2", gemma2::arch),
     ("gpt2", gpt2::arch),
+    ("gpt_neox", gpt_neox::arch),
+    ("gptj", gptj::arch),
     ("llama", llama::arch),
     ("mistral", mistral::arch),
     ("modernbert", modernbert::arch),
     ("mpnet", mpnet::arch),
+    ("olmo2", olmo2::arch),
+    ("openai-gpt", openai_gpt::arch),
+    ("opt", opt::arch),
+    ("phi3", phi3::arch),
     ("qwen2", qwen2::arch),
+    ("qwen3", qwen3::arch),
     ("roberta", roberta::arch),
+    ("starcoder2", starcoder2::arch),
     ("xlm-roberta", roberta::arch),
 ];
 
 /// Keys that say nothing about what the model computes.
 const IGNORED: &[&str] = &[
+    "_attn_implementation_autoset",
     "_model_name_or_path",
     "_name_or_path",
-    "_attn_implementation_autoset",
+    "activation_dropout",
     "architectures",
+    "attention_dropout",
+    "attn_pdrop",
+    "auto_map",
     "bos_token_id",
+    "cache_implementation",
+    "classifier_dropout",
     "cls_token_id",
+    "dropout",
     "dtype",
+    "embd_pdrop",
+    "embedding_dropout",
     "eos_token_id",
+    "gradient_checkpointing",
+    "hidden_dropout",
     "id2label",
+    "init_std",
     "initializer_range",
     "is_llama_config",
     "label2id",
     "language",
+    "layerdrop",
     "license",
     "mask_token_id",
+    "num_labels",
     "output_past",
     "pad_token_id",
+    "resid_pdrop",
+    "residual_dropout",
     "task_specific_params",
     "tokenizer_class",
     "torch_dtype",
@@ -126,12 +169,30 @@ impl Arch {
 
     /// A model that is one decoder.
     fn decoder(family: &'static str, max_positions: usize, stack: Stack, head: Head) -> Arch {
-        Arch { family, max_positions, encoder: None, decoder: Some(stack), head, prefix: "", ignored: &[] }
+        Arch {
+            family,
+            max_positions,
+            encoder: None,
+            decoder: Some(stack),
+            head,
+            prefix: "",
+            ignored: &[],
+            renamed: &[],
+        }
     }
 
     /// A model that is one encoder.
     fn encoder(family: &'static str, max_positions: usize, stack: Stack, head: Head) -> Arch {
-        Arch { family, max_positions, encoder: Some(stack), decoder: None, head, prefix: "", ignored: &[] }
+        Arch {
+            family,
+            max_positions,
+            encoder: Some(stack),
+            decoder: None,
+            head,
+            prefix: "",
+            ignored: &[],
+            renamed: &[],
+        }
     }
 
     /// Changes the decoder's attention: `change(n_layers, attention)`.
@@ -273,6 +334,15 @@ fn local_layers(config: &Config, layers: usize, by: impl Fn(usize) -> bool) -> R
             "layer_types: expected full_attention or sliding_attention for each of {layers} layers"
         ))
     })
+}
+
+/// A count that files call by one of `names`.
+fn named(config: &Config, names: &[&str], default: usize) -> Result<usize> {
+    let mut found = None;
+    for name in names {
+        found = found.or(config.maybe_usize(name)?);
+    }
+    Ok(found.unwrap_or(default))
 }
 
 /// The width of each of `n_heads` heads that make up `d_model` together.

@@ -1,12 +1,17 @@
 //! Floor 3: Qwen2 and Qwen2.5 (Yang et al. 2024): Llama's block with biases on queries, keys and values.
 
-use super::llama::{NAMES, variant};
+use super::llama::{Defaults, NAMES, variant};
 use super::{Arch, local_layers};
 use crate::error::Result;
 use crate::format::config::Config;
 
 pub fn arch(c: &Config) -> Result<Arch> {
-    let mut arch = variant(c, "qwen2", NAMES.attn_bias(true, false), 32_768)?;
+    let mut arch = variant(
+        c,
+        "qwen2",
+        NAMES.attn_bias(true, false),
+        Defaults { kv_heads: Some(32), ..Defaults::positions(32_768) },
+    )?;
     window(c, &mut arch)?;
     Ok(arch)
 }

@@ -7,6 +7,11 @@ use kernels::rope::{Rope, Scaling};
 /// `rope_theta`, `rope_scaling` and the rotated share, at the top or, in newer files, within `rope_parameters`. The share
 /// is `partial_rotary_factor`, or `share` where that is absent.
 pub fn rope(c: &Config, head_dim: usize, share: f32) -> Result<Rope> {
+    rope_or(c, head_dim, 10_000.0, share)
+}
+
+/// As `rope`, with `theta` where `rope_theta` is absent.
+pub fn rope_or(c: &Config, head_dim: usize, theta: f32, share: f32) -> Result<Rope> {
     let nested = c.object("rope_parameters")?;
     let scaling = match &nested {
         Some(parameters) => Some(parameters.clone()),
@@ -16,7 +21,7 @@ pub fn rope(c: &Config, head_dim: usize, share: f32) -> Result<Rope> {
         Some(parameters) if parameters.raw(key).is_some() => parameters.f32_or(key, default),
         _ => c.f32_or(key, default),
     };
-    let (theta, share) = (given("rope_theta", 10_000.0)?, given("partial_rotary_factor", share)?);
+    let (theta, share) = (given("rope_theta", theta)?, given("partial_rotary_factor", share)?);
     let rot_dim = (head_dim as f32 * share) as usize;
     let mut rope = plain(c, theta, head_dim, rot_dim)?;
     if let Some(scaling) = scaling {
@@ -50,7 +55,7 @@ pub fn plain(c: &Config, theta: f32, head_dim: usize, rot_dim: usize) -> Result<
 pub fn reach(c: &Config) -> Result<Option<usize>> {
     for key in ["rope_parameters", "rope_scaling"] {
         if let Some(s) = c.object(key)?
-            && kind(&s)? == "longrope"
+            && is_long(&s)?
         {
             return original(c, &s).map(Some);
         }
@@ -65,16 +70,23 @@ fn kind(s: &Config) -> Result<&str> {
     }
 }
 
-/// The context that the frequencies were made for.
+/// Whether scaling is LongRoPE's; Phi-3 once called it su or yarn.
+fn is_long(s: &Config) -> Result<bool> {
+    let kind = kind(s)?;
+    Ok(kind == "longrope" || kind == "su" || (kind == "yarn" && s.raw("short_factor").is_some()))
+}
+
+/// The context that the frequencies were made for; where both say one, the top of the file is right.
 fn original(c: &Config, s: &Config) -> Result<usize> {
     let key = "original_max_position_embeddings";
-    match s.maybe_usize(key)? {
-        Some(found) => Ok(found),
-        None => match c.maybe_usize(key)? {
-            Some(found) => Ok(found),
-            None => c.usize("max_position_embeddings"),
-        },
+    let found = match (c.maybe_usize(key)?, s.maybe_usize(key)?) {
+        (Some(found), _) | (None, Some(found)) => found,
+        (None, None) => c.usize("max_position_embeddings")?,
+    };
+    if found < 2 {
+        return Err(c.bad(&format!("{key}: expected at least 2, found {found}")));
     }
+    Ok(found)
 }
 
 /// The scaling and the factor of cosines and sines.
@@ -92,12 +104,12 @@ fn scaling_of(c: &Config, s: &Config) -> Result<(Scaling, f32)> {
                 factor: positive(s, "factor")?,
                 low_freq: positive(s, "low_freq_factor")?,
                 high_freq: positive(s, "high_freq_factor")?,
-                original: s.usize("original_max_position_embeddings")? as f32,
+                original: original(c, s)? as f32,
             },
             1.0,
         ),
+        _ if is_long(s)? => longrope(c, s)?,
         "yarn" => yarn(c, s)?,
-        "longrope" | "su" => longrope(c, s)?,
         other => {
             let known = "default, linear, dynamic, llama3, yarn, longrope";
             let what = format!("rope_scaling of type `{other}` (known: {known})");

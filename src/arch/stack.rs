@@ -45,7 +45,8 @@ pub struct Stack {
 pub struct Embed {
     /// Rows of the table.
     pub vocab: usize,
-    /// Its width; where it is not `d_model`, a linear widens it.
+    /// Its width; where it is not `d_model`, a linear widens it. Positions are added before it where a norm follows them
+    /// (ELECTRA), else after it (OPT).
     pub width: usize,
     /// What its rows are multiplied by.
     pub scale: f32,
@@ -113,19 +114,21 @@ pub struct Norms {
     pub bias: bool,
     /// What is added to gains as they are stored.
     pub gain: f32,
+    /// Whether there are no parameters at all: gains are 1.
+    pub plain: bool,
 }
 
 impl Norms {
     /// `RMSNorm` (Zhang and Sennrich 2019).
     #[must_use]
     pub fn rms(eps: f32) -> Norms {
-        Norms { kind: Norm::Rms, eps, bias: false, gain: 0.0 }
+        Norms { kind: Norm::Rms, eps, bias: false, gain: 0.0, plain: false }
     }
 
     /// `LayerNorm` (Ba et al. 2016).
     #[must_use]
     pub fn layer(eps: f32) -> Norms {
-        Norms { kind: Norm::Layer, eps, bias: true, gain: 0.0 }
+        Norms { kind: Norm::Layer, eps, bias: true, gain: 0.0, plain: false }
     }
 }
 
@@ -204,6 +207,12 @@ pub enum Mlp {
 }
 
 impl Stack {
+    /// Whether positions are added to the stream itself, after the table of tokens was widened.
+    #[must_use]
+    pub fn places_stream(&self) -> bool {
+        self.embed.width != self.d_model && self.names.embed_norm.is_empty()
+    }
+
     /// Columns of the queries of one row.
     #[must_use]
     pub fn q_cols(&self) -> usize {

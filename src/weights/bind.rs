@@ -72,11 +72,16 @@ impl<'a> Binder<'a> {
             Some((of, "bias")) => (format!("{of}.beta"), format!("{of}_bias")),
             _ => Default::default(),
         };
+        let older = self.arch.renamed.iter().find_map(|(new, older)| {
+            let end = name.strip_prefix(new)?;
+            Some(format!("{older}{end}"))
+        });
         let others = [&old, &flat].map(|name| format!("{}{name}", self.arch.prefix));
         [long, name.to_owned()]
             .into_iter()
             .chain(others)
             .chain([old, flat])
+            .chain(older)
             .find(|name| self.tensors.has(name))
     }
 
@@ -117,6 +122,10 @@ impl<'a> Binder<'a> {
     }
 
     fn norm(&mut self, s: &Stack, name: &str, width: usize) -> Result<NormW> {
+        if s.norm.plain {
+            let gain = self.push(Param::Vector(vec![1.0; width]));
+            return Ok(NormW { gain, bias: None, width });
+        }
         let mut gain = self.floats(&format!("{name}.weight"), &[width])?;
         if s.norm.gain != 0.0 {
             gain.iter_mut().for_each(|gain| *gain += s.norm.gain);
@@ -248,7 +257,8 @@ impl<'a> Binder<'a> {
     /// The table of positions that are added to embeddings.
     fn positions(&mut self, s: &Stack) -> Result<Option<P>> {
         let Some((table, offset, pad)) = s.table() else { return Ok(None) };
-        let (rows, width) = (self.arch.max_positions + offset, s.embed.width);
+        let width = if s.places_stream() { s.d_model } else { s.embed.width };
+        let rows = self.arch.max_positions + offset;
         match table {
             Table::Learned => self.table(s.names.positions, rows, width).map(Some),
             table => {

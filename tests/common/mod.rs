@@ -1,7 +1,8 @@
 //! Small models with strong random weights, written as a host would find them, and helpers to run them.
 #![allow(dead_code)] // every test binary uses its own part
 
-use inlaid::arch::{Arch, Linear, Mlp, Out, Part, Position, Table};
+use inlaid::arch::{Arch, Linear, Mlp, Out, Part, Position, QkNorm, Table, Task};
+use inlaid::encode;
 use inlaid::engine::{Engine, EngineConfig};
 use inlaid::format::config::Config;
 use inlaid::format::files::Files;
@@ -14,6 +15,7 @@ use safetensors_reference::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
 
 /// Configs of one small model per family; sizes are awkward on purpose.
@@ -32,6 +34,30 @@ pub fn configs() -> Vec<(&'static str, String)> {
         ("qwen2", llama("qwen2", r#", "tie_word_embeddings": true"#)),
         ("gpt2", gpt2.to_owned()),
     ]
+}
+
+/// As `configs`, and families that are wired in other ways: ALiBi and fused heads; parallel halves; caps, norms on both
+/// sides and a window in some blocks; a narrow table, post-norm; norms of queries and keys.
+pub fn all_configs() -> Vec<(&'static str, String)> {
+    let more = |family: &str, more: &str| {
+        format!(
+            r#"{{"model_type": "{family}", "num_hidden_layers": 2, "hidden_size": 40, "num_attention_heads": 4,
+            "intermediate_size": 53, "vocab_size": 79, "max_position_embeddings": 300 {more}}}"#
+        )
+    };
+    let bloom = r#"{"model_type": "bloom", "n_layer": 2, "hidden_size": 36, "n_head": 6, "vocab_size": 78}"#;
+    let gemma2 = r#", "head_dim": 10, "num_key_value_heads": 2, "query_pre_attn_scalar": 12, "sliding_window": 70,
+        "attn_logit_softcapping": 5.0"#;
+    let opt = r#", "ffn_dim": 53, "do_layer_norm_before": false, "word_embed_proj_dim": 22"#;
+    let opt = more("opt", opt).replace(r#""intermediate_size": 53,"#, "");
+    let added = [
+        ("bloom", bloom.to_owned()),
+        ("gpt_neox", more("gpt_neox", r#", "rotary_pct": 0.6"#)),
+        ("gemma2", more("gemma2", gemma2)),
+        ("opt", opt),
+        ("olmo2", more("olmo2", r#", "num_key_value_heads": 2"#)),
+    ];
+    configs().into_iter().chain(added).collect()
 }
 
 /// A counter-based generator, so that a model does not depend on the order its tensors are made in.
@@ -98,12 +124,13 @@ fn shapes(a: &Arch) -> Vec<(String, Vec<usize>)> {
     let (s, p) = (a.last(), a.prefix);
     let (n, d, q, kv) = (&s.names, s.d_model, s.q_cols(), s.kv_cols());
     let mut out: Vec<(String, Vec<usize>)> = Vec::new();
-    let norm = |out: &mut Vec<(String, Vec<usize>)>, name: String| {
-        out.push((format!("{name}.weight"), vec![d]));
+    let norm_of = |out: &mut Vec<(String, Vec<usize>)>, name: String, width: usize| {
+        out.push((format!("{name}.weight"), vec![width]));
         if s.norm.bias {
-            out.push((format!("{name}.bias"), vec![d]));
+            out.push((format!("{name}.bias"), vec![width]));
         }
     };
+    let norm = |out: &mut Vec<(String, Vec<usize>)>, name: String| norm_of(out, name, d);
     let linear = |out: &mut Vec<(String, Vec<usize>)>, at: &str, l: &Linear, rows: usize, cols: usize| {
         let rows = if l.part == Part::Whole { rows } else { q + 2 * kv };
         let shape = if l.order == Order::Nk { vec![rows, cols] } else { vec![cols, rows] };
@@ -112,7 +139,13 @@ fn shapes(a: &Arch) -> Vec<(String, Vec<usize>)> {
             out.push((format!("{at}{}.bias", l.name), vec![rows]));
         }
     };
-    out.push((format!("{p}{}.weight", n.tokens), vec![a.vocab(), d]));
+    out.push((format!("{p}{}.weight", n.tokens), vec![a.vocab(), s.embed.width]));
+    if s.embed.width != d {
+        linear(&mut out, p, &n.project, d, s.embed.width);
+    }
+    if !n.embed_norm.is_empty() {
+        norm(&mut out, format!("{p}{}", n.embed_norm));
+    }
     if let Position::Table { table: Table::Learned, offset, .. } = s.position {
         out.push((format!("{p}{}.weight", n.positions), vec![a.max_positions + offset, d]));
     }
@@ -125,6 +158,14 @@ fn shapes(a: &Arch) -> Vec<(String, Vec<usize>)> {
                 .filter(|name| !name.is_empty())
                 .for_each(|name| norm(&mut out, format!("{at}{name}")));
         }
+        let widths = match s.attention().qk_norm {
+            QkNorm::None => None,
+            QkNorm::Head => Some([s.head_dim; 2]),
+            QkNorm::Row => Some([q, kv]),
+        };
+        for (name, width) in n.qk_norm.iter().zip(widths.into_iter().flatten()) {
+            norm_of(&mut out, format!("{at}{name}"), width);
+        }
         for (l, rows, cols) in [(&n.q, q, d), (&n.k, kv, d), (&n.v, kv, d), (&n.o, d, q)] {
             linear(&mut out, &at, l, rows, cols);
         }
@@ -135,7 +176,12 @@ fn shapes(a: &Arch) -> Vec<(String, Vec<usize>)> {
             linear(&mut out, &at, &n.gate, s.d_ff, d);
         }
     }
-    norm(&mut out, format!("{p}{}", n.norm));
+    if !n.norm.is_empty() {
+        norm(&mut out, format!("{p}{}", n.norm));
+    }
+    if let Some((dense, width)) = &a.head.dense {
+        linear(&mut out, p, dense, *width, d);
+    }
     if let Out::Linear(head) = &a.head.out {
         linear(&mut out, "", head, a.vocab(), d);
     }
@@ -164,6 +210,16 @@ pub fn session(model: &Arc<Model>) -> Session {
 pub fn bits(x: &[f32]) -> Vec<u32> {
     assert!(x.iter().all(|x| x.is_finite()), "a number that is not finite");
     x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// What the head says, of each token or of the text as it was trained to, or the states of a model without one.
+pub fn answer(model: &Arc<Model>, ids: &[u32]) -> Vec<f32> {
+    let text = encode::Text { ids, types: &[] };
+    let ask = if model.arch().head.task == Task::Hidden { encode::Ask::Hidden } else { encode::Ask::Head };
+    let (never, mut out) = (AtomicBool::new(false), Vec::new());
+    encode::run(model, &[text], ask, &never, &mut None, &mut |_, rows, _| out.extend_from_slice(rows))
+        .expect("rows");
+    out
 }
 
 /// Logits after every token, as bits.

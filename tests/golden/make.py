@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
 
+import decoders
 import reference
 
 HERE = Path(__file__).parent
@@ -60,7 +61,9 @@ MODELS = {
     "gpt2-relu": gpt2(activation_function="relu", scale_attn_weights=False),
 }
 STORED = {"llama-bf16": torch.bfloat16, "llama-f16": torch.float16}
-OLD_CONFIG = {"llama-gqa", "llama3-rope", "llama-linear-rope", "llama-bf16", "mistral-window", "qwen2"}
+SEEDS = dict(zip(MODELS, range(1, 100))) | dict(zip(decoders.MODELS, range(100, 200)))
+MODELS |= decoders.MODELS
+OLD_CONFIG = decoders.OLD_CONFIG | {"llama-gqa", "llama3-rope", "llama-linear-rope", "llama-bf16", "mistral-window", "qwen2"}
 
 
 def old_config(folder):
@@ -69,6 +72,11 @@ def old_config(folder):
     config = json.loads(path.read_text())
     parameters = config.pop("rope_parameters")
     config["rope_theta"] = parameters.pop("rope_theta")
+    if "partial_rotary_factor" in parameters:
+        name = "rotary_pct" if config["model_type"] == "gpt_neox" else "partial_rotary_factor"
+        config[name] = parameters.pop("partial_rotary_factor")
+    if config["model_type"] == "gpt_neox":
+        config["rotary_emb_base"] = config.pop("rope_theta")
     config["rope_scaling"] = None if parameters["rope_type"] == "default" else parameters
     config["torch_dtype"] = config.pop("dtype")
     config.pop("layer_types", None)
@@ -78,19 +86,22 @@ def old_config(folder):
 
 def make(name, seed):
     folder, config = HERE / name, MODELS[name]
+    # Its eager form adds ALiBi's bias twice.
+    attention = "sdpa" if name == "falcon-alibi" else "eager"
+    auto = decoders.HEADS.get(name.split("-")[-1], AutoModelForCausalLM)
     shutil.rmtree(folder, ignore_errors=True)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    model = auto.from_config(config, attn_implementation=attention)
     reference.strengthen(model, seed)
     model = model.to(STORED.get(name, torch.float32))
     model.save_pretrained(folder, max_shard_size="60KB" if name == "llama-sharded" else "1GB")
     if name in OLD_CONFIG:
         old_config(folder)
     # Read back: what is recorded is what the files say.
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    reference.record(model, folder, seed, lambda _: "bf16" if name == "llama-bf16" else None)
+    model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
+    reference.record(model, folder, seed, lambda _: "bf16" if name == "llama-bf16" else None, attention)
 
 
 if __name__ == "__main__":
-    for seed, name in enumerate(MODELS, start=1):
+    for name, seed in SEEDS.items():
         if len(sys.argv) == 1 or name in sys.argv[1:]:
             make(name, seed)

@@ -6,9 +6,10 @@ Every golden model is a folder with `expected.json` and `expected.safetensors` b
                     reference and the same model in f64), rounded_error (largest difference to the same model whose
                     linear layers round their inputs as our kernels do; only where they do)}; greedy: {prompt,
                     ids: the 16 most likely tokens one after the other, min_gap: the smallest lead of a chosen
-                    token over the second}; rounds: what inputs are rounded to, if anything: bf16 (where weights
+                    token over the second}, or null where the head is no language model; rounds: what inputs are rounded to, if anything: bf16 (where weights
                     are bf16) or bytes (where weights are quantised)
-    expected.safetensors   logits.0, logits.1, ...: [positions, vocab] f32, one tensor per case; for bf16 weights also
+    expected.safetensors   logits.0, logits.1, ...: [positions, vocab] f32, one tensor per case (what another head says, or
+                           the states of a model without one, in their place); for bf16 weights also
                            rounded.0, ...: the same with the inputs of linear layers rounded to bf16. (Bytes are coarse:
                            which of two steps an input falls on may hang on its last bit, so there only rounded_error
                            is kept.)
@@ -37,23 +38,34 @@ LENGTHS = (1, 2, 23, 71)  # 71 is past one attention chunk of 64 and past every 
 
 def strengthen(model, seed):
     """Gives every parameter values spread far enough that no two logits, heads or channels are alike."""
+    modules = dict(model.named_modules())
+    tables = {f"{name}.weight" for name, module in modules.items() if isinstance(module, torch.nn.Embedding)}
+    columns = {f"{name}.weight" for name, module in modules.items() if isinstance(module, Conv1D)}  # a row per input
+    less = {f"{name}.weight" for name, module in modules.items() if "Gemma" in type(module).__name__}  # gains, less 1
     for i, (name, p) in enumerate(sorted(model.named_parameters())):
         random = torch.Generator().manual_seed(1000 * seed + i)
         if p.ndim == 1 and name.endswith("weight"):  # gains of norms
-            value = 0.3 + 1.4 * torch.rand(p.shape, generator=random)
+            value = 0.3 + 1.4 * torch.rand(p.shape, generator=random) - float(name in less)
         elif p.ndim == 1:
             value = 0.3 * torch.randn(p.shape, generator=random)
-        elif any(word in name for word in ("embed_tokens", "wte", "wpe")):
-            value = 0.4 * torch.randn(p.shape, generator=random)
+        elif name in tables:
+            # Where embeddings are scaled and the head is tied: else each token would be followed by itself.
+            scale = getattr(modules[name.removesuffix(".weight")], "scalar_embed_scale", 1.0)
+            value = 0.4 / scale**0.5 * torch.randn(p.shape, generator=random)
         else:
-            fan_in = p.shape[0] if "c_" in name else p.shape[1]  # Conv1D keeps a row per input
+            fan_in = p.shape[0] if name in columns else p.shape[1]
             value = 1.5 * torch.randn(p.shape, generator=random) / fan_in**0.5
         p.data = value.to(p.dtype)
 
 
 @torch.no_grad()
 def logits(model, ids):
-    return model(input_ids=torch.tensor([ids])).logits[0]
+    """[positions, n]; of a model that classes whole texts [1, n]; of one without a head its states."""
+    answer = model(input_ids=torch.tensor([ids]))
+    if "start_logits" in answer:
+        return torch.stack([answer.start_logits, answer.end_logits], -1)[0]
+    out = answer.logits if "logits" in answer else answer.last_hidden_state
+    return out.reshape(-1, out.shape[-1])
 
 
 def greedy(model, prompt):
@@ -102,11 +114,11 @@ def telling(model, rough, seed, tolerance):
     raise AssertionError("too flat, or its greedy tokens hang on rounding")
 
 
-def record(model, folder, seed, rounds=lambda name: None):
+def record(model, folder, seed, rounds=lambda name: None, attention="eager"):
     """Writes expected.* for `model`, which must hold the weights of `folder` in f32. `rounds`: as of `rounding`."""
     torch.set_num_threads(1)
     model = model.float().eval()
-    model.config._attn_implementation = "eager"
+    model.config._attn_implementation = attention
     hows = {rounds(name) for name, module in model.named_modules() if isinstance(module, (torch.nn.Linear, Conv1D))}
     how = next((how for how in ("bytes", "bf16") if how in hows), None)
     exact, rough = copy.deepcopy(model).double(), rounding(model, rounds) if how else None
@@ -123,10 +135,12 @@ def record(model, folder, seed, rounds=lambda name: None):
         cases.append(case)
         tensors[f"logits.{i}"] = out.contiguous()
     tolerance = max(4e-4 * cases[2]["max_abs"], cases[2].get("rounded_error", 0) / 2)
-    answer = telling(model, rough, seed, tolerance)
+    speaks = type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+    answer = telling(model, rough, seed, tolerance) if speaks else None
     worst = max(c["f32_error"] / c["max_abs"] for c in cases)
-    spread = tensors["logits.3"].std().item()
-    print(f"{folder.name}: f32 error {worst:.1e}, spread {spread:.2f}, gap {answer['min_gap']:.3f}, {answer['ids']}")
+    spread = (tensors["logits.3"] if speaks else torch.cat([t.flatten() for t in tensors.values()])).std().item()
+    told = f"gap {answer['min_gap']:.3f}, {answer['ids']}" if answer else type(model).__name__
+    print(f"{folder.name}: f32 error {worst:.1e}, spread {spread:.2f}, {told}")
     assert worst < 2e-5, "too sensitive to be a reference in f32"
     assert spread > 0.5, "too flat to show a mistake"
     rows = ",\n  ".join(json.dumps(case) for case in cases)
