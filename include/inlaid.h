@@ -220,6 +220,33 @@
 // Weights are quantised to 4 bits (4.5 with scales and minima), those of the head to 6, and packed.
 #define INLAID_WEIGHTS_Q4 4
 
+// Reads texts.
+#define INLAID_BRANCH_ENCODER 1
+
+// Continues texts.
+#define INLAID_BRANCH_DECODER 2
+
+// Reads one text and writes another.
+#define INLAID_BRANCH_ENCODER_DECODER 3
+
+// States alone: `inlaid_embed`, `inlaid_encode`.
+#define INLAID_TASK_HIDDEN 0
+
+// The next token: sessions, `inlaid_beam_search`.
+#define INLAID_TASK_LANGUAGE_MODEL 1
+
+// Hidden tokens: `inlaid_fill`.
+#define INLAID_TASK_MASKED_LM 2
+
+// A class or a score of a text: `inlaid_classify`.
+#define INLAID_TASK_CLASSIFY 3
+
+// A class of each token: `inlaid_tag`.
+#define INLAID_TASK_TAG 4
+
+// Where an answer stands: `inlaid_encode` with `INLAID_ENCODE_HEAD` gives the logits of its first and last token.
+#define INLAID_TASK_SPAN 5
+
 // `inlaid_tokenize`: add the tokens that the model wants around a text (its BOS, say); never a second BOS.
 #define INLAID_ADD_SPECIAL 1
 
@@ -257,6 +284,39 @@
 
 // Why an answer ended: the context is full and the session's policy is to stop.
 #define INLAID_FINISH_CONTEXT 6
+
+// Vectors as the model's files say; without a word there, the mean, and of a decoder the last token's state.
+#define INLAID_POOLING_AUTO 0
+
+// The mean of all tokens' states.
+#define INLAID_POOLING_MEAN 1
+
+// The first token's state.
+#define INLAID_POOLING_FIRST 2
+
+// The last token's state.
+#define INLAID_POOLING_LAST 3
+
+// The states of all tokens.
+#define INLAID_ENCODE_HIDDEN 0
+
+// One state per text, as `pooling` says.
+#define INLAID_ENCODE_POOLED 1
+
+// What the model's head says: of every token (a masked language model, a tagger), or once per text (a classifier).
+#define INLAID_ENCODE_HEAD 2
+
+// As the model's files say; without a word there, `INLAID_STOP_LIKELY`.
+#define INLAID_STOP_AUTO 0
+
+// The search ends when no beam is better, at its present length, than the worst answer.
+#define INLAID_STOP_LIKELY 1
+
+// The search ends when there are as many answers as beams.
+#define INLAID_STOP_FULL 2
+
+// The search ends when no beam can become better.
+#define INLAID_STOP_NEVER 3
 
 // Threads that compute, the kernels of this machine, a memory budget and a log, shared by the models that are opened
 // with it. Opaque, reference-counted; all its calls may be made from many threads at once.
@@ -447,6 +507,14 @@ typedef struct {
     uint64_t tokenizer_us;
     // The `model_type` of its config ("llama"). NUL-terminated; valid as long as a reference to the model.
     const char *family;
+    // `INLAID_BRANCH_...`.
+    int32_t branch;
+    // What its head is for, `INLAID_TASK_...`.
+    int32_t task;
+    // Classes of a classifier or a tagger; else 0. `inlaid_model_label` names them.
+    uint32_t n_labels;
+    // Always 0.
+    uint32_t reserved;
 } inlaid_model_info;
 
 // What a conversation is rendered with. Fill it with `inlaid_template_config_init`, then change what you need.
@@ -518,8 +586,9 @@ typedef struct {
     // Most tokens guessed and run at once with the next one, from 1 to 16; 0 (default): none. Guesses are kept where they
     // are what is chosen anyway: tokens and logits have the bits of plain steps, with any sampler, in less time.
     uint32_t speculate;
-    // Must be 0.
-    uint32_t reserved2;
+    // 0 (default): the rules of the model's generation_config.json hold (tokens that never appear or must appear, runs
+    // that do not repeat, least lengths). 1: they do not.
+    uint32_t ignore_rules;
     // With `speculate`: the model that guesses, a smaller one with the same tokens. It gets a session of its own, charged
     // to the budget of its engine, and is kept alive. NULL (default): guesses are what followed when the last tokens stood
     // in the conversation before, for answers that repeat much of their prompt.
@@ -582,6 +651,77 @@ typedef struct {
 // Called on the thread of the call, no lock held; calls on the same session answer `INLAID_ERROR_BUSY`, but for cancel,
 // retain and free. It must return normally (no exception, no `longjmp`).
 typedef int32_t (*inlaid_token_fn)(void *user, const char *text, size_t len, uint32_t id);
+
+// How texts are read. Fill it with `inlaid_encode_config_init`, then change what you need.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // Which states make a text's vector, `INLAID_POOLING_...`, default `INLAID_POOLING_AUTO`.
+    int32_t pooling;
+    // Whether vectors are divided by their length: 0 (default) as the model's files say, else not; 1 yes; 2 no.
+    int32_t normalize;
+    // 1: texts that are longer than the model takes lose their end. 0 (default): they are an error.
+    int32_t truncate;
+    // Told texts done and texts in all, on the thread of the call; non-zero ends it with `INLAID_ERROR_CANCELLED`. May be
+    // NULL.
+    inlaid_progress_fn progress;
+    // The first argument of `progress`.
+    void *progress_user;
+} inlaid_encode_config;
+
+// A text, or two that belong together. An element of an array: it never grows.
+typedef struct {
+    // UTF-8.
+    const char *text;
+    // Its bytes.
+    size_t len;
+    // The text that belongs to it (the second sentence of a pair, or where an answer stands), or NULL.
+    const char *second;
+    // Its bytes.
+    size_t second_len;
+} inlaid_text;
+
+// A guess for a hidden token, or the class of a token. An element of an array: it never grows.
+typedef struct {
+    // The token.
+    uint32_t id;
+    // Of a class: its number; see `inlaid_model_label`. Of a guess: which mask of the text, from 0.
+    uint32_t label;
+    // First character of the token in its text. Of a guess: 0.
+    uint32_t start;
+    // One after its last.
+    uint32_t end;
+    // How likely it is, from 0 to 1.
+    float probability;
+} inlaid_mark;
+
+// How to search. Fill it with `inlaid_beam_config_init`, then change what you need.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // Beams, from 1 to 64; 0 (default): as the model's files say, else 4.
+    uint32_t beams;
+    // Most tokens of an answer; default 128.
+    uint32_t max_tokens;
+    // When to stop, `INLAID_STOP_...`, default `INLAID_STOP_AUTO`.
+    int32_t early_stopping;
+    // An answer's log-probability is divided by its length to this power; NaN (default): as the model's files say, else 1.
+    float length_penalty;
+    // As of `inlaid_session_config`.
+    uint32_t ignore_rules;
+} inlaid_beam_config;
+
+// An answer of a search: `len` of the ids that the call wrote, from `at` on. An element of an array: it never grows.
+typedef struct {
+    // The answer's first id among all that were written.
+    size_t at;
+    // Its ids, a closing end token included.
+    size_t len;
+    // Its log-probability over its length to the power of the penalty.
+    float score;
+    // Unused.
+    uint32_t reserved;
+} inlaid_answer;
 
 #ifdef __cplusplus
 extern "C" {
@@ -943,6 +1083,130 @@ int32_t inlaid_chat(inlaid_session *session,
                     int32_t *reason,
                     size_t *n_tokens,
                     inlaid_error *err);
+
+// Fills `*config`, of `struct_size` bytes, with the defaults.
+int32_t inlaid_encode_config_init(inlaid_encode_config *config, size_t struct_size);
+
+// One vector for each of `n` texts: `n * *dim` floats, one text after the other. A text has the same bits alone and among
+// others. With `vectors` NULL and `capacity` 0 only `*dim` is written. `config` may be NULL.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for a text without tokens or with more than the model takes, `_BUFFER`, `_TOKENIZER`,
+// `_CANCELLED`, `_MEMORY`, `_BUDGET`. Any thread; calls on one model take turns, in pieces of some hundred tokens.
+int32_t inlaid_embed(const inlaid_model *model,
+                     const inlaid_text *texts,
+                     size_t n,
+                     const inlaid_encode_config *config,
+                     float *vectors,
+                     size_t capacity,
+                     size_t *dim,
+                     inlaid_error *err);
+
+// The classes of each of `n` texts: `n * *classes` logits, and as many probabilities (each may be NULL), one text after the
+// other, in the order of the classes' numbers. A reward model has one class, whose logit is the reward. With both NULL and
+// `capacity` 0 only `*classes` is written. `config` may be NULL.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for a model that does not classify; otherwise as of `inlaid_embed`. Any thread.
+int32_t inlaid_classify(const inlaid_model *model,
+                        const inlaid_text *texts,
+                        size_t n,
+                        const inlaid_encode_config *config,
+                        float *logits,
+                        float *probabilities,
+                        size_t capacity,
+                        size_t *classes,
+                        inlaid_error *err);
+
+// The `top` most likely tokens for each mask of a text, most likely first, mask after mask. `*n` receives how many there
+// are; with `guesses` NULL and `capacity` 0 nothing else is written.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for a model that was not trained to fill masks, or a text without one; otherwise as of
+// `inlaid_embed`. Any thread.
+int32_t inlaid_fill(const inlaid_model *model,
+                    const inlaid_text *text,
+                    size_t top,
+                    const inlaid_encode_config *config,
+                    inlaid_mark *guesses,
+                    size_t capacity,
+                    size_t *n,
+                    inlaid_error *err);
+
+// The tokens of a text with where each stands and its most likely class; those that the tokenizer adds are left out. `*n`
+// receives their number; with `marks` NULL and `capacity` 0 nothing else is written.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for a model that does not classify tokens; otherwise as of `inlaid_embed`. Any thread.
+int32_t inlaid_tag(const inlaid_model *model,
+                   const inlaid_text *text,
+                   const inlaid_encode_config *config,
+                   inlaid_mark *marks,
+                   size_t capacity,
+                   size_t *n,
+                   inlaid_error *err);
+
+// What class `label` is called, closed with a NUL; `*len` receives its length without it.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for a number that no class has, `_BUFFER`. Any thread.
+int32_t inlaid_model_label(const inlaid_model *model,
+                           uint32_t label,
+                           char *name,
+                           size_t capacity,
+                           size_t *len,
+                           inlaid_error *err);
+
+// Runs `n` texts, given as ids one after the other with the length of each in `lens`, and writes what is wanted of them
+// (`INLAID_ENCODE_...`): `*rows` rows of `*cols` floats, one text after the other. With `out` NULL and `capacity` 0 only
+// the numbers are written, and nothing runs where they are known without. `config` may be NULL; `truncate` and `normalize`
+// have no meaning here.
+//
+// Errors: as of `inlaid_embed`, and `INLAID_ERROR_CONTEXT_FULL` for a text that is longer than the model can hold. Any
+// thread.
+int32_t inlaid_encode(const inlaid_model *model,
+                      const uint32_t *ids,
+                      const size_t *lens,
+                      size_t n,
+                      int32_t wanted,
+                      const inlaid_encode_config *config,
+                      float *out,
+                      size_t capacity,
+                      size_t *rows,
+                      size_t *cols,
+                      inlaid_error *err);
+
+// Fills `*config`, of `struct_size` bytes, with the defaults.
+int32_t inlaid_beam_config_init(inlaid_beam_config *config, size_t struct_size);
+
+// The token that a decoder beside an encoder begins every answer with.
+//
+// Errors: `INLAID_ERROR_UNSUPPORTED` where the model's files name none. Any thread.
+int32_t inlaid_model_first_token(const inlaid_model *model, uint32_t *id, inlaid_error *err);
+
+// Gives a session of an encoder-decoder the `n` ids that its answer is about: runs the encoder over them and forgets all
+// tokens of the session. Feed the decoder's first token next (`inlaid_model_first_token`), then step.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for a model without an encoder, no ids, or ids beyond its vocabulary, `_CONTEXT_FULL` for
+// more than the model can hold, `_CANCELLED`, `_MEMORY`, `_BUDGET`, `_BUSY`; the session is then as it was before.
+int32_t inlaid_session_set_source(inlaid_session *session,
+                                  const uint32_t *ids,
+                                  size_t n,
+                                  inlaid_error *err);
+
+// The most likely answers as a whole (beam search). `source` is the text of an encoder-decoder, empty otherwise; `prompt` is
+// what the decoder begins with, and may be empty beside a source. Writes the answers, best first, to `answers` (room for as
+// many as there are beams) and their ids, one answer after the other, to `ids` (room for `beams * max_tokens`). `*n`
+// receives how many answers there are. `config` may be NULL.
+//
+// Errors: `INLAID_ERROR_ARGUMENT`, `_BUFFER`, `_CONTEXT_FULL`, `_MEMORY`, `_BUDGET`. Any thread.
+int32_t inlaid_beam_search(const inlaid_model *model,
+                           const uint32_t *source,
+                           size_t n_source,
+                           const uint32_t *prompt,
+                           size_t n_prompt,
+                           const inlaid_beam_config *config,
+                           inlaid_answer *answers,
+                           size_t n_answers,
+                           uint32_t *ids,
+                           size_t n_ids,
+                           size_t *n,
+                           inlaid_error *err);
 
 #ifdef __cplusplus
 }  // extern "C"

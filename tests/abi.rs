@@ -27,7 +27,7 @@ fn layouts() -> String {
         inlaid_model_info {
             struct_size, n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab, max_positions, cache_type,
             bos, eos, has_tokenizer, has_template, parameters, mapped_bytes, private_bytes, kv_bytes_per_token,
-            load_us, tokenizer_us, family
+            load_us, tokenizer_us, family, branch, task, n_labels, reserved
         }
         inlaid_template_config { struct_size, add_generation_prompt, now_s, tools, tools_len, extra, extra_len }
         inlaid_sampler {

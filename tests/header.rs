@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 /// The chapters of the header, in the order of their functions.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 16] = [
     "version", "status", "error", "engine", "parts", "model", "info", "tokens", "sampler", "session", "feed",
-    "logits", "batch", "generate",
+    "logits", "batch", "generate", "encode", "beams",
 ];
 
 fn root() -> PathBuf {

@@ -5,9 +5,11 @@ use super::guard::with;
 use super::model::{INLAID_TYPE_BF16, INLAID_TYPE_F16, INLAID_TYPE_F32, INLAID_TYPE_Q8, inlaid_model};
 use super::versioned::{Versioned, write};
 use super::{args, speech, template};
+use crate::arch::Task;
 use crate::model::MemoryPlan;
 use kernels::attention::Cache;
 use std::ffi::c_char;
+use std::mem::offset_of;
 use std::ptr::null;
 use std::time::Duration;
 
@@ -74,7 +76,35 @@ pub struct inlaid_model_info {
     pub tokenizer_us: u64,
     /// The `model_type` of its config ("llama"). NUL-terminated; valid as long as a reference to the model.
     pub family: *const c_char,
+    /// `INLAID_BRANCH_...`.
+    pub branch: i32,
+    /// What its head is for, `INLAID_TASK_...`.
+    pub task: i32,
+    /// Classes of a classifier or a tagger; else 0. `inlaid_model_label` names them.
+    pub n_labels: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
+
+/// Reads texts.
+pub const INLAID_BRANCH_ENCODER: i32 = 1;
+/// Continues texts.
+pub const INLAID_BRANCH_DECODER: i32 = 2;
+/// Reads one text and writes another.
+pub const INLAID_BRANCH_ENCODER_DECODER: i32 = 3;
+
+/// States alone: `inlaid_embed`, `inlaid_encode`.
+pub const INLAID_TASK_HIDDEN: i32 = 0;
+/// The next token: sessions, `inlaid_beam_search`.
+pub const INLAID_TASK_LANGUAGE_MODEL: i32 = 1;
+/// Hidden tokens: `inlaid_fill`.
+pub const INLAID_TASK_MASKED_LM: i32 = 2;
+/// A class or a score of a text: `inlaid_classify`.
+pub const INLAID_TASK_CLASSIFY: i32 = 3;
+/// A class of each token: `inlaid_tag`.
+pub const INLAID_TASK_TAG: i32 = 4;
+/// Where an answer stands: `inlaid_encode` with `INLAID_ENCODE_HEAD` gives the logits of its first and last token.
+pub const INLAID_TASK_SPAN: i32 = 5;
 
 // SAFETY: two u32 and three u64.
 unsafe impl Versioned for inlaid_memory_plan {
@@ -86,11 +116,10 @@ unsafe impl Versioned for inlaid_memory_plan {
     }
 }
 
-// SAFETY: fourteen words, six u64 and a pointer, which on some 32-bit machines is followed by padding that nothing reads
-// as a field.
+// SAFETY: fourteen words, six u64, a pointer and four words.
 unsafe impl Versioned for inlaid_model_info {
     const NAME: &'static str = "model info";
-    const SIZES: &'static [usize] = &[size_of::<Self>()];
+    const SIZES: &'static [usize] = &[offset_of!(Self, branch), size_of::<Self>()];
 
     fn defaults() -> Self {
         inlaid_model_info {
@@ -115,6 +144,10 @@ unsafe impl Versioned for inlaid_model_info {
             load_us: 0,
             tokenizer_us: 0,
             family: null(),
+            branch: 0,
+            task: INLAID_TASK_HIDDEN,
+            n_labels: 0,
+            reserved: 0,
         }
     }
 }
@@ -168,6 +201,21 @@ fn info_of(handle: &inlaid_model) -> inlaid_model_info {
         load_us: micros(times.weights),
         tokenizer_us: micros(times.tokenizer),
         family: handle.family.as_ptr(),
+        branch: match (&arch.encoder, &arch.decoder) {
+            (Some(_), None) => INLAID_BRANCH_ENCODER,
+            (Some(_), Some(_)) => INLAID_BRANCH_ENCODER_DECODER,
+            (None, _) => INLAID_BRANCH_DECODER,
+        },
+        task: match arch.head.task {
+            Task::Hidden => INLAID_TASK_HIDDEN,
+            Task::LanguageModel => INLAID_TASK_LANGUAGE_MODEL,
+            Task::MaskedLm => INLAID_TASK_MASKED_LM,
+            Task::Classify => INLAID_TASK_CLASSIFY,
+            Task::Tag => INLAID_TASK_TAG,
+            Task::Span => INLAID_TASK_SPAN,
+        },
+        n_labels: if matches!(arch.head.task, Task::Classify | Task::Tag) { small(arch.head.n) } else { 0 },
+        reserved: 0,
     }
 }
 
