@@ -23,6 +23,7 @@ const TEXT: &[&str] = &[
     "added_tokens.json",
     "chat_template.jinja",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "tokenizer.model",
 ];

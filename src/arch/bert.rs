@@ -1,6 +1,6 @@
 //! Floor 3: BERT (Devlin et al. 2019): post-norm, learned positions, token types, a norm of the embeddings.
 
-use super::head::labels;
+use super::head::{class, labels};
 use super::{
     Arch, Around, Attention, Embed, Head, Linear, Mixer, Mlp, Names, Norms, Position, Rows, Stack, Table,
     Task, act, head_dim, only, skip,
@@ -32,16 +32,10 @@ pub const NAMES: Names = Names {
 };
 
 /// Endings of what files of BERT and its variants hold beside the model: counters of positions, a pooler and the guess
-/// whether two sentences follow each other where the head has no use for them, the bias of a decoder's twin.
-pub const IGNORED: &[&str] = &[
-    "embeddings.position_ids",
-    "pooler.dense.weight",
-    "pooler.dense.bias",
-    "cls.seq_relationship.weight",
-    "cls.seq_relationship.bias",
-    "cls.predictions.bias",
-    "lm_head.bias",
-];
+/// whether two sentences follow each other (and other heads of one stack) where the head has no use for them, the bias of a
+/// decoder's twin.
+pub const IGNORED: &[&str] =
+    &["embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias", "cls.", "lm_head.bias"];
 
 pub fn arch(c: &Config) -> Result<Arch> {
     skip(c, &["directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"]);
@@ -49,7 +43,11 @@ pub fn arch(c: &Config) -> Result<Arch> {
     let stack = stack(c, NAMES)?;
     let (d, vocab) = (stack.d_model, stack.embed.vocab);
     let pooler = (linear("pooler.dense"), d);
-    let head = match Task::of(c, Task::Hidden)? {
+    // A class of somebody's own, with heads of its own beside the usual one.
+    let own = class(c).is_some_and(|class| !class.starts_with("Bert"));
+    let task =
+        if own { Task::of(c, Task::Hidden).unwrap_or(Task::MaskedLm) } else { Task::of(c, Task::Hidden)? };
+    let head = match task {
         Task::MaskedLm | Task::LanguageModel => Head::masked(
             (linear("cls.predictions.transform.dense"), d),
             act(c, "hidden_act", "gelu")?,

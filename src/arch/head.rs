@@ -41,7 +41,7 @@ impl Task {
             ("Model", Task::Hidden),
         ];
         let Some(class) = class(c) else { return Ok(default) };
-        let known = ENDS.iter().find(|(end, _)| class.ends_with(end));
+        let known = ENDS.iter().find(|(end, _)| class.ends_with(end) && !class.ends_with("DoubleHeadsModel"));
         known.map(|(_, task)| *task).ok_or_else(|| unknown(c, class))
     }
 

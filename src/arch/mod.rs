@@ -63,7 +63,7 @@ pub struct Arch {
     pub head: Head,
     /// Before all names but the head's; a file saved from the bare model lacks it.
     pub prefix: &'static str,
-    /// Endings of tensors that hold nothing a run needs.
+    /// Endings of tensors that hold nothing a run needs; what ends with a dot is a beginning.
     pub ignored: &'static [&'static str],
     /// Beginnings of names, each with what older files write in its place.
     pub renamed: &'static [(&'static str, &'static str)],

@@ -11,6 +11,7 @@ mod encoded;
 pub mod gguf;
 mod pieces;
 mod settings;
+mod wordpiece;
 
 pub use decoder::Decoder;
 pub use encoded::Encoded;
@@ -28,6 +29,9 @@ use tokenizers::tokenizer::{
 pub const FILE: &str = "tokenizer.json";
 /// Special tokens, and whether they are added.
 pub const CONFIG: &str = "tokenizer_config.json";
+
+/// Families whose `vocab.txt` is a list of words and pieces of words.
+const WORDPIECES: &[&str] = &["bert", "distilbert", "electra"];
 
 /// Largest `tokenizer.json`.
 const MAX_FILE: u64 = 64 << 20;
@@ -56,9 +60,16 @@ impl Tokenizer {
             return Tokenizer::from_bytes(files.tokenizer.as_bytes(), Some(files.config.as_bytes()))
                 .map(Some);
         }
-        let Some(json) = files.small(FILE, MAX_FILE)? else { return Ok(None) };
         let config = files.small(CONFIG, crate::format::json::MAX_BYTES)?;
-        Tokenizer::from_bytes(json.bytes(), config.as_ref().map(|file| file.bytes())).map(Some)
+        let config = config.as_ref().map(|file| file.bytes());
+        if let Some(json) = files.small(FILE, MAX_FILE)? {
+            return Tokenizer::from_bytes(json.bytes(), config).map(Some);
+        }
+        let Some(words) = files.small(wordpiece::FILE, MAX_FILE)? else { return Ok(None) };
+        if !WORDPIECES.contains(&files.config()?.str_or("model_type", "")?) {
+            return Ok(None);
+        }
+        Tokenizer::from_bytes(wordpiece::tokenizer(words.bytes(), config)?.as_bytes(), config).map(Some)
     }
 
     /// The tokenizer that `tokenizer.json` holds, with what `tokenizer_config.json` says of its special tokens.

@@ -380,7 +380,10 @@ impl<'a> Binder<'a> {
 
     /// A tensor that nothing uses means that the model is not what its config says.
     fn unused(&self) -> Result<()> {
-        let ignored = |name: &str| self.arch.ignored.iter().any(|end| name.ends_with(end));
+        let matches = |name: &str, part: &str| {
+            if part.ends_with('.') { name.starts_with(part) } else { name.ends_with(part) }
+        };
+        let ignored = |name: &str| self.arch.ignored.iter().any(|part| matches(name, part));
         let left = self.tensors.names().find(|name| !self.used.contains(*name) && !ignored(name));
         match left {
             None => Ok(()),
