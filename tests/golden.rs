@@ -3,6 +3,7 @@
 mod common;
 
 use common::{answer, engine, greedy, open};
+use inlaid::beam::{BeamConfig, Prompt, search};
 use inlaid::encode::{Ask, Text, run};
 use inlaid::kernels::attention::Cache;
 use inlaid::session::{Session, SessionConfig};
@@ -29,7 +30,7 @@ fn models(branch: &str) -> Vec<(PathBuf, Value)> {
         .filter(|(_, json)| json["branch"].as_str().unwrap_or("decoder") == branch)
         .collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
-    assert!(all.len() >= 8, "golden models are missing");
+    assert!(all.len() >= 7, "golden models are missing");
     all
 }
 
@@ -155,6 +156,54 @@ fn states_and_heads_of_encoders() {
                 close(&folder, &tensors, cases, (what, i), got);
                 assert_eq!(&encoded(&model, &texts[i..=i], ask)[0], got, "{}: {what}", folder.display());
             }
+        }
+    }
+}
+
+#[test]
+fn states_and_logits_of_encoder_decoders() {
+    let engine = engine(2, None);
+    for (folder, json) in models("encoder-decoder") {
+        let (bytes, cases) = (tensors(&folder), json["cases"].as_array().expect("cases"));
+        let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
+        let model = open(&engine, &folder, Some(Cache::F32));
+        let sources: Vec<Vec<u32>> = cases.iter().map(|case| ids(&case["ids"])).collect();
+        let texts: Vec<Text> = sources.iter().map(|ids| Text { ids, types: &[] }).collect();
+        for (i, got) in encoded(&model, &texts, Ask::Hidden).iter().enumerate() {
+            close(&folder, &tensors, cases, ("hidden", i), got);
+        }
+        let mut session = Session::new(&model, SessionConfig::default()).expect("a session");
+        for (i, case) in cases.iter().enumerate() {
+            session.set_source(&sources[i]).expect("a source");
+            let mut got = Vec::new();
+            let ids = ids(&case["decoder_ids"]);
+            session.prefill_all(&ids, |row| got.extend_from_slice(row)).expect("logits");
+            close(&folder, &tensors, cases, ("logits", i), &got);
+        }
+    }
+}
+
+/// Greedy and with beams, by the rules that the folder has.
+#[test]
+fn answers_of_encoder_decoders() {
+    let engine = engine(2, None);
+    for (folder, json) in models("encoder-decoder") {
+        let model = open(&engine, &folder, Some(Cache::F32));
+        let own = model.generation();
+        let first = [model.first_token().expect("a first token")];
+        for answer in json["answers"].as_array().expect("answers") {
+            let (source, want) = (ids(&answer["source"]), ids(&answer["ids"]));
+            let config = BeamConfig {
+                beams: answer["beams"].as_u64().expect("beams") as usize,
+                max_tokens: 16,
+                length_penalty: own.length_penalty.unwrap_or(1.0),
+                early_stopping: own.early_stopping,
+                rules: own.rules.clone(),
+            };
+            let prompts = [Prompt { source: &source, ids: &first }];
+            let found =
+                search(&model, &prompts, &config, &AtomicBool::new(false), &mut None).expect("answers");
+            assert_eq!(found[0][0].ids, want, "{}: {} beams", folder.display(), config.beams);
         }
     }
 }

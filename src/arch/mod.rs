@@ -3,6 +3,7 @@
 //!
 //! Adding a family is one file here: a function that fills `Arch` and a table of names.
 
+mod bart;
 mod bert;
 mod bloom;
 mod distilbert;
@@ -29,7 +30,9 @@ mod roberta;
 mod rope;
 mod stack;
 mod starcoder2;
+mod t5;
 mod tasks;
+mod transformer;
 
 pub use head::{Head, Out, Rows, Task};
 pub use names::{Around, Fused, Linear, Names, Part};
@@ -74,6 +77,7 @@ type Read = fn(&Config) -> Result<Arch>;
 
 /// `model_type` of `config.json`, and its reader.
 const FAMILIES: &[(&str, Read)] = &[
+    ("bart", bart::bart),
     ("bert", bert::arch),
     ("bloom", bloom::arch),
     ("camembert", roberta::arch),
@@ -86,6 +90,9 @@ const FAMILIES: &[(&str, Read)] = &[
     ("gpt_neox", gpt_neox::arch),
     ("gptj", gptj::arch),
     ("llama", llama::arch),
+    ("m2m_100", bart::m2m_100),
+    ("marian", bart::marian),
+    ("mbart", bart::mbart),
     ("mistral", mistral::arch),
     ("modernbert", modernbert::arch),
     ("mpnet", mpnet::arch),
@@ -93,10 +100,13 @@ const FAMILIES: &[(&str, Read)] = &[
     ("openai-gpt", openai_gpt::arch),
     ("opt", opt::arch),
     ("phi3", phi3::arch),
+    ("mt5", t5::mt5),
     ("qwen2", qwen2::arch),
     ("qwen3", qwen3::arch),
     ("roberta", roberta::arch),
     ("starcoder2", starcoder2::arch),
+    ("t5", t5::t5),
+    ("transformer", transformer::arch),
     ("xlm-roberta", roberta::arch),
 ];
 
@@ -302,6 +312,11 @@ impl Stack {
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             let (q, kv) = (self.n_heads, self.n_kv_heads);
             return Err(config.bad(&format!("{q} attention heads cannot share {kv} key/value heads evenly")));
+        }
+        if let Position::Relative { buckets, far, .. } = self.position {
+            // Each way has at least an exact range and a growing one.
+            in_range(config, "ranges of distances", buckets / 4, 1 << 10)?;
+            in_range(config, "farthest distance", far, 1 << 16)?;
         }
         let eps = self.norm.eps;
         if !(eps.is_finite() && eps >= 0.0) {

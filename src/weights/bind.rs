@@ -360,9 +360,10 @@ impl<'a> Binder<'a> {
             name => Some(self.norm(s, name, width)?),
         };
         let mut out = match (h.out, tokens) {
-            (Out::Tied(slot), Some(w)) => {
-                let also = ["weight", "bias"].map(|end| format!("{}.{end}", slot.name));
-                self.used.extend(also);
+            (Out::Tied(slot), Some(w)) if self.is_own(&slot, w)? => {
+                Some(self.linear(s, "", &slot, h.n, width)?)
+            }
+            (Out::Tied(_), Some(w)) => {
                 let dtype = self.params[w.0 as usize].k_dtype().1;
                 Some(LinearW { w, bias: None, n: h.n, dtype })
             }
@@ -376,6 +377,25 @@ impl<'a> Binder<'a> {
             out.bias = Some(self.push(Param::Vector(bias)));
         }
         Ok(Some(HeadW { dense, norm, out }))
+    }
+
+    /// Whether the files have another matrix in the place of a head that shares `table`: then it is not shared, whatever
+    /// the config says. One that is the same is no part of the model.
+    fn is_own(&mut self, slot: &Linear, table: P) -> Result<bool> {
+        self.used.insert(format!("{}.bias", slot.name));
+        let Some(name) = self.named(&format!("{}.weight", slot.name)) else { return Ok(false) };
+        let (own, Param::Matrix(table)) = (self.tensors.get(&name)?, &self.params[table.0 as usize]) else {
+            return Ok(false);
+        };
+        let shape = |t: &TensorRef| (t.is_packed(), t.dtype(), t.shape().to_vec());
+        let same =
+            |own: &TensorRef| shape(own) == shape(&table.tensor) && own.bytes() == table.tensor.bytes();
+        if own.is_some_and(|own| !same(own)) {
+            return Ok(true);
+        }
+        self.used.insert(name.clone());
+        self.matrices.insert(name);
+        Ok(false)
     }
 
     /// A tensor that nothing uses means that the model is not what its config says.

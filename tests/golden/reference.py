@@ -21,6 +21,12 @@ Encoders (`"branch": "encoder"`) have other ones:
     expected.safetensors   hidden.0, ...: the last hidden states [positions, width]; logits.0, ...: what the head says of
                     every position, or [1, labels] of the text
 
+Encoder-decoders (`"branch": "encoder-decoder"`):
+
+    expected.json   cases: {ids, decoder_ids, hidden, logits: as above}; answers: {source, beams, ids: what `generate` adds
+                    to the decoder's first token, by the rules of the folder's generation_config.json}
+    expected.safetensors   hidden.0, ...: what the encoder returns; logits.0, ...: of every position of the decoder
+
 The logits are those of transformers in f32 with eager attention on one thread; stored 16-bit or quantised weights are
 widened to f32 first.
 """
@@ -196,6 +202,75 @@ def record_encoder(model, folder, seed):
                 tensors[f"{what}.{i}"] = answer.contiguous()
         cases.append(case)
     write(folder, {"branch": "encoder"}, cases, tensors)
+
+
+DECODER_LENGTHS = (5, 1, 23, 40)
+
+
+@torch.no_grad()
+def paired(model, ids, decoder_ids):
+    """What the encoder returns, and the logits of the decoder."""
+    out = model(input_ids=torch.tensor([ids]), decoder_input_ids=torch.tensor([decoder_ids]))
+    return out.encoder_last_hidden_state[0], out.logits[0]
+
+
+@torch.no_grad()
+def answer(model, source, beams):
+    """What the library's own search answers; a model that is not of the library is greedy."""
+    start, end = model.config.decoder_start_token_id, model.config.eos_token_id
+    if hasattr(model, "generate"):
+        more = dict(num_beams=beams, do_sample=False, max_new_tokens=GREEDY)
+        return model.generate(torch.tensor([source]), **more)[0].tolist()[1:]
+    ids = [start]
+    while len(ids) <= GREEDY and end not in ids[1:]:
+        ids.append(paired(model, source, ids)[1][-1].argmax().item())
+    return ids[1:]
+
+
+def shaken(model, seed):
+    """A copy with weights changed in their last digits: where answers hang on those, they tell nothing."""
+    copied, random = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    for p in copied.parameters():
+        p.data *= 1 + 3e-4 * torch.randn(p.shape, generator=random)
+    return copied
+
+
+def answers(model, seed):
+    """Answers to three sources that are the same whatever the rounding; some that end, where there are any."""
+    other, found = shaken(model, seed), {True: [], False: []}
+    for attempt in range(24):
+        source = [x for x in inputs(model.config.vocab_size, 1000 * attempt + seed)[2] if x != model.config.pad_token_id]
+        both = {beams: answer(model, source, beams) for beams in ((1, 4) if hasattr(model, "generate") else (1,))}
+        ends = len(both[max(both)]) < GREEDY
+        if len(set(both[1])) < 3 or len(found[ends]) == (2 if ends else 1):
+            continue
+        if all(answer(other, source, b) == ids for b, ids in both.items()):
+            found[ends].append([{"source": source, "beams": b, "ids": ids} for b, ids in both.items()])
+        if len(found[True]) + len(found[False]) == 3:
+            break
+    chosen = [one for group in found[True] + found[False] for one in group]
+    print(f"  {attempt + 1} sources; answers {[one['ids'] for one in chosen]}")
+    assert chosen, "no answer is varied and sure"
+    return chosen
+
+
+def record_pair(model, folder, seed):
+    """Writes expected.* for an encoder-decoder, which must hold the weights of `folder` in f32."""
+    torch.set_num_threads(1)
+    model = model.float().eval()
+    exact, config = copy.deepcopy(model).double(), model.config
+    vocab = getattr(config, "decoder_vocab_size", None) or config.vocab_size
+    random = torch.Generator().manual_seed(seed + 500)
+    cases, tensors = [], {}
+    for i, ids in enumerate(inputs(config.vocab_size, seed)):
+        decoder_ids = torch.randint(3, vocab - 1, (DECODER_LENGTHS[i],), generator=random).tolist()
+        case = {"ids": ids, "decoder_ids": decoder_ids}
+        outs, truths = paired(model, ids, decoder_ids), paired(exact, ids, decoder_ids)
+        for what, out, truth in zip(("hidden", "logits"), outs, truths):
+            case[what] = sizes(out, truth)
+            tensors[f"{what}.{i}"] = out.contiguous()
+        cases.append(case)
+    write(folder, {"branch": "encoder-decoder", "answers": answers(model, seed)}, cases, tensors)
 
 
 def write(folder, more, cases, tensors):
