@@ -50,8 +50,9 @@ fn says(model: &Arc<Model>, ids: &[u32]) -> Vec<u32> {
         return all;
     }
     let mut session = session(model);
-    if arch.encoder.is_some() {
-        session.set_source(&ids[..30]).expect("a source");
+    if let Some(encoder) = &arch.encoder {
+        let source: Vec<u32> = ids[..30].iter().map(|id| id % encoder.embed.vocab as u32).collect();
+        session.set_source(&source).expect("a source");
     }
     all_logits(&mut session, ids)
 }
