@@ -23,6 +23,7 @@ mod names;
 mod olmo2;
 mod openai_gpt;
 mod opt;
+mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
@@ -97,10 +98,11 @@ const FAMILIES: &[(&str, Read)] = &[
     ("modernbert", modernbert::arch),
     ("mpnet", mpnet::arch),
     ("olmo2", olmo2::arch),
+    ("mt5", t5::mt5),
     ("openai-gpt", openai_gpt::arch),
     ("opt", opt::arch),
+    ("phi", phi::arch),
     ("phi3", phi3::arch),
-    ("mt5", t5::mt5),
     ("qwen2", qwen2::arch),
     ("qwen3", qwen3::arch),
     ("roberta", roberta::arch),

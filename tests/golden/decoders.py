@@ -3,7 +3,7 @@
 from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 from transformers import AutoModelForTokenClassification, BloomConfig, FalconConfig, Gemma2Config, GemmaConfig
 from transformers import GPT2Config, GPTJConfig, GPTNeoXConfig, LlamaConfig, Olmo2Config, OpenAIGPTConfig, OPTConfig
-from transformers import Phi3Config, Qwen2Config, Qwen3Config, Starcoder2Config
+from transformers import Phi3Config, PhiConfig, Qwen2Config, Qwen3Config, Starcoder2Config
 
 SIZES = dict(
     vocab_size=67, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=80,
@@ -53,6 +53,7 @@ MODELS = {
         Gemma2Config, head_dim=6, query_pre_attn_scalar=6, sliding_window=9, attn_logit_softcapping=None,
         final_logit_softcapping=None, layer_types=["full_attention", "sliding_attention"],
     ),
+    "phi": sized(PhiConfig, hidden_size=32, intermediate_size=37, **rope(partial_rotary_factor=0.5)),
     "phi3": gated(Phi3Config, sliding_window=11),
     "phi3-longrope": gated(
         Phi3Config, hidden_size=32, original_max_position_embeddings=75, max_position_embeddings=300,
