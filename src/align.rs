@@ -75,9 +75,7 @@ pub fn attention(
     };
     let (attends, seen) = match which {
         Which::Encoder => (run(&mut runner, Side::Encoder, ids, None)?, None),
-        Which::Decoder if model.arch().encoder.is_none() => {
-            (run(&mut runner, Side::Decoder, ids, None)?, None)
-        }
+        Which::Decoder if !model.arch().reads_source() => (run(&mut runner, Side::Decoder, ids, None)?, None),
         Which::Decoder | Which::Cross => {
             let read = run(&mut runner, Side::Encoder, ids, None)?;
             let wrote = run(&mut runner, Side::Decoder, decoder_ids, Some(&read.seq))?;

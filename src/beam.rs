@@ -156,7 +156,7 @@ impl Search<'_> {
     }
 
     fn open(&self, answer: &mut Answer, prompt: &Prompt, cancel: &AtomicBool) -> Result<()> {
-        if self.model.arch().encoder.is_some() {
+        if self.model.arch().reads_source() {
             answer.source = Some(Source::read(self.model, prompt.source, cancel)?);
         }
         let mut runner = self.model.runner()?;

@@ -239,7 +239,7 @@ impl Model {
         let g = &self.generation;
         g.decoder_start_token_id.or(g.bos_token_id).ok_or_else(|| Error::Unsupported {
             file: self.tensors.file().to_owned(),
-            what: "no decoder_start_token_id: what the decoder begins with is not known".to_owned(),
+            what: "a config without `decoder_start_token_id`".to_owned(),
         })
     }
 

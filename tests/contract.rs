@@ -3,9 +3,13 @@
 mod common;
 
 use common::{Random, all_configs, all_logits, bits, engine, open, session, write_model};
+use inlaid::encode::{Ask, Text, run};
 use inlaid::kernels::attention::Cache;
 use inlaid::kernels::{DType, Ops};
+use inlaid::model::Model;
 use inlaid::session::{Session, SessionConfig};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Weights and caches that a run can have.
 const TYPES: [(DType, Cache); 6] = [
@@ -111,5 +115,52 @@ fn forks_rewinds_and_resumes_keep_their_past() {
         let joined = [&ids[..90], &other].concat();
         assert_eq!(a.resume(&joined).expect("resume"), 90);
         assert_eq!(bits(a.logits().expect("logits")), logits_of(&joined), "{family}: resume");
+    }
+}
+
+/// Golden models that read whole texts: one of each wiring, and encoder-decoders.
+const READERS: [&str; 7] = ["bert", "modernbert-mlm", "mpnet", "distilbert-mlm", "t5", "bart", "m2m_100"];
+
+/// States of some texts of very different lengths; of an encoder-decoder also the logits after each of some ids.
+fn read(model: &Arc<Model>, texts: &[Vec<u32>], alone: bool) -> Vec<u32> {
+    let inputs: Vec<Text> = texts.iter().map(|ids| Text { ids, types: &[] }).collect();
+    let (never, mut out) = (AtomicBool::new(false), Vec::new());
+    let groups = if alone { 1 } else { inputs.len() };
+    for group in inputs.chunks(groups) {
+        let mut each = |_: usize, rows: &[f32], _: usize| out.extend(bits(rows));
+        run(model, group, Ask::Hidden, &never, &mut None, &mut each).expect("states");
+    }
+    if model.arch().decoder.is_some() {
+        let mut session = session(model);
+        session.set_source(&texts[2]).expect("a source");
+        let ids: Vec<u32> = texts[1].iter().chain(&texts[3]).copied().collect();
+        if alone {
+            for id in ids {
+                session.accept(id).expect("accept");
+                out.extend(bits(session.logits().expect("logits")));
+            }
+        } else {
+            out.extend(all_logits(&mut session, &ids));
+        }
+    }
+    out
+}
+
+#[test]
+fn whole_texts_have_the_same_bits() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for name in READERS {
+        let texts: Vec<Vec<u32>> = [1, 5, 70, 16, 64].map(|n| Random(n as u64).ids(n, 50)).to_vec();
+        let mut want = None;
+        for ops in Ops::all() {
+            for threads in [1, 2, 3, 7] {
+                let model = open(&engine(threads, Some(ops.isa())), &root.join(name), None);
+                for alone in [false, true] {
+                    let got = read(&model, &texts, alone);
+                    let want = want.get_or_insert(got.clone());
+                    assert!(got == *want, "{name}: {}, {threads} threads, alone: {alone}", ops.name());
+                }
+            }
+        }
     }
 }

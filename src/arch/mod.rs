@@ -242,6 +242,12 @@ impl Arch {
         self.decoder.as_ref().or(self.encoder.as_ref()).expect("a model has a stack")
     }
 
+    /// Whether it reads one text and writes another.
+    #[must_use]
+    pub fn reads_source(&self) -> bool {
+        self.encoder.is_some() && self.decoder.is_some()
+    }
+
     /// The branch of the survey (Yang et al. 2023): encoder, decoder, or encoder-decoder.
     #[must_use]
     pub fn branch(&self) -> &'static str {

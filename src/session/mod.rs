@@ -300,7 +300,7 @@ impl Session {
         if self.tokens.is_empty() {
             return Err(Error::Argument { name: "session", what: "no token was fed yet".to_owned() });
         }
-        if self.source.is_none() && self.model.arch().encoder.is_some() {
+        if self.source.is_none() && self.model.arch().reads_source() {
             return Err(Error::Argument { name: "source", what: "no source text was given yet".to_owned() });
         }
         if self.seq.len == self.tokens.len() && self.logits.is_empty() {

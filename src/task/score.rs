@@ -22,7 +22,7 @@ pub struct Score {
 /// # Errors
 /// As [`Session::score`] and [`Session::set_source`].
 pub fn score(model: &Arc<Model>, before: &[u32], ids: &[u32]) -> Result<Score> {
-    let seq2seq = model.arch().encoder.is_some();
+    let seq2seq = model.arch().reads_source();
     let own = if seq2seq { 1 } else { before.len() };
     let config = SessionConfig { context: (own + ids.len()).max(1), ..SessionConfig::default() };
     let mut session = Session::new(model, config)?;

@@ -7,7 +7,10 @@ mod common;
 mod convert;
 mod failures;
 mod figures;
+mod tasks;
 mod text;
+#[path = "../common/words.rs"]
+mod words;
 
 use serde_json::Value;
 use std::io::Write;

@@ -89,7 +89,7 @@ pub fn run(args: &Attention) -> Result<(), Failure> {
     };
     let target = target(args, &model)?;
     let found = align::attention(&model, &ids, &target, which, args.layer, args.head)?;
-    let seq2seq = model.arch().encoder.is_some() && model.arch().decoder.is_some();
+    let seq2seq = model.arch().reads_source();
     let [rows, cols] = match (which, seq2seq) {
         (Which::Cross, _) => [&target, &ids],
         (Which::Decoder, true) => [&target, &target],
@@ -120,7 +120,7 @@ pub fn run(args: &Attention) -> Result<(), Failure> {
 
 /// What the decoder beside an encoder writes.
 fn target(args: &Attention, model: &Model) -> Result<Vec<u32>, Failure> {
-    if model.arch().encoder.is_none() || model.arch().decoder.is_none() {
+    if !model.arch().reads_source() {
         return Ok(Vec::new());
     }
     if !args.decoder_ids.is_empty() {

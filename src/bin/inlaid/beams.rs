@@ -51,7 +51,7 @@ impl Searching {
     /// # Errors
     /// `Usage` for decoder ids of a model without an encoder; where a model names no first token.
     pub fn split<'a>(&self, model: &Model, prompt: &'a [u32]) -> Result<(&'a [u32], Vec<u32>), Failure> {
-        if model.arch().encoder.is_none() {
+        if !model.arch().reads_source() {
             if !self.decoder_ids.is_empty() {
                 return Err(Failure::Usage("--decoder-ids: this model has no encoder".to_owned()));
             }
@@ -66,7 +66,7 @@ impl Searching {
 
     /// Beams to search with.
     pub fn beams(&self, model: &Model) -> usize {
-        let own = model.generation().num_beams.filter(|_| model.arch().encoder.is_some());
+        let own = model.generation().num_beams.filter(|_| model.arch().reads_source());
         self.beams.map_or(own.unwrap_or(1), usize::from).clamp(1, 64)
     }
 

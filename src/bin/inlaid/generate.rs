@@ -101,7 +101,7 @@ pub fn run(args: &Generate) -> Result<(), Failure> {
         print(args.prompt.as_deref().filter(|text| *text != "-" && !args.chat).unwrap_or_default())?;
     }
     let start = Instant::now();
-    if model.arch().encoder.is_some() {
+    if model.arch().reads_source() {
         session.set_source(source)?;
     }
     session.prefill(&first)?;

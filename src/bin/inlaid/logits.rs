@@ -141,7 +141,7 @@ fn numbers(out: &mut impl Write, row: &[f32]) -> io::Result<()> {
 
 /// The ids after which a language model's logits are wanted.
 fn continued(args: &Logits, model: &Model) -> Result<Vec<u32>, Failure> {
-    match (model.arch().encoder.is_some(), args.decoder_ids.is_empty()) {
+    match (model.arch().reads_source(), args.decoder_ids.is_empty()) {
         (false, true) => Ok(args.ids.clone()),
         (false, false) => Err(Failure::Usage("--decoder-ids: this model has no encoder".to_owned())),
         (true, true) => Ok(vec![model.first_token()?]),
@@ -157,7 +157,7 @@ fn of_session(
     mut each: impl FnMut(usize, &[f32]) -> io::Result<()>,
 ) -> Result<(), Failure> {
     let mut session = args.run.session(model, ids.len(), SessionConfig::default())?;
-    if model.arch().encoder.is_some() {
+    if model.arch().reads_source() {
         session.set_source(&args.ids)?;
     }
     let (mut at, mut wrote) = (0, Ok(()));

@@ -47,7 +47,7 @@ pub struct Score {
 /// Why it could not.
 pub fn run(args: &Score) -> Result<(), Failure> {
     let model = args.run.open(&args.model.model)?;
-    let seq2seq = model.arch().encoder.is_some();
+    let seq2seq = model.arch().reads_source();
     let before = match &args.prompt {
         Some(text) => model.tokenizer()?.encode(&text_or_stdin(text)?, true, true)?,
         None => args.prompt_ids.clone(),
