@@ -35,6 +35,7 @@ mod runner;
 pub mod sample;
 pub mod session;
 mod state;
+mod tables;
 #[cfg(feature = "tokenizer")]
 pub mod task;
 #[cfg(feature = "tokenizer")]

@@ -2,7 +2,7 @@
 
 use crate::arch::{Arch, Position, Stack};
 use crate::layout::Layout;
-use crate::state::Tables;
+use crate::tables::Tables;
 use crate::verb::{Buf, Of, Verb};
 use crate::weights::{P, StackW, Weights};
 use kernels::attention::{AttendArgs, AttendShape, Bias, Cache};
