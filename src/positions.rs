@@ -14,7 +14,7 @@ pub fn sinusoids(table: Table, rows: usize, d: usize) -> Vec<f32> {
     for position in 0..rows {
         let angle = |i: usize| position as f64 * freqs[i];
         let element = |j: usize| match table {
-            Table::Interleaved if j % 2 == 0 => libm::sin(angle(j / 2)),
+            Table::Interleaved if j.is_multiple_of(2) => libm::sin(angle(j / 2)),
             Table::Interleaved => libm::cos(angle(j / 2)),
             // An odd width ends with a column of zeros there, and with a sine here.
             Table::Tensor2Tensor if j >= 2 * (d / 2) => 0.0,
@@ -49,7 +49,7 @@ pub fn bucket(distance: i64, buckets: usize, far: usize, both: bool) -> usize {
         return first + away;
     }
     // Rounded step by step as the f32 tensors of its authors are.
-    let share = (away as f32 / exact.max(1) as f32).ln() / (far as f32 / exact.max(1) as f32).ln() as f32;
+    let share = (away as f32 / exact.max(1) as f32).ln() / (far as f32 / exact.max(1) as f32).ln();
     let more = (share * (buckets - exact) as f32) as usize;
     first + (exact + more).min(buckets - 1)
 }

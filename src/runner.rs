@@ -134,8 +134,8 @@ impl Runner {
         Ok((program.words() + program.scratch_words(threads)) as u64 * 4)
     }
 
-    /// Runs one feed of a decoder. Logits `[picks, vocab]` stay until the next run; see [`Runner::logits`]. On an error the sequence is
-    /// as long as before.
+    /// Runs one feed of a decoder. Logits `[picks, vocab]` stay until the next run; see [`Runner::answer`]. On an error
+    /// the sequence is as long as before.
     ///
     /// # Errors
     /// `ContextFull`, `Memory`, `Budget`, `Cancelled`; `Argument` for a token beyond the vocabulary.

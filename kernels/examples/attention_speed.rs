@@ -95,6 +95,7 @@ impl Case {
         let mut pages = Pages::new(1, shape.kv_heads * words);
         let table: Vec<u32> = (0..self.len.div_ceil(PAGE)).filter_map(|_| pages.alloc()).collect();
         let all: Vec<Row> = (0..self.len).map(|pos| Row { seq: 0, pos: pos as u32 }).collect();
+        let lens = [self.len as u32];
         let args = |rows| AttendArgs {
             shape,
             scale: 1.0 / (shape.dim as f32).sqrt(),
@@ -105,7 +106,7 @@ impl Case {
             rows,
             pages: &table,
             seqs: &[0],
-            lens: &[self.len as u32],
+            lens: &lens,
         };
         let kv = noise(self.len * shape.kv_heads * shape.dim, 1);
         append(&mut StateMut::whole(&mut pages, 0, words), &kv, &kv, &args(&all));

@@ -27,7 +27,7 @@ pub(super) unsafe fn slice<'a, T>(name: &'static str, from: *const T, n: usize) 
 /// The caller's text.
 ///
 /// # Safety
-/// As [`slice`].
+/// As [`slice()`].
 pub(super) unsafe fn text<'a>(name: &'static str, from: *const c_char, len: usize) -> Result<&'a str> {
     // SAFETY: the caller's promise.
     utf8::checked(name, unsafe { slice(name, from.cast::<u8>(), len) }?)

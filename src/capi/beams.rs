@@ -137,7 +137,7 @@ pub unsafe extern "C" fn inlaid_beam_search(
                 (true, false) => &[handle.model.first_token()?][..],
                 _ => own,
             };
-            let needed = config.beams.checked_mul(config.max_tokens).unwrap_or(usize::MAX);
+            let needed = config.beams.saturating_mul(config.max_tokens);
             room("answers", answers, n_answers, config.beams)?;
             room("ids", ids, n_ids, needed)?;
             let (prompt, never) = (Prompt { source, ids: first }, AtomicBool::new(false));

@@ -103,7 +103,10 @@ pub struct inlaid_mark {
 /// What the C struct says, for the calls behind it.
 pub(super) struct Reading<'a> {
     pub rows: Option<Rows>,
+    /// What only calls that read text ask.
+    #[cfg_attr(not(feature = "tokenizer"), expect(dead_code))]
     pub normalize: Option<bool>,
+    #[cfg_attr(not(feature = "tokenizer"), expect(dead_code))]
     pub truncate: bool,
     pub progress: Option<Progress<'a>>,
 }

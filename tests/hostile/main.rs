@@ -2,12 +2,18 @@
 //! single-byte changes of valid files, and what fuzzing found (`regressions/`).
 
 mod alloc;
+#[cfg(feature = "checkpoints")]
+mod archive;
+#[cfg(feature = "checkpoints")]
+mod checkpoint;
 mod config;
 mod gguf;
 #[cfg(feature = "tokenizer")]
 mod gguf_tokenizer;
 mod index;
 mod model;
+#[cfg(feature = "checkpoints")]
+mod npz;
 mod safetensors;
 #[cfg(feature = "tokenizer")]
 mod tokenizer;
@@ -65,6 +71,10 @@ fn formats() -> Vec<Format> {
         format!(gguf, 500),
         format!(config, 500),
         format!(model, 5_000),
+        #[cfg(feature = "checkpoints")]
+        format!(checkpoint, 500),
+        #[cfg(feature = "checkpoints")]
+        format!(npz, 500),
         // Its regular expression is compiled.
         #[cfg(feature = "tokenizer")]
         format!(tokenizer, 50_000),

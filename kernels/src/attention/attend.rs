@@ -12,7 +12,7 @@ use crate::simd::Simd;
 
 per_isa! {
     /// Attention of `q [rows, heads * dim]` over the pages of each row's sequence, its own position included, so
-    /// [`append`](super::append) comes first. Without `split`, out is `[rows, heads * dim]`, cut in blocks of whole
+    /// [`append`](super::append()) comes first. Without `split`, out is `[rows, heads * dim]`, cut in blocks of whole
     /// heads, and rows that see no position are zero. With it, out is `[parts * rows, heads * part_words]`, cut in blocks
     /// of all rows of a part and whole heads, for [`merge`](super::merge_isa); what no row of a part sees is left as it
     /// is.

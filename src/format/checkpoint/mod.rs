@@ -1,7 +1,7 @@
 //! Floor 3: weights in archives: PyTorch's zip checkpoints and NumPy's `.npz`. Knows no families.
 //!
 //! Elements that lie in the archive as they are (PyTorch never compresses) are read where they lie; others are unpacked or
-//! put in order.
+//! put in order, in memory that the file's length bounds.
 
 mod npy;
 mod pickle;
@@ -20,8 +20,45 @@ use zip::{CompressionMethod, ZipArchive};
 /// Largest description of the tensors.
 const MAX_PICKLE: u64 = 64 << 20;
 
-/// Largest array that is unpacked: beyond, the sizes lie.
-const MAX_ARRAY: u64 = 16 << 30;
+/// Memory that archives of any length may take.
+const FREE: u64 = 16 << 20;
+
+/// Bytes that a byte of an archive may become: those of weights become two or three.
+const MAX_RATIO: u64 = 64;
+
+/// Memory that an archive may yet take.
+struct Room {
+    /// For what is unpacked.
+    packed: u64,
+    /// For what is put in order: as much as there is, twice, as tied weights may be.
+    ordered: u64,
+}
+
+impl Room {
+    fn of(bytes: usize) -> Room {
+        let bytes = bytes as u64;
+        let packed = bytes.saturating_mul(MAX_RATIO).saturating_add(FREE);
+        Room { packed, ordered: bytes.saturating_mul(2) }
+    }
+
+    fn unpack(&mut self, bytes: u64) -> Result<(), String> {
+        let left = self.packed.checked_sub(bytes);
+        self.packed = left.ok_or_else(|| {
+            format!(
+                "expected at most {} more bytes to unpack, found {bytes}: save it uncompressed",
+                self.packed
+            )
+        })?;
+        self.ordered = self.ordered.saturating_add(2 * bytes);
+        Ok(())
+    }
+
+    fn order(&mut self, bytes: usize) -> Result<(), String> {
+        let left = self.ordered.checked_sub(bytes as u64);
+        self.ordered = left.ok_or("repeats storages more often than models do: save contiguous tensors")?;
+        Ok(())
+    }
+}
 
 /// The tensors of an archive.
 ///
@@ -58,10 +95,11 @@ enum Entry {
     /// Where its bytes lie.
     Plain(Range<usize>),
     /// Its bytes, unpacked.
-    Unpacked(Vec<u8>),
+    Unpacked(Source),
 }
 
-fn entry(source: &Source, zip: &mut Zip, name: &str, most: u64) -> Result<Entry> {
+/// The entry `name` of at most `most` bytes.
+fn entry(source: &Source, zip: &mut Zip, room: &mut Room, name: &str, most: u64) -> Result<Entry> {
     let file = source.name();
     let wrong = |what: String| bad(file, format!("entry `{}`: {what}", shown(name)));
     let mut found = zip.by_name(name).map_err(|e| wrong(e.to_string()))?;
@@ -69,6 +107,9 @@ fn entry(source: &Source, zip: &mut Zip, name: &str, most: u64) -> Result<Entry>
         return Err(wrong(format!("expected at most {most} bytes, found {}", found.size())));
     }
     if found.compression() == CompressionMethod::Stored {
+        if found.size() != found.compressed_size() {
+            return Err(wrong(format!("expected {} bytes, found {}", found.size(), found.compressed_size())));
+        }
         let start = found.data_start().ok_or_else(|| wrong("has no data".to_owned()))? as usize;
         let range = start..start.saturating_add(found.size() as usize);
         if source.bytes().get(range.clone()).is_none() {
@@ -76,21 +117,28 @@ fn entry(source: &Source, zip: &mut Zip, name: &str, most: u64) -> Result<Entry>
         }
         return Ok(Entry::Plain(range));
     }
+    let size = found.size();
+    room.unpack(size).map_err(&wrong)?;
     let mut bytes = Vec::new();
-    found.by_ref().take(most).read_to_end(&mut bytes).map_err(|e| wrong(e.to_string()))?;
-    Ok(Entry::Unpacked(bytes))
+    // One more than there are, so that the end is seen and the checksum compared.
+    found.by_ref().take(size + 1).read_to_end(&mut bytes).map_err(|e| wrong(e.to_string()))?;
+    if bytes.len() as u64 != size {
+        return Err(wrong(format!("expected {size} bytes, unpacked {} or more", bytes.len())));
+    }
+    Ok(Entry::Unpacked(Source::private(file, bytes)))
 }
 
 fn bytes_of<'a>(source: &'a Source, entry: &'a Entry) -> &'a [u8] {
     match entry {
         Entry::Plain(range) => source.bytes().get(range.clone()).unwrap_or_default(),
-        Entry::Unpacked(bytes) => bytes,
+        Entry::Unpacked(unpacked) => unpacked.bytes(),
     }
 }
 
 fn torch(source: &Source, zip: &mut Zip, pickle: &str) -> Result<Tensors> {
     let (file, folder) = (source.name(), pickle.strip_suffix("data.pkl").unwrap_or_default());
-    if let Ok(order) = entry(source, zip, &format!("{folder}byteorder"), 16)
+    let mut room = Room::of(source.bytes().len());
+    if let Ok(order) = entry(source, zip, &mut room, &format!("{folder}byteorder"), 16)
         && bytes_of(source, &order) != b"little"
     {
         return Err(Error::Unsupported {
@@ -98,22 +146,26 @@ fn torch(source: &Source, zip: &mut Zip, pickle: &str) -> Result<Tensors> {
             what: "numbers in big-endian order".to_owned(),
         });
     }
-    let described = entry(source, zip, pickle, MAX_PICKLE)?;
+    let described = entry(source, zip, &mut room, pickle, MAX_PICKLE)?;
     let list = pickle::tensors(bytes_of(source, &described)).map_err(|what| bad(file, what))?;
+    if list.len() > MAX_TENSORS {
+        return Err(bad(file, format!("expected at most {MAX_TENSORS} tensors, found {}", list.len())));
+    }
     let whole = list.iter().all(|(name, _)| name.starts_with("module."));
     let (mut out, mut storages) = (Tensors::of(source.clone(), false), HashMap::new());
     for (name, tensor) in list {
         // What `DataParallel` puts before all names is not the model's.
-        let name = if whole { name["module.".len()..].to_owned() } else { name };
-        let found = |what: String| Error::Tensor { file: file.to_owned(), tensor: shown(&name), what };
+        let name = if whole { &name["module.".len()..] } else { &*name };
+        let found = |what: String| Error::Tensor { file: file.to_owned(), tensor: shown(name), what };
         if !storages.contains_key(&tensor.key) {
-            let entry = entry(source, zip, &format!("{folder}data/{}", tensor.key), MAX_ARRAY)?;
+            let path = format!("{folder}data/{}", tensor.key);
+            let entry = entry(source, zip, &mut room, &path, u64::MAX)?;
             storages.insert(tensor.key.clone(), entry);
         }
         let stored = stored(&tensor.class).ok_or_else(|| found(format!("holds {}", shown(&tensor.class))))?;
         let place =
             place(&tensor, stored.1).ok_or_else(|| found("has sizes that cannot be counted".to_owned()))?;
-        add(&mut out, source, &storages[&tensor.key], &name, stored.0, &place).map_err(found)?;
+        add(&mut out, (source, &storages[&tensor.key]), &mut room, name, stored.0, place).map_err(found)?;
     }
     Ok(out)
 }
@@ -154,47 +206,52 @@ fn stored(class: &str) -> Option<(Stored, usize)> {
 /// Adds a tensor of an entry: where it lies, if its elements follow each other there, else put in order.
 fn add(
     out: &mut Tensors,
-    source: &Source,
-    entry: &Entry,
+    (source, entry): (&Source, &Entry),
+    room: &mut Room,
     name: &str,
     stored: Stored,
-    place: &Place,
+    place: Place,
 ) -> Result<(), String> {
     let bytes = bytes_of(source, entry);
     let count = place.shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
     let len = count.and_then(|n| n.checked_mul(place.size)).ok_or("has sizes that cannot be counted")?;
-    let mut next = 1;
-    let mut steps = place.shape.iter().zip(&place.strides).rev();
-    let dense = steps.all(|(size, stride)| {
-        let fits = *size == 1 || *stride == next;
-        next *= size.max(&1);
-        fits
-    });
-    let within = place.first.checked_add(len).filter(|end| *end <= bytes.len());
-    let taken = match (entry, dense, within) {
-        (_, true, None) => return Err(format!("needs {len} bytes, its storage has {}", bytes.len())),
-        (Entry::Plain(range), true, Some(end)) => out.insert(
-            name.to_owned(),
-            stored,
-            place.shape.clone(),
-            range.start + place.first..range.start + end,
-        ),
-        (_, true, Some(end)) => own(out, name, stored, place, bytes[place.first..end].to_vec()),
-        (_, false, _) => own(out, name, stored, place, gather(bytes, place, len)?),
+    let end = place.first.checked_add(len).filter(|end| *end <= bytes.len());
+    let dense = is_dense(&place);
+    if dense && end.is_none() {
+        return Err(format!("needs {len} bytes, its storage has {}", bytes.len()));
+    }
+    if out.has(name) {
+        return Err("is listed twice".to_owned());
+    }
+    let range = place.first..end.unwrap_or_default();
+    let name = name.to_owned();
+    let free = match (stored, entry) {
+        // Bytes that nothing reads need not be put in order.
+        (Stored::As(dtype), _) if !dense => {
+            room.order(len)?;
+            let ordered = Source::private(source.name(), gather(bytes, &place, len)?);
+            out.insert_own(name, TensorRef::dense(dtype, &place.shape, ordered, 0..len))
+        }
+        (Stored::As(dtype), Entry::Unpacked(unpacked)) => {
+            out.insert_own(name, TensorRef::dense(dtype, &place.shape, unpacked.clone(), range))
+        }
+        (stored, Entry::Plain(within)) if dense => {
+            out.insert(name, stored, place.shape, within.start + range.start..within.start + range.end)
+        }
+        (stored, _) => out.insert(name, stored, place.shape, 0..0),
     };
-    if taken { Ok(()) } else { Err("is listed twice".to_owned()) }
+    debug_assert!(free);
+    Ok(())
 }
 
-/// A tensor with memory of its own.
-fn own(out: &mut Tensors, name: &str, stored: Stored, place: &Place, bytes: Vec<u8>) -> bool {
-    let Stored::As(dtype) = stored else {
-        return out.insert(name.to_owned(), stored, place.shape.clone(), 0..0);
-    };
-    let range = 0..bytes.len();
-    out.insert_own(
-        name.to_owned(),
-        TensorRef::dense(dtype, &place.shape, Source::private(name, bytes), range),
-    )
+/// Whether the elements follow each other, the last index fastest.
+fn is_dense(place: &Place) -> bool {
+    let mut next = 1usize;
+    place.shape.iter().zip(&place.strides).rev().all(|(size, stride)| {
+        let fits = *size == 1 || *stride == next;
+        next = next.saturating_mul(*size.max(&1));
+        fits
+    })
 }
 
 /// The elements of a tensor whose dimensions lie in another order, one after the other.
@@ -227,10 +284,11 @@ fn gather(bytes: &[u8], place: &Place, len: usize) -> Result<Vec<u8>, String> {
 
 fn numpy(source: &Source, zip: &mut Zip) -> Result<Tensors> {
     let (file, mut out) = (source.name(), Tensors::of(source.clone(), false));
+    let mut room = Room::of(source.bytes().len());
     for full in names(file, zip)? {
         let Some(name) = full.strip_suffix(".npy") else { continue };
         let found = |what: String| Error::Tensor { file: file.to_owned(), tensor: shown(name), what };
-        let entry = entry(source, zip, &full, MAX_ARRAY)?;
+        let entry = entry(source, zip, &mut room, &full, u64::MAX)?;
         let header = npy::header(bytes_of(source, &entry)).map_err(found)?;
         let (stored, size) = match header.descr.as_str() {
             "<f4" => (Stored::As(DType::F32), 4),
@@ -256,7 +314,7 @@ fn numpy(source: &Source, zip: &mut Zip) -> Result<Tensors> {
             next = next.saturating_mul(header.shape[d]);
         }
         let place = Place { shape: header.shape, strides, first: header.data, size };
-        add(&mut out, source, &entry, name, stored, &place).map_err(found)?;
+        add(&mut out, (source, &entry), &mut room, name, stored, place).map_err(found)?;
     }
     Ok(out)
 }

@@ -2,6 +2,9 @@
 
 use crate::format::shown;
 
+/// Most dimensions of an array.
+const MAX_DIMS: usize = 8;
+
 /// What an array's header says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
@@ -42,7 +45,11 @@ pub fn header(bytes: &[u8]) -> Result<Header, String> {
     let fortran = value("fortran_order").ok_or_else(wrong)?.starts_with("True");
     let shape = value("shape").and_then(|rest| rest.strip_prefix('(')?.split_once(')')).ok_or_else(wrong)?.0;
     let sizes = shape.split(',').map(str::trim).filter(|size| !size.is_empty());
-    let shape = sizes.map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
+    let shape =
+        sizes.take(MAX_DIMS + 1).map(str::parse).collect::<Result<Vec<usize>, _>>().map_err(|_| wrong())?;
+    if shape.len() > MAX_DIMS {
+        return Err(format!("expected at most {MAX_DIMS} dimensions of an array"));
+    }
     Ok(Header { descr: descr.to_owned(), fortran, shape, data })
 }
 
@@ -68,9 +75,13 @@ mod tests {
                 .shape
                 .is_empty()
         );
-        for text in
-            ["", "{}", "{'descr': '<f4', 'fortran_order': False, 'shape': (3, x), }", "{'descr': [('a', 1)]}"]
-        {
+        for text in [
+            "",
+            "{}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (3, x), }",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1), }",
+            "{'descr': [('a', 1)]}",
+        ] {
             assert!(header(&array(text)).is_err(), "{text}");
         }
         assert!(header(b"\x93NUMPY\x01\x00\xff\xff").is_err());

@@ -3,10 +3,12 @@
 //! A pickle is a program, and running one runs whatever code it names. This reader runs none: it knows the few
 //! instructions that build numbers, texts, lists, dictionaries and tensors, keeps the names of classes as names, and
 //! refuses every other instruction and every class but those of tensors and their storages. Values live in one arena, at
-//! most one for each byte read, and refer to each other by number, so neither a pickle that repeats itself nor one that
-//! contains itself takes more memory or time than its length.
+//! most one for each byte read, and refer to each other by number, texts are shared, and a dictionary is looked into
+//! once: neither a pickle that repeats itself nor one that contains itself takes more memory or time than its length.
 
-use std::collections::HashMap;
+use crate::format::{MAX_TENSORS, shown};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 
 /// A value's number.
 type At = usize;
@@ -17,13 +19,19 @@ const MAX_NAME: usize = 1024;
 /// Deepest nesting of dictionaries that is looked into for tensors.
 const DEPTH: usize = 4;
 
+/// Most values of a pickle: a tensor takes some twenty.
+const MAX_VALUES: usize = 32 * MAX_TENSORS;
+
+/// Tensors by name, as a dictionary holds them.
+pub type Named = Vec<(Rc<str>, Rc<Stored>)>;
+
 /// Where a tensor's elements are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     /// The archive's entry.
-    pub key: String,
+    pub key: Rc<str>,
     /// The storage's class: `FloatStorage`.
-    pub class: String,
+    pub class: Rc<str>,
     /// Elements before the first.
     pub offset: u64,
     /// Sizes, slowest dimension first.
@@ -38,17 +46,17 @@ enum Value {
     Bool,
     Int(i64),
     Float,
-    Text(String),
+    Text(Rc<str>),
     Tuple(Vec<At>),
     List(Vec<At>),
     Dict(Vec<(At, At)>),
     /// A class that may be named.
     Class(Class),
     Storage {
-        key: String,
-        class: String,
+        key: Rc<str>,
+        class: Rc<str>,
     },
-    Tensor(Stored),
+    Tensor(Rc<Stored>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,7 +73,7 @@ enum Class {
 ///
 /// # Errors
 /// What is wrong, or what is refused.
-pub fn tensors(bytes: &[u8]) -> Result<Vec<(String, Stored)>, String> {
+pub fn tensors(bytes: &[u8]) -> Result<Named, String> {
     let mut machine = Machine {
         bytes,
         at: 0,
@@ -75,18 +83,17 @@ pub fn tensors(bytes: &[u8]) -> Result<Vec<(String, Stored)>, String> {
         memo: HashMap::new(),
     };
     let top = machine.run()?;
-    let mut found = Vec::new();
-    machine.dictionaries(top, 0, &mut found);
+    let mut found = machine.dictionaries(top);
     match found.len() {
         1 => Ok(found.remove(0).1),
         0 => Err("expected a dictionary of tensors, found none: save the model's state_dict()".to_owned()),
         _ => {
             let known = ["state_dict", "model_state_dict", "model", "module", "net", "weights"];
-            let at = found.iter().position(|(name, _)| known.contains(&name.as_str()));
-            let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+            let at = found.iter().position(|(name, _)| known.contains(&&**name));
+            let names: Vec<String> = found.iter().take(5).map(|(name, _)| shown(name)).collect();
             let several =
                 || format!("several dictionaries of tensors ({}): save one alone", names.join(", "));
-            Ok(found[at.ok_or_else(several)?].1.clone())
+            Ok(found.swap_remove(at.ok_or_else(several)?).1)
         }
     }
 }
@@ -109,13 +116,13 @@ impl Machine<'_> {
                 0x95 => drop(self.take::<8>()?), // FRAME
                 b'.' => return self.pop(),
                 b'(' => self.marks.push(self.stack.len()),
-                b'N' => self.push(Value::None),
-                0x88 | 0x89 => self.push(Value::Bool),
+                b'N' => self.push(Value::None)?,
+                0x88 | 0x89 => self.push(Value::Bool)?,
                 b'J' | b'K' | b'M' | 0x8a | b'G' => self.number(op)?,
                 b'X' | 0x8c | b'c' | 0x93 => self.text(op)?,
                 b')' | b't' | 0x85..=0x87 => self.tuple(op)?,
-                b'}' => self.push(Value::Dict(Vec::new())),
-                b']' => self.push(Value::List(Vec::new())),
+                b'}' => self.push(Value::Dict(Vec::new()))?,
+                b']' => self.push(Value::List(Vec::new()))?,
                 b's' | b'u' => self.set_items(op)?,
                 b'a' | b'e' => self.append(op)?,
                 b'q' | b'r' | 0x94 | b'h' | b'j' => self.remember(op)?,
@@ -134,9 +141,18 @@ impl Machine<'_> {
         found.copied().ok_or_else(|| "the pickle ends early".to_owned())
     }
 
-    fn push(&mut self, value: Value) {
-        self.stack.push(self.values.len());
+    fn value(&mut self, value: Value) -> Result<At, String> {
+        if self.values.len() == MAX_VALUES {
+            return Err(format!("expected at most {MAX_VALUES} values in the pickle"));
+        }
         self.values.push(value);
+        Ok(self.values.len() - 1)
+    }
+
+    fn push(&mut self, value: Value) -> Result<(), String> {
+        let at = self.value(value)?;
+        self.stack.push(at);
+        Ok(())
     }
 
     fn pop(&mut self) -> Result<At, String> {
@@ -174,18 +190,17 @@ impl Machine<'_> {
                 Value::Int(if len == 0 { 0 } else { value << unused >> unused })
             }
         };
-        self.push(value);
-        Ok(())
+        self.push(value)
     }
 
-    fn bytes_of(&mut self, len: usize) -> Result<String, String> {
+    fn bytes_of(&mut self, len: usize) -> Result<Rc<str>, String> {
         let bytes =
             self.bytes.get(self.at..).and_then(|rest| rest.get(..len)).ok_or("the pickle ends early")?;
         self.at += len;
-        String::from_utf8(bytes.to_vec()).map_err(|_| "a text of the pickle is not UTF-8".to_owned())
+        std::str::from_utf8(bytes).map(Rc::from).map_err(|_| "a text of the pickle is not UTF-8".to_owned())
     }
 
-    fn line(&mut self) -> Result<String, String> {
+    fn line(&mut self) -> Result<Rc<str>, String> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let len = rest
             .iter()
@@ -206,8 +221,7 @@ impl Machine<'_> {
                     self.take::<1>()?[0].into()
                 };
                 let text = self.bytes_of(len)?;
-                self.push(Value::Text(text));
-                return Ok(());
+                return self.push(Value::Text(text));
             }
             b'c' => (self.line()?, self.line()?),
             _ => {
@@ -215,23 +229,21 @@ impl Machine<'_> {
                 (self.text_of(module)?, self.text_of(name)?)
             }
         };
-        let class = match (module.as_str(), name.as_str()) {
+        let class = match (&*module, &*name) {
             ("collections", "OrderedDict") => Class::Dict,
             ("torch._utils", "_rebuild_tensor_v2") => Class::RebuildTensor,
             ("torch._utils", "_rebuild_parameter") => Class::RebuildParameter,
             ("torch", storage) if storage.ends_with("Storage") => {
-                self.values.push(Value::Text(name));
-                Class::Storage(self.values.len() - 1)
+                Class::Storage(self.value(Value::Text(name))?)
             }
             _ => {
-                let shown = crate::format::shown(&format!("{module}.{name}"));
+                let shown = shown(&format!("{module}.{name}"));
                 return Err(format!(
                     "class {shown} of the pickle is refused: only tensors and dictionaries are read"
                 ));
             }
         };
-        self.push(Value::Class(class));
-        Ok(())
+        self.push(Value::Class(class))
     }
 
     fn tuple(&mut self, op: u8) -> Result<(), String> {
@@ -244,8 +256,7 @@ impl Machine<'_> {
                 items
             }
         };
-        self.push(Value::Tuple(items));
-        Ok(())
+        self.push(Value::Tuple(items))
     }
 
     fn set_items(&mut self, op: u8) -> Result<(), String> {
@@ -292,12 +303,11 @@ impl Machine<'_> {
         let Value::Class(Class::Storage(class)) = self.values[class] else {
             return Err("expected a storage's class".to_owned());
         };
-        if self.text_of(kind)? != "storage" {
+        if &*self.text_of(kind)? != "storage" {
             return Err("expected a storage".to_owned());
         }
         let (key, class) = (self.text_of(key)?, self.text_of(class)?);
-        self.push(Value::Storage { key, class });
-        Ok(())
+        self.push(Value::Storage { key, class })
     }
 
     fn call(&mut self) -> Result<(), String> {
@@ -314,16 +324,18 @@ impl Machine<'_> {
                 };
                 let (key, class) = (key.clone(), class.clone());
                 let (shape, strides) = (self.sizes(*shape)?, self.sizes(*strides)?);
-                Value::Tensor(Stored { key, class, offset: self.size(*offset)?, shape, strides })
+                Value::Tensor(Rc::new(Stored { key, class, offset: self.size(*offset)?, shape, strides }))
             }
-            (Class::RebuildParameter, [data, ..]) => self.values[*data].clone(),
+            (Class::RebuildParameter, [data, ..]) => match &self.values[*data] {
+                Value::Tensor(tensor) => Value::Tensor(tensor.clone()),
+                _ => return Err("expected a parameter's tensor".to_owned()),
+            },
             _ => return Err("a call of the pickle is refused".to_owned()),
         };
-        self.push(value);
-        Ok(())
+        self.push(value)
     }
 
-    fn text_of(&self, at: At) -> Result<String, String> {
+    fn text_of(&self, at: At) -> Result<Rc<str>, String> {
         match &self.values[at] {
             Value::Text(text) if text.len() <= MAX_NAME => Ok(text.clone()),
             _ => Err("expected a text of the pickle".to_owned()),
@@ -344,28 +356,28 @@ impl Machine<'_> {
         }
     }
 
-    /// Dictionaries at `at` and below that hold tensors, with their names.
-    fn dictionaries(&self, at: At, depth: usize, out: &mut Vec<(String, Vec<(String, Stored)>)>) {
-        let Value::Dict(map) = &self.values[at] else { return };
-        let mut own = Vec::new();
-        for (key, value) in map {
-            if let (Ok(name), Value::Tensor(tensor)) = (self.text_of(*key), &self.values[*value]) {
-                own.push((name, tensor.clone()));
+    /// The dictionaries that hold tensors, at `top` or below, with their names; below them is not looked.
+    fn dictionaries(&self, top: At) -> Vec<(Rc<str>, Named)> {
+        let (mut out, mut seen) = (Vec::new(), HashSet::from([top]));
+        let mut next = VecDeque::from([(top, Rc::default(), 0)]);
+        while let Some((at, name, depth)) = next.pop_front() {
+            let Value::Dict(map) = &self.values[at] else { continue };
+            let tensor = |(key, value): &(At, At)| match &self.values[*value] {
+                Value::Tensor(tensor) => Some((self.text_of(*key).ok()?, tensor.clone())),
+                _ => None,
+            };
+            let own: Named = map.iter().filter_map(tensor).collect();
+            if !own.is_empty() {
+                out.push((name, own));
+                continue;
+            }
+            for (key, value) in map.iter().filter(|_| depth < DEPTH) {
+                if matches!(self.values[*value], Value::Dict(_)) && seen.insert(*value) {
+                    next.push_back((*value, self.text_of(*key).unwrap_or_default(), depth + 1));
+                }
             }
         }
-        if !own.is_empty() {
-            out.push((String::new(), own));
-            return;
-        }
-        for (key, value) in map.iter().filter(|_| depth < DEPTH) {
-            let from = out.len();
-            self.dictionaries(*value, depth + 1, out);
-            let name = self.text_of(*key).unwrap_or_default();
-            out[from..]
-                .iter_mut()
-                .filter(|(own, _)| own.is_empty())
-                .for_each(|(own, _)| own.clone_from(&name));
-        }
+        out
     }
 }
 
@@ -425,6 +437,6 @@ mod tests {
             shape: vec![2, 3],
             strides: vec![3, 1],
         };
-        assert_eq!(found, [("w".to_owned(), want)]);
+        assert_eq!(found, [("w".into(), Rc::new(want))]);
     }
 }
