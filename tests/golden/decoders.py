@@ -93,6 +93,8 @@ MODELS = {
     "gemma2-classes": gated(Gemma2Config, head_dim=6, query_pre_attn_scalar=6, sliding_window=9, num_labels=3),
     "llama-spans": gated(LlamaConfig),
     "falcon-bare": sized(FalconConfig),
+    "gpt-neox-bf16": sized(GPTNeoXConfig, **NEOX),
+    "bloom-bf16": bloom(),
 }  # fmt: skip
 HEADS = {
     "classes": AutoModelForSequenceClassification,

@@ -60,7 +60,7 @@ MODELS = {
     "gpt2-gelu": gpt2(activation_function="gelu"),
     "gpt2-relu": gpt2(activation_function="relu", scale_attn_weights=False),
 }
-STORED = {"llama-bf16": torch.bfloat16, "llama-f16": torch.float16}
+STORED = {"llama-f16": torch.float16}
 SEEDS = dict(zip(MODELS, range(1, 100))) | dict(zip(decoders.MODELS, range(100, 200)))
 MODELS |= decoders.MODELS
 OLD_CONFIG = decoders.OLD_CONFIG | {"llama-gqa", "llama3-rope", "llama-linear-rope", "llama-bf16", "mistral-window", "qwen2"}
@@ -92,13 +92,13 @@ def make(name, seed):
     shutil.rmtree(folder, ignore_errors=True)
     model = auto.from_config(config, attn_implementation=attention)
     reference.strengthen(model, seed)
-    model = model.to(STORED.get(name, torch.float32))
+    model = model.to(torch.bfloat16 if name.endswith("-bf16") else STORED.get(name, torch.float32))
     model.save_pretrained(folder, max_shard_size="60KB" if name == "llama-sharded" else "1GB")
     if name in OLD_CONFIG:
         old_config(folder)
     # Read back: what is recorded is what the files say.
     model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
-    reference.record(model, folder, seed, lambda _: "bf16" if name == "llama-bf16" else None, attention)
+    reference.record(model, folder, seed, lambda _: "bf16" if name.endswith("-bf16") else None, attention)
 
 
 if __name__ == "__main__":
