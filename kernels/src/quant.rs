@@ -180,7 +180,7 @@ fn q6_k(b: &[u8; 210], out: &mut [f32; 256]) {
 pub(crate) const IQ4_NL: [i8; 16] =
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// `{ f16 d; u8 q[16] }`: d * table[q].
+/// `{ f16 d; u8 q[16] }`: `d * table[q]`.
 #[inline(always)]
 fn iq4_nl(b: &[u8; 18], out: &mut [f32; 32]) {
     let d = f16([b[0], b[1]]);

@@ -220,3 +220,21 @@ fn entries_over_each_other_are_read() {
     entries[3] = Entry { name: "m/data/0".to_owned(), at: Some(0), ..Entry::stored("", &STORAGE) };
     open(&archive(&entries)).unwrap();
 }
+
+/// Where tensors lie in their storage, packed or not, in order or not, is where they are read.
+#[test]
+fn the_bytes_are_those_of_the_storage() {
+    let numbers: Vec<u8> = (0..24).collect();
+    let pickle = dict(&[
+        ("a", tensor("0", "FloatStorage", 1, &[2, 2], &[2, 1])),
+        ("b", tensor("0", "HalfStorage", 2, &[2, 3], &[1, 3])),
+    ]);
+    for storage in [Entry::stored("m/data/0", &numbers), Entry::deflated("m/data/0", &numbers)] {
+        let mut entries = entries(&pickle);
+        entries[2] = storage;
+        let found = tensors(&Source::private("model.bin", archive(&entries))).unwrap();
+        let bytes = |name: &str| found.get(name).unwrap().unwrap().bytes().to_vec();
+        assert_eq!(bytes("a"), numbers[4..20]);
+        assert_eq!(bytes("b"), [4, 5, 10, 11, 16, 17, 6, 7, 12, 13, 18, 19]);
+    }
+}
