@@ -1,16 +1,16 @@
-"""Compares inlaid with onnxruntime and CTranslate2 on texts: python encoders.py WORK MODEL [--decoder] [--rows R,R] [--weights W]
+"""Compares inlaid with onnxruntime and CTranslate2 on texts: python encoders.py WORK MODEL [--decoder] [--weights q8]
 
-MODEL is the directory of a BERT encoder, as published; with --decoder of a Marian model, and where there is none one of base
-shape with random weights is made there. The first run leaves what the
-peers read in WORK: a graph of the encoder with its mean pooling, that graph with the operators that onnxruntime's own
-optimiser fuses, its dynamic int8 form, and CTranslate2's form. All take turns on the same weights and ids (A B C A B C ...),
-since a shared machine's speed moves within seconds: every ratio is of neighbours in time. A first round that does not count
-warms them up, and finds which of a peer's forms is the fastest for the row: from then on that one stands for it.
+MODEL is the directory of a BERT encoder, as published; with --decoder of a Marian model, and where there is none one of
+base shape with random weights is made there. The first run leaves what the peers read in WORK: a graph of the encoder
+with its mean pooling, that graph with the operators that onnxruntime's own optimiser fuses, their dynamic int8 forms,
+and CTranslate2's form. All take turns on the same weights and ids (A B C A B C ...), since a shared machine's speed
+moves within seconds: every ratio is of neighbours in time. A first round that does not count warms them up, and finds
+which of a peer's forms is the fastest for the row: from then on that one stands for it.
 
-Rows are TEXTSxTOKENS; with --decoder TEXTSxBEAMS, of texts of 32 tokens answered in 64. With --weights q8 inlaid quantises at
-load, and the peers are the int8 forms. Prints each round as it comes, writes WORK/NAME.json and WORK/NAME.md. The share is of
-the machine's peak as inlaid measures it in the same call, with the same number of threads. A peer that is not installed is left
-out with a line that says so. Needs onnxruntime, onnx, ctranslate2, torch and transformers.
+Rows are TEXTSxTOKENS; with --decoder TEXTSxBEAMS, of texts of 32 tokens answered in 64. With --weights q8 inlaid
+quantises at load, and the peers are the int8 forms. Prints each round as it comes, writes WORK/NAME.json and
+WORK/NAME.md. The peak is the machine's as inlaid measures it in the same call, with the same number of threads. A peer
+that is not installed is left out with a line that says so. Needs onnxruntime, onnx, ctranslate2, torch, transformers.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy
 
-from report import summary
+from report import cell, summary
 
 GOALS = {"32x128": 1.25, "32x16": 1.25, "1x16": 1.0, "1x128": 1.0}
 DECODER_ROWS = ("1x1", "8x1", "1x4", "8x4")
@@ -247,10 +247,9 @@ def markdown(results, args):
     yield "| " + " | ".join(head) + " |"
     yield "|" + "---|" * len(head)
     for r in results:
-        spread = lambda s, d: f"{s['median']:.{d}f} ({s['min']:.{d}f} to {s['max']:.{d}f})"
         speeds = [f"{r['speeds'][name]['median']:.0f}" for name in ["inlaid", *names]]
-        ratios = [spread(r["ratios"][name], 2) for name in names]
-        line = [r["row"], *speeds, *ratios, r["goal"] or "", spread({k: v / 1e9 for k, v in r["peak"].items()}, 0)]
+        ratios = [cell(r["ratios"][name], 2) for name in names]
+        line = [r["row"], *speeds, *ratios, r["goal"] or "", cell(r["peak"], 0, 1e-9)]
         yield "| " + " | ".join(map(str, line)) + " |"
 
 

@@ -1,5 +1,4 @@
-//! Floor 6: `inlaid bench` of models with an encoder: many texts at once. Knows what a text's arithmetic is, and how fast it
-//! went.
+//! Floor 6: `inlaid bench` of models with an encoder: many texts at once. Knows what a text costs, and how fast it went.
 
 use super::{Bench, PEAK_MS, Spread, Work};
 use crate::generate::rate;
