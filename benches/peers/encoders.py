@@ -144,11 +144,14 @@ def fuse(args, graph):
 
 
 def quantise(args, graph):
+    from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     path = args.work / f"{graph.stem}-int8.onnx"
     if not path.exists():
-        quantize_dynamic(graph, path, weight_type=QuantType.QInt8)
+        # Fused operators say no types of what they give; all of it is f32.
+        options = {"DefaultTensorType": TensorProto.FLOAT}
+        quantize_dynamic(graph, path, weight_type=QuantType.QInt8, extra_options=options)
     return path
 
 
