@@ -204,8 +204,8 @@
 // 8 bits and a scale: for cached keys and values one f32 scale for each position of a head.
 #define INLAID_TYPE_Q8 4
 
-// The library chooses: dense weights as `INLAID_WEIGHTS_MAPPED`, quantised ones as `INLAID_WEIGHTS_PACKED` where the
-// budget has room.
+// The library chooses: where the budget has room, quantised weights and all those of a model with an encoder as
+// `INLAID_WEIGHTS_PACKED`; the rest as `INLAID_WEIGHTS_MAPPED`.
 #define INLAID_WEIGHTS_AUTO 0
 
 // Weights are used where they lie: no copy is made.

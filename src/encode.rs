@@ -61,7 +61,7 @@ pub fn run(
     check(model, texts, ask)?;
     let mut reading = Reading::new(Load::Map, progress);
     reading.expect(texts.len() as u64)?;
-    let mut seats = Seats { model, open: Vec::new(), charges: Vec::new() };
+    let mut seats = Seats::of(model)?;
     let mut done = 0;
     while done < texts.len() {
         let now = batch(&texts[done..]);
@@ -113,14 +113,21 @@ fn batch(texts: &[Text]) -> usize {
     fits.count().max(1)
 }
 
-/// Sequences that the texts of a run take; the next run takes them again.
+/// Sequences that the texts of a run take; the next run takes them again. An encoder's stay with its model, as the buffers of
+/// its runs do: to fetch memory from the system anew for every call costs as much as a short text.
 struct Seats<'m> {
     model: &'m Model,
     open: Vec<Sequence>,
     charges: Vec<Option<Charge>>,
 }
 
-impl Seats<'_> {
+impl<'m> Seats<'m> {
+    fn of(model: &'m Model) -> Result<Seats<'m>> {
+        let spare = std::mem::take(&mut model.runner()?.spare);
+        let (open, charges) = spare.into_iter().map(|(seq, charge)| (seq, Some(charge))).unzip();
+        Ok(Seats { model, open, charges })
+    }
+
     fn run(
         &mut self,
         texts: &[Text],
@@ -191,7 +198,17 @@ impl Seats<'_> {
 impl Drop for Seats<'_> {
     fn drop(&mut self) {
         let mut runner = self.model.runner_anyhow();
-        self.open.iter_mut().for_each(|seq| runner.pool.close(seq));
+        // Another thread's may be there by now. A decoder's pages hold all of its layers: they go back to the system.
+        let keep = self.model.arch().decoder.is_none() && runner.spare.is_empty();
+        for (mut seq, charge) in self.open.drain(..).zip(self.charges.drain(..)) {
+            match charge {
+                Some(charge) if keep => {
+                    runner.pool.rewind(&mut seq, 0);
+                    runner.spare.push((seq, charge));
+                }
+                _ => runner.pool.close(&mut seq),
+            }
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 /// How a host wants weights held. What is packed already stays so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hold {
-    /// Dense weights mapped, quantised ones packed where the budget has room.
+    /// Where the budget has room, quantised weights packed, and all those of a model that has an encoder; the rest mapped.
     #[default]
     Auto,
     /// All where they lie in their file: nothing is copied.
@@ -72,7 +72,10 @@ struct Job {
 impl Hold {
     /// The type that a matrix takes, where it has to be packed. A head of four bits costs more quality than all other
     /// matrices together, one of six hardly any.
-    fn target(self, m: &MatrixParam, head: bool) -> Option<DType> {
+    ///
+    /// Who has an encoder meets a text, and the beams or batches of its answers, with more than one row at a time: in the order
+    /// of a file, each time costs a transposition of every weight. A decoder's single row reads what is mapped as it lies.
+    fn target(self, m: &MatrixParam, head: bool, encoder: bool) -> Option<DType> {
         let w = m.matrix();
         let own = w.dtype();
         if w.order() == Order::Panels {
@@ -80,7 +83,7 @@ impl Hold {
         }
         let narrow = |to: DType| Some(if w.k().is_multiple_of(32) { to } else { own });
         match self {
-            Hold::Auto => (own.block() > 1).then_some(own),
+            Hold::Auto => (encoder || own.block() > 1).then_some(own),
             Hold::Mapped => None,
             Hold::Packed => Some(own),
             Hold::Q8 => narrow(DType::Q8_0),
@@ -94,9 +97,10 @@ fn jobs(weights: &mut Weights, hold: Hold) -> Vec<Job> {
     let params = weights.linears_mut().map(|linear| linear.w).collect();
     let mut params: Vec<P> = sorted(params, |a: &P, b| a.0.cmp(&b.0));
     params.dedup();
+    let encoder = weights.encoder.is_some();
     let job = |param: P| {
         let Param::Matrix(m) = &weights.params[param.0 as usize] else { return None };
-        let (to, w) = (hold.target(m, Some(param) == weights.logits())?, m.matrix());
+        let (to, w) = (hold.target(m, Some(param) == weights.logits(), encoder)?, m.matrix());
         let panel = panel_bytes(to, w.k())?;
         Some(Job { param, to, panel, bytes: w.n().div_ceil(PANEL).checked_mul(panel)? })
     };

@@ -93,6 +93,8 @@ pub struct Runner {
     bufs: Words,
     scratch: Words,
     charge: Option<Charge>,
+    /// Empty sequences that nobody uses, for the next texts of an encoder.
+    pub(crate) spare: Vec<(Sequence, Charge)>,
     programs: Vec<Program>,
     tables: Tables,
     mode: Mode,
@@ -110,6 +112,7 @@ impl Runner {
             bufs: Words::default(),
             scratch: Words::default(),
             charge: None,
+            spare: Vec::new(),
             programs: Vec::new(),
             tables: Tables::default(),
             mode: Mode::DECODE,

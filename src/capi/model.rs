@@ -30,8 +30,8 @@ pub const INLAID_TYPE_BF16: i32 = 3;
 /// 8 bits and a scale: for cached keys and values one f32 scale for each position of a head.
 pub const INLAID_TYPE_Q8: i32 = 4;
 
-/// The library chooses: dense weights as `INLAID_WEIGHTS_MAPPED`, quantised ones as `INLAID_WEIGHTS_PACKED` where the
-/// budget has room.
+/// The library chooses: where the budget has room, quantised weights and all those of a model with an encoder as
+/// `INLAID_WEIGHTS_PACKED`; the rest as `INLAID_WEIGHTS_MAPPED`.
 pub const INLAID_WEIGHTS_AUTO: i32 = 0;
 /// Weights are used where they lie: no copy is made.
 pub const INLAID_WEIGHTS_MAPPED: i32 = 1;

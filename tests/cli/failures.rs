@@ -17,7 +17,7 @@ fn refuse(output: &Output, status: i32, words: &[&str]) {
 fn bad_usage_is_status_2() {
     let model = golden("llama-tied");
     let model = model.as_str();
-    let cases: [(&[&str], &str); 24] = [
+    let cases: [(&[&str], &str); 26] = [
         (&[], "Usage"),
         (&["sing"], "sing"),
         (&["generate", "--threads", "0"], "--threads"),
@@ -36,6 +36,8 @@ fn bad_usage_is_status_2() {
         (&["generate", "--cores", "3-1"], "0,2-5"),
         (&["generate", "--cores", "1,,2"], "0,2-5"),
         (&["bench", "--sessions", "0"], "--sessions"),
+        (&["bench", &golden("bert"), "--tokens", "4096"], "--tokens"),
+        (&["bench", "--beams", "65"], "--beams"),
         (&["bench", "--depth", "100000"], "--depth"),
         (&["generate", model, "--ids", "1", "--context", "129"], "at most 128"),
         (&["generate", model, "--ids", "1", "--stop", "a"], "no tokenizer"),

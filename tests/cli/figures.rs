@@ -206,3 +206,21 @@ fn guesses_change_no_id() {
         }
     }
 }
+
+#[test]
+fn bench_reads_texts_and_answers_them() {
+    let usual = ["--texts", "2", "--tokens", "5", "--repeat", "1", "--threads", "1"];
+    let printed = json(&[&["bench", &golden("bert")][..], &usual, &["--json"]].concat());
+    assert_eq!((&printed["texts"], &printed["tokens"]), (&object!(2), &object!(5)));
+    for figure in [&printed["sentences_per_s"]["median"], &printed["share_of_peak"]] {
+        assert!(figure.as_f64().is_some_and(|x| x > 0.0), "{printed}");
+    }
+    for beams in ["1", "3"] {
+        let more = ["--gen-tokens", "4", "--beams", beams, "--json"];
+        let printed = json(&[&["bench", &golden("marian")][..], &usual, &more].concat());
+        assert!(printed["tokens_per_s"]["median"].as_f64().is_some_and(|x| x > 0.0), "{printed}");
+        assert_eq!((&printed["gen_tokens"], &printed["sentences_per_s"]), (&object!(4), &Value::Null));
+    }
+    let shown = text(&output(&[&["bench", &golden("bert")][..], &usual].concat()));
+    assert!(shown.contains("2 texts of 5 tokens\n") && shown.contains("sentences/s"), "{shown}");
+}

@@ -91,13 +91,19 @@ impl<'a> Block<'a> {
     /// `q [rows, heads * dim]` into `out [panel][dim][query]`.
     pub fn pack(&self, out: &mut [f32], q: &[f32]) {
         let (dim, cols) = (self.args.shape.dim, self.args.shape.heads * self.args.shape.dim);
-        let used = self.queries() / self.panel * self.panel * dim;
-        out[used..].fill(0.0);
-        for i in 0..self.queries() {
-            let ((r, h), first) = (self.query(i), i / self.panel * self.panel);
-            let out = out[first * dim..].chunks_exact_mut(self.panel);
-            for (out, q) in out.zip(&q[r * cols + h * dim..][..dim]) {
-                out[i - first] = *q;
+        for (first, out) in
+            (0..self.queries()).step_by(self.panel).zip(out.chunks_exact_mut(self.panel * dim))
+        {
+            let (n, mut each) = (self.panel.min(self.queries() - first), [&[][..]; ROWS]);
+            for (i, each) in each[..n].iter_mut().enumerate() {
+                let (r, h) = self.query(first + i);
+                *each = &q[r * cols + h * dim..][..dim];
+            }
+            // Queries of nobody are zeros.
+            for (d, out) in out.chunks_exact_mut(self.panel).enumerate() {
+                for (out, q) in out.iter_mut().zip(&each) {
+                    *out = q.get(d).copied().unwrap_or(0.0);
+                }
             }
         }
     }
@@ -178,7 +184,7 @@ impl<'a> Block<'a> {
             }
             for i in 0..self.panel {
                 if !seen.each[i].is_empty() {
-                    sum[first + i] = weights(s, &mut p[i], max[first + i], of_values);
+                    sum[first + i] = weights(s, &mut p[i], &seen.each[i], max[first + i], of_values);
                 }
             }
         }

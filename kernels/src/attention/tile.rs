@@ -117,6 +117,12 @@ const VECS: usize = PAGE / LANES;
 /// The numbers of the lanes.
 pub const INDEX: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
 
+/// Whether a query that sees the positions `seen` of a chunk sees any of vector `z` of its scores.
+#[inline(always)]
+fn touches(seen: &Range<usize>, z: usize) -> bool {
+    seen.start < (z + 1) * LANES && z * LANES < seen.end
+}
+
 /// Scales a query's scores, by each position's key too where those have scales; positions that it does not see become
 /// -inf. Returns the maximum.
 #[inline(always)]
@@ -130,6 +136,9 @@ pub fn largest<S: Simd>(
     let (scale, nothing) = (s.splat(scale), s.splat(f32::NEG_INFINITY));
     let mut x = [nothing; VECS];
     for z in 0..times::<S>(VECS) {
+        if !touches(seen, z) {
+            continue;
+        }
         x[z] = s.load(&p[z * LANES..]);
         if let Some(keys) = keys {
             x[z] = s.mul(x[z], s.load(&keys[z * LANES..]));
@@ -150,14 +159,24 @@ pub fn largest<S: Simd>(
     s.fold_max(s.max(s.max(x[0], x[1]), s.max(x[2], x[3])))
 }
 
-/// A query's scores become weights, exponentials relative to `max`; returns their sum, over 16 lanes anchored at the
-/// chunk's first position, whatever is seen. Where values have scales, the weights are multiplied by them after that.
+/// The scores of the positions `seen` become weights, exponentials relative to `max`; returns their sum, over 16 lanes
+/// anchored at the chunk's first position, whatever is seen. A vector of which nothing is seen would add zeros, which
+/// change no bit of a sum that is not below zero, and is left out. Where values have scales, the weights are multiplied by them after that.
 #[inline(always)]
-pub fn weights<S: Simd>(s: S, p: &mut [f32; PAGE], max: f32, values: Option<&[f32; PAGE]>) -> f32 {
+pub fn weights<S: Simd>(
+    s: S,
+    p: &mut [f32; PAGE],
+    seen: &Range<usize>,
+    max: f32,
+    values: Option<&[f32; PAGE]>,
+) -> f32 {
     // Where every score is -inf, -inf - 0 keeps the exponentials zero; -inf - -inf would not.
     let base = s.splat(if max == f32::NEG_INFINITY { 0.0 } else { max });
-    let mut x = [base; VECS];
+    let mut x = [s.zero(); VECS];
     for z in 0..times::<S>(VECS) {
+        if !touches(seen, z) {
+            continue;
+        }
         x[z] = exp_below(s, s.sub(s.load(&p[z * LANES..]), base));
         let weight = match values {
             Some(values) => s.mul(x[z], s.load(&values[z * LANES..])),

@@ -75,6 +75,15 @@ fn pack_with<S: Simd>(s: S, out: &mut TileMut, x: &[f32], rows: usize, k: usize,
     let stride = if rows <= 1 { 1 } else { tile::rows::<S>() };
     for piece in out.rows() {
         let (first, out) = (piece * stride, out.row(piece));
+        if const { S::REGISTERS >= 16 } && pack == Pack::F32 && stride > 1 && first + stride <= rows {
+            let x = &x[first * k..];
+            if const { S::REGISTERS >= 32 } {
+                interleave::<14>(out, x, k)
+            } else {
+                interleave::<6>(out, x, k)
+            }
+            continue;
+        }
         for i in 0..stride.min(rows - first) {
             let x = &x[(first + i) * k..][..k];
             let out = out[i..].iter_mut().step_by(stride);
@@ -83,6 +92,31 @@ fn pack_with<S: Simd>(s: S, out: &mut TileMut, x: &[f32], rows: usize, k: usize,
                 Pack::Bf16 => pairs::<S>(out, x),
                 Pack::Bytes => bytes(s, out, x),
             }
+        }
+    }
+}
+
+/// `R` rows of `k` as `[k][R]`: in blocks of k, whose ends need not be looked for.
+#[inline(always)]
+fn interleave<const R: usize>(out: &mut [f32], x: &[f32], k: usize) {
+    const STEPS: usize = 8;
+    let (out, mut rows) = (out.as_chunks_mut::<R>().0, [&[][..]; R]);
+    for (i, row) in rows.iter_mut().enumerate() {
+        *row = &x[i * k..][..k];
+    }
+    let (blocks, rest) = out[..k].as_chunks_mut::<STEPS>();
+    for (block, out) in blocks.iter_mut().enumerate() {
+        for (i, row) in rows.iter().enumerate() {
+            let row: &[f32; STEPS] = row[block * STEPS..].first_chunk().expect("a block of a row");
+            for j in 0..STEPS {
+                out[j][i] = row[j];
+            }
+        }
+    }
+    let done = k - rest.len();
+    for (j, out) in rest.iter_mut().enumerate() {
+        for (out, row) in out.iter_mut().zip(&rows) {
+            *out = row[done + j];
         }
     }
 }

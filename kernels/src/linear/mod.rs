@@ -192,18 +192,18 @@ impl Run<'_> {
     #[inline(always)]
     fn tiles<S: Simd, E: Elem>(&self, s: S, out: &mut TileMut, panel: &[u8], x: &[f32]) {
         let stride = if self.rows == 1 { 1 } else { tile::rows::<S>() };
-        let (parts, mut r) = (parts::<S, E>(), 0);
+        let (parts, mut r, mut sums) = (parts::<S, E>(), 0, [[0.0; PANEL]; tile::MOST]);
         while r < self.rows {
             let m = stride.min(self.rows - r);
             let x = &x[r * self.words..][..self.words * stride];
             let x = &x[self.steps.start * parts * stride..self.steps.end * parts * stride];
-            self.some_rows::<S, E>(s, out, panel, x, [r, m, stride]);
+            self.some_rows::<S, E>(s, out, panel, x, [r, m, stride], &mut sums);
             r += m;
         }
     }
 
     /// A tile of `m` rows from row `r`, packed with `stride`. The next larger width that is compiled takes them: the rows
-    /// beyond are computed from whatever the packed piece holds there, and dropped.
+    /// beyond are computed from whatever the packed piece holds there, and dropped. `sums` is room for them, with garbage in it.
     #[inline(always)]
     fn some_rows<S: Simd, E: Elem>(
         &self,
@@ -212,15 +212,17 @@ impl Run<'_> {
         panel: &[u8],
         x: &[f32],
         [r, m, stride]: [usize; 3],
+        sums: &mut [[f32; PANEL]; tile::MOST],
     ) {
+        let fresh = self.steps.start == 0;
         macro_rules! tiles {
             ($($m:literal)*) => {
                 match m {
                     $(..=$m => {
-                        let mut sums = [[0.0; PANEL]; $m];
+                        let sums = sums.first_chunk_mut().expect("sums of each row");
                         self.load(out, r, &mut sums[..m]);
-                        tile::tile::<S, E, $m>(s, &mut sums, panel, x, stride);
-                        self.store(out, r, &sums[..m]);
+                        tile::tile::<S, E, $m>(s, sums, panel, x, stride, fresh);
+                        self.store(s, out, r, &sums[..m]);
                     })*
                     _ => unreachable!("a tile of {m} rows"),
                 }
@@ -236,8 +238,8 @@ impl Run<'_> {
         }
     }
 
-    /// The sums so far of rows from `r` on: what the run before left, or zeros. Like the writing of sums, not inlined: it
-    /// is the same for every width and set.
+    /// The sums so far of rows from `r` on: what the run before left, if there was one. Not inlined: it is the same for every width
+    /// and set.
     #[inline(never)]
     fn load(&self, out: &mut TileMut, r: usize, sums: &mut [[f32; PANEL]]) {
         if self.steps.start > 0 {
@@ -249,15 +251,48 @@ impl Run<'_> {
     }
 
     /// Writes them, finished or not.
-    #[inline(never)]
-    fn store(&self, out: &mut TileMut, r: usize, sums: &[[f32; PANEL]]) {
+    #[inline(always)]
+    fn store<S: Simd>(&self, s: S, out: &mut TileMut, r: usize, sums: &[[f32; PANEL]]) {
+        s.apart(Store { run: self, out, r, sums });
+    }
+}
+
+/// [`Run::store`], compiled once for all widths of a set.
+struct Store<'a, 'o> {
+    run: &'a Run<'a>,
+    out: &'a mut TileMut<'o>,
+    r: usize,
+    sums: &'a [[f32; PANEL]],
+}
+
+impl<S: Simd> Apart<S> for Store<'_, '_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let Store { run, out, r, sums } = self;
+        let (after, first, at) = (run.after, run.first, run.first - out.cols().start);
         for (i, sums) in sums.iter().enumerate() {
-            if self.last {
-                self.after.store(out, r + i, self.first, &sums[..self.lanes]);
-            } else {
-                let at = self.first - out.cols().start;
-                out.row(r + i)[at..][..self.lanes].copy_from_slice(&sums[..self.lanes]);
+            if run.last && run.lanes < PANEL {
+                after.store(out, r + i, first, &sums[..run.lanes]);
+                continue;
             }
+            let out = &mut out.row(r + i)[at..][..run.lanes];
+            if !run.last {
+                out.copy_from_slice(&sums[..run.lanes]);
+                continue;
+            }
+            let [mut low, mut high] = [s.load(sums), s.load(&sums[LANES..])];
+            if let Some(bias) = after.bias {
+                let bias = &bias[first..][..PANEL];
+                (low, high) = (s.add(low, s.load(bias)), s.add(high, s.load(&bias[LANES..])));
+            }
+            if let Some(add) = after.add {
+                let add = &add[(r + i) * after.n + first..][..PANEL];
+                (low, high) = (s.add(low, s.load(add)), s.add(high, s.load(&add[LANES..])));
+            }
+            s.store(low, out);
+            s.store(high, &mut out[LANES..]);
         }
     }
 }

@@ -15,12 +15,15 @@ pub const fn rows<S: Simd>() -> usize {
     }
 }
 
+/// [`rows`] at most.
+pub const MOST: usize = 14;
+
 /// Steps of k (words of a panel) that are multiplied at once: a panel of so many stays in a second-level cache while
 /// all rows meet it, and what a tile reads of the activations in a first-level one.
 pub const STEPS: usize = 1024;
 
-/// `sums` + `M` rows of packed activations `x [words][stride]` times `panel [steps][32]`. Bytes of a step:
-/// `32 * E::PACKED`.
+/// Into `sums`, on top of what is there unless it is to be `fresh`: `M` rows of packed activations `x [words][stride]` times
+/// `panel [steps][32]`. Bytes of a step: `32 * E::PACKED`.
 #[inline(always)]
 pub fn tile<S: Simd, E: Elem, const M: usize>(
     s: S,
@@ -28,13 +31,14 @@ pub fn tile<S: Simd, E: Elem, const M: usize>(
     panel: &[u8],
     x: &[f32],
     stride: usize,
+    fresh: bool,
 ) {
     // Few rows leave registers for all lanes, and then the panel passes once.
     if const { S::REGISTERS >= 32 || (S::REGISTERS >= 16 && M <= 2) } {
-        chains::<S, E, M, 2>(s, sums, panel, x, stride, 0);
+        chains::<S, E, M, 2>(s, sums, panel, x, stride, 0, fresh);
     } else {
-        chains::<S, E, M, 1>(s, sums, panel, x, stride, 0);
-        chains::<S, E, M, 1>(s, sums, panel, x, stride, LANES);
+        chains::<S, E, M, 1>(s, sums, panel, x, stride, 0, fresh);
+        chains::<S, E, M, 1>(s, sums, panel, x, stride, LANES, fresh);
     }
 }
 
@@ -47,11 +51,14 @@ fn chains<S: Simd, E: Elem, const M: usize, const V: usize>(
     x: &[f32],
     stride: usize,
     at: usize,
+    fresh: bool,
 ) {
     let mut acc = [[s.zero(); V]; M];
-    for i in 0..M {
-        for v in 0..V {
-            acc[i][v] = s.load(&sums[i][at + v * LANES..]);
+    if !fresh {
+        for i in 0..M {
+            for v in 0..V {
+                acc[i][v] = s.load(&sums[i][at + v * LANES..]);
+            }
         }
     }
     for (w, x) in panel.chunks_exact(PANEL * E::PACKED).zip(x.chunks_exact(parts::<S, E>() * stride)) {

@@ -69,7 +69,7 @@ enum Instructions {
 /// How weights are held.
 #[derive(Clone, Copy, ValueEnum)]
 enum Weights {
-    /// Dense ones mapped, quantised ones packed
+    /// Quantised ones packed, and all of a model with an encoder; the rest mapped
     Auto,
     /// Where they lie in their file, without a copy
     Mapped,

@@ -18,16 +18,23 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[path = "bench_texts.rs"]
+mod texts;
+
 const AFTER: &str = "\
 Prefill runs --prompt-tokens at once in an empty session; decode runs --gen-tokens one by one after a first one. With
 --depth, both find so many tokens in the cache; with --sessions, so many sessions decode together.
+Of models with an encoder, all --texts of --tokens each are read at once: sentences are pooled to their mean; a decoder
+answers each in --gen-tokens tokens, and the time of reading counts.
 The shares say how much of the machine's arithmetic prefill used and of its memory bandwidth decode used; both peaks are
 measured in the same run. Figures of a busy machine mean little.
 
 Examples:
   inlaid bench
   inlaid bench ./model --threads 2 --repeat 5 --json
-  inlaid bench ./model --depth 4096 --sessions 8";
+  inlaid bench ./model --depth 4096 --sessions 8
+  inlaid bench ./all-MiniLM-L6-v2 --texts 32 --tokens 128
+  inlaid bench ./opus-mt-en-de --texts 8 --tokens 32 --gen-tokens 64 --beams 4";
 
 /// How long each peak is measured.
 const PEAK_MS: u64 = 500;
@@ -39,7 +46,9 @@ const READ_BYTES: usize = 256 << 20;
 /// JSON: `load_ms`, `prefill_tokens_per_s`, `decode_tokens_per_s` (of all sessions together), each with `min`, `median` and
 /// `max`; `depth` and `sessions` as asked for; `peak_rss_bytes`,
 /// `private_bytes` (resident and not mapped from a file; before any tokenizer), `isa`, `read_bandwidth_bytes_per_s`,
-/// `peak_flops_per_s` and the shares of them that were reached. What the system does not tell is null.
+/// `peak_flops_per_s` and the shares of them that were reached. What the system does not tell is null. Of a model with an
+/// encoder: `sentences_per_s`, or `tokens_per_s` of all answers together, `texts`, `tokens`, `gen_tokens`, `beams`, `isa`,
+/// `threads`, `peak_flops_per_s`, `share_of_peak`.
 #[derive(Args)]
 #[command(after_help = AFTER)]
 pub struct Bench {
@@ -48,7 +57,7 @@ pub struct Bench {
     /// Tokens of a prefill [default: 512, or what the model takes]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     prompt_tokens: Option<usize>,
-    /// Tokens of a decode [default: 128, or what the model takes]
+    /// Tokens of a decode [default: 128, of an answer 64, or what the model takes]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     gen_tokens: Option<usize>,
     /// Tokens that the cache holds before what is measured
@@ -57,6 +66,15 @@ pub struct Bench {
     /// Sessions that decode together, each --gen-tokens
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     sessions: usize,
+    /// Texts that an encoder reads at once
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
+    texts: usize,
+    /// Tokens of each of them [default: 128, or what the model takes]
+    #[arg(long, value_name = "L", value_parser = at_least_one)]
+    tokens: Option<usize>,
+    /// Beams of an encoder-decoder's answers; 1: the most likely token each time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = beams)]
+    beams: usize,
     /// Measurements of each
     #[arg(long, value_name = "R", default_value_t = 3, value_parser = at_least_one)]
     repeat: usize,
@@ -118,6 +136,9 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
     let (engine, files) = (args.run.engine()?, files(&args.model.model)?);
     // The first load warms the page cache; what is left of the others is what the engine does.
     let model = args.run.open_on(&engine, &files, false)?;
+    if model.arch().encoder.is_some() {
+        return texts::run(args, &model);
+    }
     let (prompt, gen_tokens) = sizes(args, &model)?;
     let load_ms = Spread::of(loads(args, &engine, &files, false)?);
     let mut sessions = sessions(args, &model, prompt.max(gen_tokens + 2))?;
@@ -162,6 +183,11 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
         peak_flops_per_s,
     };
     if args.json { json(&figures) } else { print(&table(&figures)) }
+}
+
+/// A number of beams.
+fn beams(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(|| "expected 1 to 64".to_owned())
 }
 
 /// Tokens of a prefill and of a decode.
@@ -291,6 +317,12 @@ impl Work {
     fn prefill_flops(&self, n: usize, depth: usize) -> f64 {
         let (n, depth) = (n as f64, depth as f64);
         2.0 * (self.block * n + self.head + self.pair * n * (depth + (n + 1.0) / 2.0))
+    }
+
+    /// Operations of the states of a text of `n` tokens, all of which see all.
+    fn text_flops(&self, n: usize) -> f64 {
+        let n = n as f64;
+        2.0 * (self.block * n + self.pair * n * n)
     }
 
     /// Bytes read for one token, on average over the first `n`: sessions share the reading of weights.

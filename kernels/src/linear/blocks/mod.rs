@@ -167,7 +167,7 @@ impl Run<'_> {
                     let mut sums = [[0.0; PANEL]; $width];
                     self.load(out, r, &mut sums[..m]);
                     meet::<S, $width, $one>(s, &mut sums, form, w, &x[within..]);
-                    self.store(out, r, &sums[..m]);
+                    self.store(s, out, r, &sums[..m]);
                 }};
             }
             let one = self.rows == 1;
@@ -198,7 +198,7 @@ impl Run<'_> {
             ($width:literal, $one:literal) => {{
                 let mut sums = [[0.0; PANEL]; $width];
                 stream::<S, $width, $one>(s, &mut sums, form, panel, self.steps.end, x, codes);
-                self.store(out, 0, &sums[..m]);
+                self.store(s, out, 0, &sums[..m]);
             }};
         }
         if const { S::REGISTERS >= 32 } {
