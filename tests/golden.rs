@@ -84,6 +84,10 @@ fn logits_at_every_position() {
                 // Inputs are quantised for quantised weights: at most twice the error that this costs the reference.
                 bound = 2.0 * number("rounded_error");
             }
+            if json["rounds"] == "bf16" && i >= 2 {
+                // Of many inputs, some lie on the edge between two bf16 values, and fall on either side of it.
+                bound = bound.max(number("rounded_error") / 4.0);
+            }
             // With bf16 weights the reference rounds the inputs of linear layers, as the contract says.
             let want = expected(&tensors, &format!("rounded.{i}"));
             let want = want.or_else(|| expected(&tensors, &format!("logits.{i}"))).expect("logits");

@@ -94,7 +94,6 @@ MODELS = {
     "llama-spans": gated(LlamaConfig),
     "falcon-bare": sized(FalconConfig),
     "gpt-neox-bf16": sized(GPTNeoXConfig, **NEOX),
-    "bloom-bf16": bloom(),
 }  # fmt: skip
 HEADS = {
     "classes": AutoModelForSequenceClassification,
