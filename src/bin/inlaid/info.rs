@@ -3,7 +3,7 @@
 use crate::args::{ModelArg, Run};
 use crate::output::{Failure, json, print};
 use clap::Args;
-use inlaid::arch::{Mlp, Out, Position, Stack, Table};
+use inlaid::arch::{Mlp, Out, Position, Stack, Table, Task};
 use inlaid::model::Model;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -61,6 +61,7 @@ fn shape(model: &Model) -> Map<String, Value> {
     map.insert("family".into(), arch.family.into());
     map.insert("branch".into(), arch.branch().into());
     map.insert("task".into(), arch.head.task.name().into());
+    map.insert("tasks".into(), tasks(model).join(", ").into());
     map.insert("format".into(), if model.tensors().is_gguf() { "gguf" } else { "safetensors" }.into());
     map.insert("max_positions".into(), arch.max_positions.into());
     map.insert("vocab".into(), arch.vocab().into());
@@ -73,6 +74,21 @@ fn shape(model: &Model) -> Map<String, Value> {
         (one, other) => one.iter().chain(other).for_each(|own| map.extend(stack(own))),
     }
     map
+}
+
+/// The commands that can do something with the model, beside those that print its numbers.
+fn tasks(model: &Model) -> Vec<&'static str> {
+    let own: &[&str] = match model.arch().head.task {
+        Task::LanguageModel if model.arch().reads_source() => &["translate", "generate", "score"],
+        Task::LanguageModel if model.template().is_ok() => &["generate", "chat", "score", "perplexity"],
+        Task::LanguageModel => &["generate", "score", "perplexity"],
+        Task::MaskedLm => &["fill"],
+        Task::Classify => &["classify"],
+        Task::Tag => &["tag"],
+        Task::Span => &["answer"],
+        Task::Hidden => &[],
+    };
+    own.iter().copied().chain(["embed", "attention"]).collect()
 }
 
 fn stack(s: &Stack) -> Map<String, Value> {
