@@ -61,7 +61,7 @@ fn shape(model: &Model) -> Map<String, Value> {
     map.insert("family".into(), arch.family.into());
     map.insert("branch".into(), arch.branch().into());
     map.insert("task".into(), arch.head.task.name().into());
-    map.insert("tasks".into(), tasks(model).join(", ").into());
+    map.insert("tasks".into(), tasks(model).into());
     map.insert("format".into(), if model.tensors().is_gguf() { "gguf" } else { "safetensors" }.into());
     map.insert("max_positions".into(), arch.max_positions.into());
     map.insert("vocab".into(), arch.vocab().into());
