@@ -130,7 +130,7 @@ impl Search<'_> {
             return Err(Error::Argument { name: "prompt", what });
         }
         arch.check_ids(prompt.ids)?;
-        let longest = (prompt.ids.len() + self.config.max_tokens).min(arch.max_positions);
+        let longest = prompt.ids.len().saturating_add(self.config.max_tokens).min(arch.max_positions);
         if longest == prompt.ids.len() {
             let (wanted, limit) = (prompt.ids.len() + 1, arch.max_positions);
             return Err(Error::ContextFull { used: 0, wanted, limit });

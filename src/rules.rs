@@ -53,7 +53,7 @@ impl Rules {
     pub fn is_empty(&self) -> bool {
         let Rules { ends: _, min_length, min_new_tokens, no_repeat_ngram, forced_first, forced_last, .. } =
             self;
-        let numbers = *min_length + *min_new_tokens + *no_repeat_ngram == 0;
+        let numbers = [min_length, min_new_tokens, no_repeat_ngram].iter().all(|n| **n == 0);
         let lists = self.suppress.is_empty() && self.begin_suppress.is_empty() && self.bad_words.is_empty();
         numbers && lists && forced_first.is_none() && forced_last.is_none()
     }
@@ -80,7 +80,7 @@ impl Rules {
                 ban(*last);
             }
         }
-        if n < self.min_length || n < at.prompt + self.min_new_tokens {
+        if n < self.min_length || n < at.prompt.saturating_add(self.min_new_tokens) {
             self.ends.iter().copied().for_each(&mut ban);
         }
         let forced = match n {

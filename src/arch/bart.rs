@@ -125,7 +125,7 @@ fn side(c: &Config, form: &Form, side: Side) -> Result<Stack> {
     let stack = stack(c, side, form.act, Names { embed_norm, ..wired(names, form.pre) })?;
     // While it writes, a decoder takes tokens as they come: none of them is padding.
     let pads = form.table == Table::Tensor2Tensor && side == Side::Encoder;
-    let pad = pads.then_some(form.offset as u32 - 1);
+    let pad = (form.offset as u32).checked_sub(1).filter(|_| pads);
     Ok(Stack { position: Position::Table { table: form.table, offset: form.offset, pad }, ..stack })
 }
 
