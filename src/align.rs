@@ -124,13 +124,10 @@ fn kept(
     ids: &[u32],
     source: Option<&Sequence>,
 ) -> Result<Kept> {
-    let most = model.arch().max_positions;
     if ids.is_empty() {
         return Err(Error::Argument { name: "ids", what: "expected tokens, found none".to_owned() });
     }
-    if ids.len() > most {
-        return Err(Error::ContextFull { used: 0, wanted: ids.len(), limit: most });
-    }
+    model.arch().check_len(ids.len())?;
     let mut seq = runner.pool.open(ids.len())?;
     runner.begin(Mode { side, want: Want::Hidden });
     let mut feed = Feed { source, pick: Pick::Last, ..Feed::new(&mut seq, ids) };

@@ -90,11 +90,8 @@ fn check(model: &Model, texts: &[Text], ask: Ask) -> Result<()> {
         if text.ids.is_empty() {
             return Err(Error::Argument { name: "texts", what: format!("text {i} has no tokens") });
         }
-        if text.ids.len() > arch.max_positions {
-            let (wanted, limit) = (text.ids.len(), arch.max_positions);
-            return Err(Error::ContextFull { used: 0, wanted, limit });
-        }
-        let types = arch.encoder.as_ref().or(arch.decoder.as_ref()).map_or(0, |stack| stack.embed.types);
+        arch.check_len(text.ids.len())?;
+        let types = arch.first().embed.types;
         if let Some(found) = text.types.iter().find(|kind| **kind as usize >= types.max(1)) {
             let what = format!("expected token types below {}, found {found}", types.max(1));
             return Err(Error::Argument { name: "types", what });
@@ -140,19 +137,19 @@ impl<'m> Seats<'m> {
         for (i, text) in texts[range.clone()].iter().enumerate() {
             self.seat(&mut runner, i, text.ids.len())?;
         }
-        let arch = self.model.arch();
+        let (model, arch) = (self.model, self.model.arch());
         let side = if arch.encoder.is_some() { Side::Encoder } else { Side::Decoder };
         let want = if matches!(ask, Ask::Head | Ask::HeadAt(_)) { Want::Head } else { Want::Hidden };
         runner.begin(Mode { side, want });
         for (seq, i) in self.open.iter_mut().zip(range.clone()) {
-            let (text, none) = (&texts[i], Vec::new());
-            let (pick, rows) = match ask {
-                Ask::Hidden => (Pick::All, &none),
-                Ask::Pooled(rows) => (pick(rows), &none),
-                Ask::Head => (pick(arch.head.rows), &none),
-                Ask::HeadAt(lists) => (Pick::Rows, &lists[i]),
+            let (text, none) = (&texts[i], &[][..]);
+            let (pick, chosen) = match ask {
+                Ask::Hidden => (Pick::All, none),
+                Ask::Pooled(rows) => (pick(rows), none),
+                Ask::Head => (pick(arch.head.rows), none),
+                Ask::HeadAt(lists) => (Pick::Rows, &lists[i][..]),
             };
-            let mut feed = Feed { types: text.types, pick, chosen: rows, ..Feed::new(seq, text.ids) };
+            let mut feed = Feed { types: text.types, pick, chosen, ..Feed::new(seq, text.ids) };
             runner.add(self.model.parts(), &mut feed)?;
         }
         let shape = runner.go(self.model.parts(), cancel)?;
@@ -160,12 +157,7 @@ impl<'m> Seats<'m> {
         let cols = answer.len().checked_div(shape.picks).unwrap_or(0);
         let mut at = 0;
         for i in range {
-            let rows = match ask {
-                Ask::Hidden => texts[i].ids.len(),
-                Ask::Head if arch.head.rows == Rows::All => texts[i].ids.len(),
-                Ask::HeadAt(lists) => lists[i].len(),
-                Ask::Head | Ask::Pooled(_) => 1,
-            };
+            let rows = rows(model, ask, i, &texts[i]);
             each(i, &answer[at..at + rows * cols], cols);
             at += rows * cols;
         }
@@ -210,6 +202,26 @@ impl Drop for Seats<'_> {
             }
         }
     }
+}
+
+/// How many rows the answer about the `i`-th text has.
+fn rows(model: &Model, ask: Ask, i: usize, text: &Text) -> usize {
+    match ask {
+        Ask::Hidden => text.ids.len(),
+        Ask::Head if model.arch().head.rows == Rows::All => text.ids.len(),
+        Ask::HeadAt(lists) => lists[i].len(),
+        Ask::Head | Ask::Pooled(_) => 1,
+    }
+}
+
+/// Rows of the answer about all `texts`, and how long each is.
+pub fn shape(model: &Model, texts: &[Text], ask: Ask) -> [usize; 2] {
+    let arch = model.arch();
+    let cols = match ask {
+        Ask::Hidden | Ask::Pooled(_) => arch.first().d_model,
+        Ask::Head | Ask::HeadAt(_) => arch.head.n,
+    };
+    [texts.iter().enumerate().map(|(i, text)| rows(model, ask, i, text)).sum(), cols]
 }
 
 fn pick(rows: Rows) -> Pick {

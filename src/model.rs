@@ -1,7 +1,7 @@
 //! Floor 5: an open model: its files, family, weights and tokenizer, immutable, and the one runner that its sessions
 //! share. Knows no conversation.
 
-use crate::arch::{Arch, Position, Side};
+use crate::arch::{Arch, Position, Rows, Side};
 use crate::engine::{Charge, Engine, Level};
 use crate::error::{Error, Result};
 use crate::exec::{Shape, Want};
@@ -9,7 +9,7 @@ use crate::format::config::Config;
 use crate::format::files::{Files, Load};
 use crate::format::generation::GenerationConfig;
 use crate::format::source::{Progress, Reading};
-use crate::format::task::TaskConfig;
+use crate::format::task::{Pooling, TaskConfig};
 use crate::format::tensors::Tensors;
 use crate::pack::{self, Hold, Importance};
 use crate::run::bias;
@@ -188,6 +188,13 @@ impl Model {
     /// Names of its classes, and how its states are pooled.
     pub fn task(&self) -> &TaskConfig {
         &self.task
+    }
+
+    /// Which states make a text's vector, and whether it is divided by its length: as the files say, else the mean, and of
+    /// a decoder the last one.
+    pub fn pooling(&self) -> Pooling {
+        let rows = if self.arch.encoder.is_some() { Rows::Mean } else { Rows::Last };
+        self.task.pooling.unwrap_or(Pooling { rows, normalize: false })
     }
 
     /// The name of a class; `LABEL_3` where it has none.

@@ -236,6 +236,23 @@ impl Arch {
         stacks.map(|stack| (stack.n_kv_heads, stack.head_dim)).collect()
     }
 
+    /// The stack that reads a text first.
+    #[must_use]
+    pub fn first(&self) -> &Stack {
+        self.encoder.as_ref().unwrap_or(self.last())
+    }
+
+    /// Whether a text of `tokens` fits as a whole.
+    ///
+    /// # Errors
+    /// `ContextFull` where it does not.
+    pub fn check_len(&self, tokens: usize) -> Result<()> {
+        if tokens > self.max_positions {
+            return Err(Error::ContextFull { used: 0, wanted: tokens, limit: self.max_positions });
+        }
+        Ok(())
+    }
+
     /// The stack whose states the head reads.
     #[must_use]
     pub fn last(&self) -> &Stack {

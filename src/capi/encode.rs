@@ -2,10 +2,9 @@
 //! `reading`.
 
 use super::args::{fill, fill_text, room, set, slice, text};
-use super::engine::User;
 use super::error::{argument, inlaid_error};
 use super::guard::{guard, with};
-use super::model::{inlaid_model, inlaid_progress_fn};
+use super::model::{flag, inlaid_model, inlaid_progress_fn, telling};
 use super::reading;
 use super::versioned::{Versioned, init, read};
 use crate::arch::Rows;
@@ -134,15 +133,8 @@ unsafe fn reading(from: *const inlaid_encode_config, call: impl FnOnce(Reading) 
         2 => Some(false),
         other => return Err(argument("normalize", format!("expected 0, 1 or 2, found {other}"))),
     };
-    let truncate = super::model::flag("truncate", c.truncate)?;
-    let user = User(c.progress_user);
-    let mut tell = c.progress.map(|tell| {
-        move |done, total| {
-            // SAFETY: the caller's function, with the arguments that the header promises it.
-            let go_on = unsafe { tell(user.0, done, total) } == 0;
-            if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        }
-    });
+    let truncate = flag("truncate", c.truncate)?;
+    let mut tell = telling(c.progress, c.progress_user);
     let progress = tell.as_mut().map(|tell| tell as &mut dyn FnMut(u64, u64) -> ControlFlow<()>);
     call(Reading { rows, normalize, truncate, progress })
 }
@@ -162,6 +154,11 @@ unsafe fn pairs<'a>(texts: *const inlaid_text, n: usize) -> Result<Vec<Pair<'a>>
         };
         slice("texts", texts, n)?.iter().map(each).collect()
     }
+}
+
+/// Floats that `n` texts take.
+fn floats(n: usize, width: usize) -> Result<usize> {
+    n.checked_mul(width).ok_or_else(|| argument("n", format!("{n} texts are too many")))
 }
 
 /// Fills `*config`, of `struct_size` bytes, with the defaults.
@@ -193,13 +190,12 @@ pub unsafe extern "C" fn inlaid_embed(
     let call = |handle: &inlaid_model| {
         // SAFETY: the caller's promise, for each pointer.
         unsafe {
-            let width = reading::width(&handle.model);
+            let width = handle.model.arch().first().d_model;
             set("dim", dim, width)?;
             if vectors.is_null() && capacity == 0 {
                 return Ok(());
             }
-            let needed =
-                n.checked_mul(width).ok_or_else(|| argument("n", format!("{n} texts are too many")))?;
+            let needed = floats(n, width)?;
             room("vectors", vectors, capacity, needed)?;
             let texts = pairs(texts, n)?;
             reading(config, |how| {
@@ -238,8 +234,7 @@ pub unsafe extern "C" fn inlaid_classify(
             if logits.is_null() && probabilities.is_null() && capacity == 0 {
                 return Ok(());
             }
-            let needed =
-                n.checked_mul(width).ok_or_else(|| argument("n", format!("{n} texts are too many")))?;
+            let needed = floats(n, width)?;
             for out in [logits, probabilities].into_iter().filter(|out| !out.is_null()) {
                 room("logits", out, capacity, needed)?;
             }
@@ -375,7 +370,7 @@ pub unsafe extern "C" fn inlaid_encode(
             let texts: Vec<Text> = lens.iter().map(take).collect();
             reading(config, |how| {
                 let ask = ask(&handle.model, wanted, how.rows)?;
-                let found = shape(&handle.model, &texts, ask);
+                let found = encode::shape(&handle.model, &texts, ask);
                 set("rows", rows, found[0])?;
                 set("cols", cols, found[1])?;
                 if out.is_null() && capacity == 0 {
@@ -400,27 +395,11 @@ pub unsafe extern "C" fn inlaid_encode(
 fn ask(model: &Model, wanted: i32, rows: Option<Rows>) -> Result<Ask<'static>> {
     match wanted {
         INLAID_ENCODE_HIDDEN => Ok(Ask::Hidden),
-        INLAID_ENCODE_POOLED => {
-            let causal = model.arch().encoder.is_none();
-            let own = model.task().pooling.map(|pooling| pooling.rows);
-            Ok(Ask::Pooled(rows.or(own).unwrap_or(if causal { Rows::Last } else { Rows::Mean })))
-        }
+        INLAID_ENCODE_POOLED => Ok(Ask::Pooled(rows.unwrap_or(model.pooling().rows))),
         INLAID_ENCODE_HEAD => Ok(Ask::Head),
         other => Err(Error::Argument {
             name: "wanted",
             what: format!("expected INLAID_ENCODE_..., found {other}"),
         }),
-    }
-}
-
-/// Rows and columns of what is asked.
-fn shape(model: &Model, texts: &[Text], ask: Ask) -> [usize; 2] {
-    let (arch, tokens) = (model.arch(), texts.iter().map(|text| text.ids.len()).sum());
-    let width = arch.encoder.as_ref().unwrap_or(arch.last()).d_model;
-    match ask {
-        Ask::Hidden => [tokens, width],
-        Ask::Head if arch.head.rows == Rows::All => [tokens, arch.head.n],
-        Ask::Head | Ask::HeadAt(_) => [texts.len(), arch.head.n],
-        Ask::Pooled(_) => [texts.len(), width],
     }
 }

@@ -124,6 +124,21 @@ pub(super) fn flag(name: &'static str, value: i32) -> Result<bool> {
     }
 }
 
+/// The caller's progress function in Rust's words.
+pub(super) fn telling(
+    progress: inlaid_progress_fn,
+    user: *mut c_void,
+) -> Option<impl FnMut(u64, u64) -> ControlFlow<()>> {
+    let user = User(user);
+    progress.map(|tell| {
+        move |done, total| {
+            // SAFETY: the caller's function, with the arguments that the header promises it.
+            let go_on = unsafe { tell(user.0, done, total) } == 0;
+            if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        }
+    })
+}
+
 /// Calls `open` with the caller's config in Rust's words.
 fn configured<T>(c: &inlaid_model_config, open: impl FnOnce(ModelConfig) -> Result<T>) -> Result<T> {
     let cache = match c.cache_type {
@@ -145,14 +160,7 @@ fn configured<T>(c: &inlaid_model_config, open: impl FnOnce(ModelConfig) -> Resu
     if c.reserved != 0 {
         return Err(argument("reserved", format!("expected 0, found {}", c.reserved)));
     }
-    let user = User(c.progress_user);
-    let mut tell = c.progress.map(|tell| {
-        move |done, total| {
-            // SAFETY: the caller's function, with the arguments that the header promises it.
-            let go_on = unsafe { tell(user.0, done, total) } == 0;
-            if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        }
-    });
+    let mut tell = telling(c.progress, c.progress_user);
     open(ModelConfig {
         cache,
         weights,

@@ -6,7 +6,8 @@ use crate::model::Model;
 use crate::session::Session;
 use std::ops::ControlFlow;
 
-fn lacking<T>() -> Result<T> {
+/// What every call here answers.
+pub(super) fn lacking<T>() -> Result<T> {
     Err(Error::Unsupported { file: "this build".to_owned(), what: "the feature `tokenizer`".to_owned() })
 }
 

@@ -9,30 +9,26 @@ fn inputs<'a>(texts: &[Pair<'a>]) -> Vec<Input<'a>> {
     texts.iter().map(|(text, second)| Input { text, second: *second }).collect()
 }
 
-/// Elements of a text's vector.
-pub(super) fn width(model: &Model) -> usize {
-    task::width(model)
+fn call(how: Reading) -> Call {
+    Call { truncate: how.truncate, cancel: None, progress: how.progress }
 }
 
 /// Vectors, one after the other.
 pub(super) fn embed(model: &Model, texts: &[Pair], how: Reading) -> Result<Vec<f32>> {
     let config = EmbedConfig { rows: how.rows, normalize: how.normalize };
-    let call = Call { truncate: how.truncate, cancel: None, progress: how.progress };
-    Ok(task::embed(model, &inputs(texts), &config, call)?.values)
+    Ok(task::embed(model, &inputs(texts), &config, call(how))?.values)
 }
 
 /// Logits and probabilities in the order of the classes' numbers.
 pub(super) fn classify(model: &Model, texts: &[Pair], how: Reading) -> Result<(Vec<f32>, Vec<f32>)> {
-    let call = Call { truncate: how.truncate, cancel: None, progress: how.progress };
-    let mut all = task::classify(model, &inputs(texts), call)?;
+    let mut all = task::classify(model, &inputs(texts), call(how))?;
     all.iter_mut().for_each(|classes| classes.sort_by_key(|class| class.id));
     Ok(all.iter().flatten().map(|class| (class.logit, class.probability)).unzip())
 }
 
 /// Guesses for the masks of one text.
 pub(super) fn guesses(model: &Model, text: &[Pair], top: usize, how: Reading) -> Result<Vec<inlaid_mark>> {
-    let call = Call { truncate: how.truncate, cancel: None, progress: how.progress };
-    let all = task::fill(model, &inputs(text), top, call)?;
+    let all = task::fill(model, &inputs(text), top, call(how))?;
     let masks = all.iter().flatten().enumerate();
     let marks = masks.flat_map(|(mask, guesses)| {
         guesses.iter().map(move |guess| inlaid_mark {
@@ -48,8 +44,7 @@ pub(super) fn guesses(model: &Model, text: &[Pair], top: usize, how: Reading) ->
 
 /// The tokens of one text.
 pub(super) fn tags(model: &Model, text: &[Pair], how: Reading) -> Result<Vec<inlaid_mark>> {
-    let call = Call { truncate: how.truncate, cancel: None, progress: how.progress };
-    let all = task::tag(model, &inputs(text), call)?;
+    let all = task::tag(model, &inputs(text), call(how))?;
     let marks = all.iter().flatten().map(|tag| inlaid_mark {
         id: tag.id,
         label: tag.class as u32,

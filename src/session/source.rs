@@ -32,10 +32,7 @@ impl Source {
             return refused("expected tokens, found none");
         }
         check_ids(encoder.embed.vocab, ids)?;
-        if ids.len() > arch.max_positions {
-            let (wanted, limit) = (ids.len(), arch.max_positions);
-            return Err(Error::ContextFull { used: 0, wanted, limit });
-        }
+        arch.check_len(ids.len())?;
         let charge = model.engine().charge("a source text", model.kv_bytes(ids.len()))?;
         let mut runner = model.runner()?;
         let mut source = Source { seq: runner.pool.open(ids.len())?, _charge: charge };

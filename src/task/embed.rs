@@ -26,12 +26,6 @@ pub struct Embeddings {
     pub dim: usize,
 }
 
-/// Elements of a vector that the model makes.
-pub fn width(model: &Model) -> usize {
-    let arch = model.arch();
-    arch.encoder.as_ref().unwrap_or(arch.last()).d_model
-}
-
 /// The vectors of `inputs`. A text has the same bits alone and among others.
 ///
 /// # Errors
@@ -39,7 +33,7 @@ pub fn width(model: &Model) -> usize {
 /// `Budget`, `Cancelled`.
 pub fn embed(model: &Model, inputs: &[Input], config: &EmbedConfig, mut call: Call) -> Result<Embeddings> {
     let pooling = pooling(model, config)?;
-    let (dim, what) = (width(model), "vectors of texts");
+    let (dim, what) = (model.arch().first().d_model, "vectors of texts");
     let len = inputs.len().saturating_mul(dim);
     let mut values: Vec<f32> = Vec::new();
     values.try_reserve_exact(len).map_err(|_| Error::Memory { what, bytes: len as u64 * 4 })?;
@@ -55,9 +49,7 @@ pub fn embed(model: &Model, inputs: &[Input], config: &EmbedConfig, mut call: Ca
 }
 
 fn pooling(model: &Model, config: &EmbedConfig) -> Result<Pooling> {
-    let causal = model.arch().encoder.is_none();
-    let usual = Pooling { rows: if causal { Rows::Last } else { Rows::Mean }, normalize: false };
-    let own = model.task().pooling.unwrap_or(usual);
+    let own = model.pooling();
     let rows = config.rows.unwrap_or(own.rows);
     if rows == Rows::All {
         let what = "expected the first token, the last, or the mean, found all".to_owned();

@@ -9,7 +9,7 @@ mod span;
 mod tag;
 
 pub use classify::{Class, classify};
-pub use embed::{EmbedConfig, Embeddings, embed, width};
+pub use embed::{EmbedConfig, Embeddings, embed};
 pub use fill::{Filled, fill};
 pub use score::{Score, score};
 pub use span::{Answer, answer};

@@ -290,6 +290,11 @@ impl Sampling {
     }
 }
 
+/// What a token is called, where the model has a tokenizer that knows it.
+pub fn token_name(model: &Model, id: u32) -> Option<String> {
+    model.tokenizer().ok()?.id_to_token(id)
+}
+
 /// How `generation_config.json` says to sample, where it says `do_sample`.
 pub fn suggested(model: &Model) -> Option<SamplerConfig> {
     let g = model.generation();

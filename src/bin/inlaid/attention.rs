@@ -1,6 +1,6 @@
 //! Floor 6: `inlaid attention`. Knows alignments and how to draw them.
 
-use crate::args::{ModelArg, Run};
+use crate::args::{ModelArg, Run, token_name};
 use crate::output::{Failure, json, print};
 use clap::{Args, ValueEnum};
 use inlaid::align::{self, Alignment, Which};
@@ -99,8 +99,7 @@ pub fn run(args: &Attention) -> Result<(), Failure> {
         draw(path, &found)?;
     }
     let names = |ids: &[u32]| -> Vec<String> {
-        let name = |id: &u32| model.tokenizer().ok().and_then(|tokenizer| tokenizer.id_to_token(*id));
-        ids.iter().map(|id| name(id).unwrap_or_else(|| id.to_string())).collect()
+        ids.iter().map(|id| token_name(&model, *id).unwrap_or_else(|| id.to_string())).collect()
     };
     let weights: Vec<&[f32]> = found.weights.chunks_exact(found.cols.max(1)).collect();
     if args.json {

@@ -1,6 +1,6 @@
 //! Floor 6: `inlaid generate`. Knows sessions, text and how long things took.
 
-use crate::args::{Guessing, ModelArg, Run, Sampling, guesses, suggested};
+use crate::args::{Guessing, ModelArg, Run, Sampling, guesses, suggested, token_name};
 use crate::beams::Searching;
 use crate::interrupt::{self, Cancels};
 use crate::output::{Failure, json, note, print, text_or_stdin};
@@ -226,12 +226,11 @@ fn ids_only(args: &Generate, model: &Model, session: &mut Session) -> Result<Gen
 fn logprobs(model: &Model, session: &mut Session, prompt: usize, n: usize) -> Result<Value, Failure> {
     let ids = session.tokens().to_vec();
     let (first, last) = (prompt.saturating_sub(1), ids.len().saturating_sub(1));
-    let token = |id: u32| model.tokenizer().ok().and_then(|tokenizer| tokenizer.id_to_token(id));
     let mut rows = Vec::new();
     session.rewind(first);
     let mut chosen = ids.iter().skip(prompt).copied();
     session.prefill_all(ids.get(first..last).unwrap_or_default(), |logits| {
-        let entry = |(id, logprob)| json!({"id": id, "token": token(id), "logprob": logprob});
+        let entry = |(id, logprob)| json!({"id": id, "token": token_name(model, id), "logprob": logprob});
         let id = chosen.next().unwrap_or_default();
         let mut row = entry((id, inlaid::sample::logprob(logits, id)));
         row["top"] = top_logprobs(logits, n).into_iter().map(entry).collect();

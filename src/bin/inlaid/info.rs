@@ -1,6 +1,6 @@
 //! Floor 6: `inlaid info`. Knows what can be asked of an open model.
 
-use crate::args::{ModelArg, Run};
+use crate::args::{ModelArg, Run, token_name};
 use crate::output::{Failure, json, print};
 use clap::Args;
 use inlaid::arch::{Mlp, Out, Position, Stack, Table, Task};
@@ -147,7 +147,7 @@ fn memory(model: &Model) -> Value {
 
 /// A token's id and its name.
 fn named(model: &Model, id: u32) -> Value {
-    json!({"id": id, "token": model.tokenizer().ok().and_then(|tokenizer| tokenizer.id_to_token(id))})
+    json!({"id": id, "token": token_name(model, id)})
 }
 
 fn tokenizer(model: &Model) -> Value {

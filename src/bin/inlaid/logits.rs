@@ -1,6 +1,6 @@
 //! Floor 6: `inlaid logits` and `inlaid hidden`. Knows what a model says of ids, and no text beyond the names of tokens.
 
-use crate::args::{ModelArg, Run};
+use crate::args::{ModelArg, Run, token_name};
 use crate::output::Failure;
 use clap::Args;
 use inlaid::arch::{Rows, Task};
@@ -84,8 +84,7 @@ pub fn run(args: &Logits) -> Result<(), Failure> {
     let n = if head.rows == Rows::All { seen.len() } else { 1 };
     let tokens = matches!(head.task, Task::LanguageModel | Task::MaskedLm);
     let mut out = BufWriter::new(io::stdout().lock());
-    let name =
-        |id| model.tokenizer().ok().and_then(|tokenizer| tokenizer.id_to_token(id)).unwrap_or_default();
+    let name = |id| token_name(&model, id).unwrap_or_default();
     let mut json = Json::new("logits", n);
     let each = |at: usize, row: &[f32]| {
         if args.json {

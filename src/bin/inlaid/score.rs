@@ -1,6 +1,6 @@
 //! Floor 6: `inlaid score`. Knows how likely texts are.
 
-use crate::args::{ModelArg, Run};
+use crate::args::{ModelArg, Run, token_name};
 use crate::output::{Failure, json, print, text_or_stdin};
 use clap::Args;
 use inlaid::task;
@@ -66,8 +66,7 @@ pub fn run(args: &Score) -> Result<(), Failure> {
     }
     let mut out = String::new();
     for (id, logprob) in found.ids.iter().zip(&found.logprobs) {
-        let name =
-            model.tokenizer().ok().and_then(|tokenizer| tokenizer.id_to_token(*id)).unwrap_or_default();
+        let name = token_name(&model, *id).unwrap_or_default();
         let _ = writeln!(out, "{id:>7}  {:<20} {logprob:.4}", name.escape_debug()); // a String takes everything
     }
     let _ = writeln!(out, "total {:.4} over {} tokens", found.total, found.ids.len());
