@@ -25,6 +25,7 @@ pub fn model(e: &mut Exec, m: &Weights) -> Buf {
             e.pick(h)
         }
     };
+    e.value(h, m.value.as_ref());
     match &m.head {
         Some(w) if e.want() == Want::Head => head(e, w, h),
         _ => h,

@@ -7,28 +7,13 @@ use crate::error::{Error, Result};
 use crate::format::convert::convert as weights;
 use crate::format::files::{Files, INDEX, SINGLE};
 use crate::format::source::Progress;
-use crate::format::write::whole_file;
+use crate::format::write::{DraftDir, whole_file};
 use crate::pack::{self, Hold, Importance};
 use crate::tokenizer::{self, gguf::from_gguf};
 use kernels::DType;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
-
-/// What else of a directory belongs to the tokenizer, and is copied as it is.
-const TEXT: &[&str] = &[
-    tokenizer::FILE,
-    tokenizer::CONFIG,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-];
-/// A file of those is small; what is larger is something else.
-const MAX_TEXT: u64 = 64 << 20;
+use std::path::Path;
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +57,7 @@ pub fn convert(
         return Err(Error::io(out)(io::Error::new(ErrorKind::AlreadyExists, what)));
     }
     // Within the directory or beside it: a rename must not cross to another file system.
-    let draft = Draft::new(if exists { out.join("model") } else { out.to_owned() })?;
+    let draft = DraftDir::new(if exists { out.join("model") } else { out.to_owned() })?;
     text(files, &draft.path)?;
     match to {
         Target::Dense(dtype) => weights(files, &draft.path, dtype, &mut progress)?,
@@ -91,7 +76,7 @@ pub fn convert(
     if exists {
         replace(&draft.path, out, &written.files)?;
     } else {
-        fs::rename(&draft.path, out).map_err(Error::io(out))?;
+        draft.publish(out)?;
     }
     Ok(written)
 }
@@ -107,8 +92,8 @@ fn text(files: &Files, to: &Path) -> Result<()> {
         write(tokenizer::FILE, made.tokenizer.as_bytes())?;
         return write(tokenizer::CONFIG, made.config.as_bytes());
     }
-    for name in TEXT {
-        if let Some(file) = files.small(name, MAX_TEXT)? {
+    for name in tokenizer::FILES {
+        if let Some(file) = files.small(name, tokenizer::MAX_FILE)? {
             write(name, file.bytes())?;
         }
     }
@@ -145,33 +130,5 @@ fn replace(from: &Path, to: &Path, names: &[String]) -> Result<()> {
 /// Whether a file of this name would be read with a model, or is a part of its weights.
 fn is_of_model(name: &str) -> bool {
     let shard = name.starts_with("model-") && name.ends_with(".safetensors");
-    shard || name == SINGLE || name == INDEX || name == "generation_config.json" || TEXT.contains(&name)
-}
-
-/// A directory without its final name; removed with all in it when it is dropped under that name.
-struct Draft {
-    path: PathBuf,
-}
-
-impl Draft {
-    fn new(target: PathBuf) -> Result<Draft> {
-        let Some(name) = target.file_name() else {
-            return Err(Error::io(&target)(io::Error::new(
-                ErrorKind::InvalidInput,
-                "expected the name of a directory",
-            )));
-        };
-        let mut draft = name.to_owned();
-        draft.push(format!(".{}.part", std::process::id()));
-        let path = target.with_file_name(draft);
-        fs::create_dir(&path).map_err(Error::io(&path))?;
-        Ok(Draft { path })
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // Gone already where it took its name; nothing can be done about one that will not go away.
-        let _ = fs::remove_dir_all(&self.path);
-    }
+    shard || name == SINGLE || name == INDEX || name == "generation_config.json" || tokenizer::FILES.contains(&name)
 }

@@ -3,7 +3,7 @@
 use crate::arch::{Arch, Head, Position, Side, Stack};
 use crate::verb::{Buf, Of, Verb};
 use crate::weights::{LinearW, NormW, P, StackW, Weights};
-use kernels::Ops;
+use kernels::{DType, Ops};
 use kernels::act::Act;
 use kernels::attention::{AttendShape, Cache, part_words, parts, splits};
 use kernels::linear::Pack;
@@ -23,6 +23,8 @@ pub struct Shape {
     pub want: Want,
     /// Whether the mean of each sequence's rows is wanted in the place of rows.
     pub mean: bool,
+    /// Whether gradients will be wanted.
+    pub learn: bool,
 }
 
 /// What a run returns.
@@ -37,7 +39,7 @@ pub enum Want {
 impl Shape {
     /// Logits of a decoder.
     pub fn decode(rows: usize, picks: usize) -> Shape {
-        Shape { rows, picks, score: false, side: Side::Decoder, want: Want::Head, mean: false }
+        Shape { rows, picks, score: false, side: Side::Decoder, want: Want::Head, mean: false, learn: false }
     }
 }
 
@@ -66,6 +68,8 @@ pub struct Exec<'m> {
     pub inputs: Vec<(P, Buf)>,
     /// What attention compares.
     pub watched: Vec<(Watched, Buf)>,
+    /// What the value head says of the picked rows.
+    pub values: Option<Buf>,
     /// Packed forms that exist already.
     packed: Vec<(Buf, Pack, Buf)>,
 }
@@ -83,6 +87,7 @@ impl<'m> Exec<'m> {
             bufs: Vec::new(),
             inputs,
             watched: Vec::new(),
+            values: None,
             packed: Vec::new(),
         }
     }
@@ -117,7 +122,8 @@ impl<'m> Exec<'m> {
         !self.shape.mean
     }
 
-    fn buf(&mut self, rows: usize, cols: usize) -> Buf {
+    /// A buffer that the next verb fills.
+    pub(crate) fn buf(&mut self, rows: usize, cols: usize) -> Buf {
         self.bufs.push((rows, cols));
         Buf(self.bufs.len() as u32 - 1)
     }
@@ -170,17 +176,28 @@ impl<'m> Exec<'m> {
         self.linear_with(x, w, Some(add))
     }
 
+    /// A linear and what an adapter that learns adds to it.
     fn linear_with(&mut self, x: Buf, w: &LinearW, add: Option<Buf>) -> Buf {
-        let rows = self.bufs[x.0 as usize].0;
         self.inputs.push((w.w, x));
-        let x = self.pack(x, Pack::of(w.dtype));
-        let out = self.buf(rows, w.n);
-        self.verbs.push(Verb::Linear { out, x, w: w.w, bias: w.bias, add });
+        let out = self.product(x, w.w, w.bias, w.n, w.dtype, add);
+        let Some(lora) = w.lora else { return out };
+        let mut down = self.product(x, lora.a, None, lora.rank, DType::F32, None);
+        if lora.scale != 1.0 {
+            down = self.act(Act::Scale(lora.scale), down, None);
+        }
+        self.product(down, lora.b, None, w.n, DType::F32, Some(out))
+    }
+
+    fn product(&mut self, x: Buf, w: P, bias: Option<P>, n: usize, dtype: DType, add: Option<Buf>) -> Buf {
+        let rows = self.bufs[x.0 as usize].0;
+        let x = self.pack(x, Pack::of(dtype));
+        let out = self.buf(rows, n);
+        self.verbs.push(Verb::Linear { out, x, w, bias, add });
         out
     }
 
     /// The packed form of `x`, written once for all linears that read it.
-    fn pack(&mut self, x: Buf, pack: Pack) -> Buf {
+    pub(crate) fn pack(&mut self, x: Buf, pack: Pack) -> Buf {
         let known = self.packed.iter().find(|(from, p, _)| *from == x && *p == pack);
         if let Some((_, _, out)) = known {
             return *out;
@@ -232,14 +249,15 @@ impl<'m> Exec<'m> {
         // What the cache rounds to does not matter here.
         let shape =
             AttendShape { heads: s.n_heads, kv_heads: s.n_kv_heads, dim: s.head_dim, cache: Cache::F32 };
-        if !splits(&shape, rows) {
-            self.verbs.push(Verb::Attend { layer, out, q, of, split: false });
+        if self.shape.learn || !splits(&shape, rows) {
+            let stat = self.shape.learn.then(|| self.buf(rows, 2 * s.n_heads));
+            self.verbs.push(Verb::Attend { layer, out, q, of, split: false, stat });
             return out;
         }
         // Few rows: workers share the keys as well, and fold what they found afterwards.
         let cols = s.n_heads * part_words(s.head_dim);
         let parts = self.buf(parts(self.arch.max_positions) * rows, cols);
-        self.verbs.push(Verb::Attend { layer, out: parts, q, of, split: true });
+        self.verbs.push(Verb::Attend { layer, out: parts, q, of, split: true, stat: None });
         self.verbs.push(Verb::Merge { out, parts, of });
         out
     }
@@ -260,6 +278,11 @@ impl<'m> Exec<'m> {
         let out = self.buf(self.shape.picks, cols);
         self.verbs.push(if self.shape.mean { Verb::Mean { out, x } } else { Verb::Rows { out, x } });
         out
+    }
+
+    /// What the value head, if there is one, says of states.
+    pub fn value(&mut self, h: Buf, w: Option<&LinearW>) {
+        self.values = w.map(|w| self.linear(h, w));
     }
 
     /// Log-probabilities of the targets in the tables.

@@ -2,6 +2,7 @@
 
 use crate::arch::{Arch, Stack};
 use crate::error::{Error, Result};
+use crate::learns::Learns;
 use crate::order::places;
 use crate::verb::{Buf, Of};
 use crate::weights::{P, Weights};
@@ -21,6 +22,12 @@ pub struct Layout {
     bufs: Vec<Span>,
     /// `k` and type of every parameter that is a matrix.
     params: Vec<(usize, DType)>,
+    /// Rows and columns of every parameter.
+    #[cfg(feature = "train")]
+    shapes: Vec<[usize; 2]>,
+    /// Where gradients of parameters lie.
+    #[cfg(feature = "train")]
+    learns: Learns,
     ops: &'static Ops,
     shape: AttendShape,
     /// Words of one head of one layer of a page: of the stack's own, of a source's.
@@ -43,6 +50,7 @@ impl Layout {
         ops: &'static Ops,
         cache: Cache,
         bufs: &[(usize, usize)],
+        #[cfg_attr(not(feature = "train"), expect(unused_variables))] learns: &Learns,
     ) -> Result<Layout> {
         let (mut end, mut spans) = (0usize, Vec::with_capacity(bufs.len()));
         for &(rows, cols) in bufs {
@@ -56,6 +64,10 @@ impl Layout {
         Ok(Layout {
             bufs: spans,
             params: m.params.iter().map(|p| p.k_dtype()).collect(),
+            #[cfg(feature = "train")]
+            shapes: m.params.iter().map(|p| p.shape()).collect(),
+            #[cfg(feature = "train")]
+            learns: learns.clone(),
             ops,
             head_words: [s, a.last()].map(|of| attention::head_words(of.head_dim, cache)),
             attend_scratch: attention::scratch_words(&shape),
@@ -93,7 +105,9 @@ impl Layout {
         let mut lives: Vec<(usize, usize)> = vec![(usize::MAX, 0); self.bufs.len()];
         for (s, stage) in stages.iter().enumerate() {
             for access in tasks[stage.clone()].iter().flatten() {
-                if let Access::Read(span) | Access::Write(span, _) = access {
+                if let Access::Read(span) | Access::Write(span, _) = access
+                    && span.mem == BUFS
+                {
                     let b = self.bufs.partition_point(|x| x.at < span.at);
                     lives[b] = (lives[b].0.min(s), lives[b].1.max(s));
                 }
@@ -124,8 +138,55 @@ impl Layout {
         attention::cut(&self.shape, self.buf(q).rows, split)
     }
 
+    /// How the largest scores and sums of attention of the queries are shared: as its outputs are.
+    pub fn stat_cut(&self, q: Buf) -> Cut {
+        match self.attend_cut(q, false) {
+            Cut::Blocks { rows, cols } => Cut::Blocks { rows, cols: cols / self.shape.dim * 2 },
+            cut => cut,
+        }
+    }
+
     /// How the folding of parts is shared.
     pub fn merge_cut(&self) -> Cut {
         attention::merge_cut(&self.shape)
+    }
+}
+
+/// What the backward half asks.
+#[cfg(feature = "train")]
+impl Layout {
+    /// Where the gradient of a parameter lies. Panics where it does not learn.
+    pub fn grad(&self, p: P) -> Span {
+        self.learns.span(p).expect("a parameter that learns")
+    }
+
+    /// Elements of a vector.
+    pub fn width(&self, p: P) -> usize {
+        self.shapes[p.0 as usize][1]
+    }
+
+    /// Scratch words of the gradient of what a linear reads.
+    pub fn dx_scratch(&self, w: P) -> usize {
+        self.ops.linear_dx_scratch(self.shapes[w.0 as usize][0])
+    }
+
+    /// Scratch words of the gradient of a linear's matrix.
+    pub fn dw_scratch(&self) -> usize {
+        self.ops.linear_dw_scratch()
+    }
+
+    /// P
+    pub fn delta_cut(&self, _: Buf) -> Cut {
+        Cut::Pieces(1)
+    }
+
+    /// P
+    pub fn attend_back_scratch(&self) -> usize {
+        16
+    }
+
+    /// P
+    pub fn attend_dkv_cut(&self, _: Buf) -> Cut {
+        Cut::Pieces(self.shape.dim)
     }
 }

@@ -6,6 +6,8 @@
 
 pub mod align;
 pub mod arch;
+#[cfg(feature = "train")]
+mod backward;
 pub mod beam;
 mod block;
 pub mod calibrate;
@@ -22,6 +24,7 @@ pub mod format;
 #[cfg(feature = "tokenizer")]
 pub mod generate;
 mod layout;
+mod learns;
 pub mod model;
 mod order;
 pub mod pack;
@@ -40,6 +43,8 @@ mod tables;
 pub mod task;
 #[cfg(feature = "tokenizer")]
 pub mod tokenizer;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod utf8;
 mod verb;
 mod weights;

@@ -271,8 +271,14 @@ impl Model {
     pub(crate) fn matrix_name(&self, w: P) -> Option<&str> {
         match &self.weights.params[w.0 as usize] {
             Param::Matrix(m) => Some(&m.name),
-            Param::Vector(_) => None,
+            Param::Vector(_) | Param::Learned(_) => None,
         }
+    }
+
+    /// Its parameters.
+    #[cfg(feature = "train")]
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
     }
 
     pub(crate) fn parts(&self) -> Parts<'_> {

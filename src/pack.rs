@@ -204,10 +204,7 @@ fn adopt(weights: &mut Weights, jobs: &[Job], memory: Source) {
             *m = m.packed(TensorRef::panels(job.to, shape, memory.clone(), range));
         }
     }
-    let types: Vec<DType> = weights.params.iter().map(|p| p.k_dtype().1).collect();
-    for linear in weights.linears_mut() {
-        linear.dtype = types[linear.w.0 as usize];
-    }
+    weights.retype();
 }
 
 /// Writes `config.json`, `generation_config.json` and the weights of the model in `files` to the directory `out`, all

@@ -1,10 +1,13 @@
 //! Floor 4: a program: the list of verbs for one shape, checked, laid out and ready to run.
 
 use crate::arch::Arch;
+#[cfg(feature = "train")]
+use crate::backward;
 use crate::block;
 use crate::error::{Error, Result};
 use crate::exec::{Exec, Shape, Watched};
 use crate::layout::Layout;
+use crate::learns::Learns;
 use crate::run::{self, Ctx};
 use crate::verb::{Buf, Verb};
 use crate::weights::{P, Weights};
@@ -19,8 +22,12 @@ pub struct Program {
     verbs: Vec<Verb>,
     layout: Layout,
     plan: Plan,
+    /// The half that computes gradients, and its first verb.
+    #[cfg(feature = "train")]
+    back: (Plan, usize),
     answer: Buf,
     logprob: Option<Buf>,
+    values: Option<Buf>,
     /// What linears read, where that stays until the next run.
     inputs: Vec<(P, Buf)>,
     /// What attention compares, where that stays until the next run.
@@ -39,7 +46,8 @@ pub enum Observe {
 }
 
 impl Program {
-    /// Writes, checks and lays out the program of a shape. What `observe` says stays until the next run.
+    /// Writes, checks and lays out the program of a shape. What `observe` says stays until the next run; of a shape that
+    /// learns, what `learns` says gets gradients.
     ///
     /// # Errors
     /// `Memory` where sizes overflow; `Internal` where the plan refuses the program (a bug).
@@ -50,24 +58,46 @@ impl Program {
         cache: Cache,
         shape: Shape,
         observe: Observe,
+        learns: &Learns,
     ) -> Result<Program> {
         let mut e = Exec::new(a, ops, shape);
         let (stack, answer) = (e.stack(), block::model(&mut e, m));
         let logprob = shape.score.then(|| e.logprob(answer));
-        let (verbs, bufs) = (e.verbs, e.bufs);
+        let forward = e.verbs.len();
+        #[cfg(feature = "train")]
+        if shape.learn {
+            let ends = backward::Ends { answer, scored: shape.score, values: e.values };
+            backward::backward(&mut e, learns, ends);
+        }
+        let Exec { verbs, bufs, values, .. } = e;
         let inputs = if observe == Observe::Inputs { e.inputs } else { Vec::new() };
         let watched = if observe == Observe::Attention { e.watched } else { Vec::new() };
 
         let tasks = |l: &Layout| -> Vec<Task> { verbs.iter().map(|v| v.task(l)).collect() };
-        let apart = Layout::apart(a, stack, m, ops, cache, &bufs)?;
-        let whole = Plan::new(tasks(&apart), vec![apart.len]).map_err(refused)?;
-        let kept = [Some(answer), logprob].into_iter().flatten();
+        let apart = Layout::apart(a, stack, m, ops, cache, &bufs, learns)?;
+        let all = tasks(&apart);
+        let whole = Plan::new(all.clone(), vec![apart.len, learns.words]).map_err(refused)?;
+        let kept = [Some(answer), logprob, values].into_iter().flatten();
         let kept: Vec<Buf> =
             kept.chain(inputs.iter().map(|(_, x)| *x)).chain(watched.iter().map(|(_, x)| *x)).collect();
-        let all = tasks(&apart);
         let layout = apart.share(&all, whole.stages(), &kept);
-        let plan = Plan::new(tasks(&layout), vec![layout.len]).map_err(refused)?;
-        Ok(Program { shape, verbs, layout, plan, answer, logprob, inputs, watched })
+        let mut all = tasks(&layout);
+        let plan = |tasks| Plan::new(tasks, vec![layout.len, learns.words]).map_err(refused);
+        let _back = plan(all.split_off(forward))?;
+        let plan = plan(all)?;
+        Ok(Program {
+            shape,
+            verbs,
+            layout,
+            plan,
+            #[cfg(feature = "train")]
+            back: (_back, forward),
+            answer,
+            logprob,
+            values,
+            inputs,
+            watched,
+        })
     }
 
     /// Words of its buffers.
@@ -77,6 +107,9 @@ impl Program {
 
     /// Scratch words on `workers` workers.
     pub fn scratch_words(&self, workers: usize) -> usize {
+        #[cfg(feature = "train")]
+        return self.plan.scratch_words(workers).max(self.back.0.scratch_words(workers));
+        #[cfg(not(feature = "train"))]
         self.plan.scratch_words(workers)
     }
 
@@ -88,6 +121,12 @@ impl Program {
     /// Where `[picks, (log-probability, log-sum-exp)]` is after a run of a program that scores.
     pub fn logprob(&self) -> Option<Span> {
         self.logprob.map(|b| self.layout.buf(b))
+    }
+
+    /// Where what the value head said `[picks, 1]` is after a run of a model that has one.
+    #[cfg(feature = "train")]
+    pub fn values(&self) -> Option<Span> {
+        self.values.map(|b| self.layout.buf(b))
     }
 
     /// Where what each linear read is after a run, of a program that observes.
@@ -105,8 +144,30 @@ impl Program {
     /// # Errors
     /// `Cancelled`; `Internal` where a worker panicked.
     pub fn run(&self, team: &Team, mems: Mems, cancel: &AtomicBool, c: Ctx) -> Result<()> {
-        let work = |i: usize, mut part: kernels::Part| run::verb(&self.verbs[i], &mut part, &c, &self.layout);
-        self.plan.run(team, mems, cancel, &work).map_err(|failed| match failed {
+        self.go(&self.plan, 0, team, mems, cancel, c)
+    }
+
+    /// Runs the backward half over what the last run left, in one parallel region.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    #[cfg(feature = "train")]
+    pub fn run_back(&self, team: &Team, mems: Mems, cancel: &AtomicBool, c: Ctx) -> Result<()> {
+        self.go(&self.back.0, self.back.1, team, mems, cancel, c)
+    }
+
+    fn go(
+        &self,
+        plan: &Plan,
+        first: usize,
+        team: &Team,
+        mems: Mems,
+        cancel: &AtomicBool,
+        c: Ctx,
+    ) -> Result<()> {
+        let work =
+            |i: usize, mut part: kernels::Part| run::verb(&self.verbs[first + i], &mut part, &c, &self.layout);
+        plan.run(team, mems, cancel, &work).map_err(|failed| match failed {
             Failed::Cancelled => Error::Cancelled,
             other => refused(other),
         })

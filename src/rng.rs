@@ -7,6 +7,10 @@
 pub enum Stream {
     /// Choosing tokens; the position is the number of tokens before.
     Sample = 0,
+    /// The order of examples; the position has the epoch in its upper half.
+    Shuffle = 1,
+    /// Parameters before anything is learnt; the position is the element's, of all that are made.
+    Init = 2,
 }
 
 /// A number in [0, 1), a multiple of 2^-53.
@@ -14,6 +18,12 @@ pub fn uniform(seed: u64, stream: Stream, position: u64) -> f64 {
     const UNIT: f64 = 1.0 / (1u64 << 53) as f64;
     let [lo, hi, ..] = philox(words(seed), words_pair(position, stream as u64));
     ((u64::from(hi) << 32 | u64::from(lo)) >> 11) as f64 * UNIT
+}
+
+/// A number from the normal distribution, by Box and Muller (1958): two uniform ones make it.
+pub fn normal(seed: u64, stream: Stream, position: u64) -> f64 {
+    let [radius, angle] = [0, 1].map(|i| uniform(seed, stream, position.wrapping_mul(2).wrapping_add(i)));
+    libm::sqrt(-2.0 * libm::log1p(-radius)) * libm::cos(2.0 * std::f64::consts::PI * angle)
 }
 
 fn words(x: u64) -> [u32; 2] {
@@ -50,6 +60,16 @@ mod tests {
         assert_eq!(ones, [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
         let pi = philox([0xa409_3822, 0x299f_31d0], [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344]);
         assert_eq!(pi, [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]);
+    }
+
+    #[test]
+    fn normal_numbers_have_mean_0_and_variance_1() {
+        let n = 20_000;
+        let all: Vec<f64> = (0..n).map(|at| normal(3, Stream::Init, at)).collect();
+        let mean = all.iter().sum::<f64>() / n as f64;
+        let variance = all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n as f64;
+        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.03, "{mean} and {variance}");
+        assert!(all.iter().all(|x| x.is_finite()));
     }
 
     #[test]

@@ -28,11 +28,11 @@ pub struct Ctx<'a> {
 }
 
 impl<'a> Ctx<'a> {
-    fn matrix(&self, p: P) -> Matrix<'a> {
+    pub(crate) fn matrix(&self, p: P) -> Matrix<'a> {
         self.weights.params[p.0 as usize].matrix()
     }
 
-    fn vector(&self, p: P) -> &'a [f32] {
+    pub(crate) fn vector(&self, p: P) -> &'a [f32] {
         self.weights.params[p.0 as usize].vector()
     }
 
@@ -72,7 +72,7 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    fn bias(&self) -> Bias<'a> {
+    pub(crate) fn bias(&self) -> Bias<'a> {
         bias(self.stack, self.own, self.weights)
     }
 }
@@ -133,7 +133,7 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
             let (k, v) = (p.read(l.buf(k)), p.read(l.buf(v)));
             (ops.append)(&mut p.state_mut(layer as usize), k, v, &c.append_args(of));
         }
-        Verb::Attend { layer, out, q, of, split } => {
+        Verb::Attend { layer, out, q, of, split, stat: _ } => {
             let (q, state, scratch) = (p.read(l.buf(q)), p.state(layer as usize), p.scratch());
             (ops.attend)(&mut p.write(l.buf(out)), q, &state, &c.attend_args(of), split, scratch);
         }
@@ -154,5 +154,7 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
         Verb::Logprob { out, logits } => {
             (ops.logprob)(&mut p.write(l.buf(out)), p.read(l.buf(logits)), cols(logits), &t.targets);
         }
+        #[cfg(feature = "train")]
+        Verb::Back(ref back) => crate::backward::run::back(back, p, c, l),
     }
 }

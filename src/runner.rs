@@ -4,6 +4,7 @@ use crate::arch::{Arch, Position, Side, Stack, check_ids};
 use crate::engine::{Charge, Engine};
 use crate::error::{Error, Result};
 use crate::exec::{Shape, Want, Watched};
+use crate::learns::Learns;
 pub use crate::program::Observe;
 use crate::program::Program;
 use crate::run::Ctx;
@@ -11,7 +12,7 @@ use crate::state::{Pool, Sequence};
 use crate::tables::Tables;
 use crate::weights::{P, StackW, Weights};
 use kernels::attention::Cache;
-use kernels::{Mems, Span, Words};
+use kernels::{Mems, Span, Team, Words};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -71,7 +72,7 @@ pub struct Feed<'a> {
     pub pick: Pick,
     /// With `Pick::Rows`: which, by their place among `ids`.
     pub chosen: &'a [u32],
-    /// With `Pick::All`: the token after each of `ids`, whose log-probability is wanted; else empty.
+    /// With `Pick::All` or `Pick::Rows`: for each picked row, the token whose log-probability is wanted; else empty.
     pub targets: &'a [u32],
 }
 
@@ -101,6 +102,10 @@ pub struct Runner {
     mean: bool,
     /// Whether what linears read stays until the next run.
     observe: Observe,
+    /// What learns, where its programs have a backward half.
+    learns: Option<Learns>,
+    grads: Words,
+    _grads_charge: Option<Charge>,
 }
 
 impl Runner {
@@ -118,12 +123,27 @@ impl Runner {
             mode: Mode::DECODE,
             mean: false,
             observe: Observe::Nothing,
+            learns: None,
+            grads: Words::default(),
+            _grads_charge: None,
         }
     }
 
     /// One that keeps more than answers: see [`Runner::inputs`] and [`Runner::watched`].
     pub fn observing(a: &Arch, cache: Cache, observe: Observe) -> Runner {
         Runner { observe, ..Runner::new(a, cache) }
+    }
+
+    /// One whose programs have a backward half, for the gradients of what `learns` says: see [`Runner::run_back`].
+    ///
+    /// # Errors
+    /// `Budget`; `Memory`.
+    #[cfg(feature = "train")]
+    pub fn learning(a: &Arch, cache: Cache, learns: Learns, engine: &Arc<Engine>) -> Result<Runner> {
+        let (what, bytes) = ("gradients", learns.words as u64 * 4);
+        let _grads_charge = Some(engine.charge(what, bytes)?);
+        let grads = Words::zeroed(learns.words).ok_or(Error::Memory { what, bytes })?;
+        Ok(Runner { learns: Some(learns), grads, _grads_charge, ..Runner::new(a, cache) })
     }
 
     /// Bytes that a run of `shape` takes beside weights and pages.
@@ -192,6 +212,17 @@ impl Runner {
         let shape = self.turn(parts);
         let at = self.program(parts, shape)?;
         self.reserve(parts, at)?;
+        self.pass(parts, at, cancel, Program::run)?;
+        Ok(shape)
+    }
+
+    fn pass(
+        &mut self,
+        parts: Parts,
+        at: usize,
+        cancel: &AtomicBool,
+        run: fn(&Program, &Team, Mems, &AtomicBool, Ctx) -> Result<()>,
+    ) -> Result<()> {
         let ctx = Ctx {
             arch: parts.arch,
             stack: self.stack(parts.arch),
@@ -201,10 +232,57 @@ impl Runner {
             cache: self.cache,
             tables: &self.tables,
         };
-        let (mems, pages) = (&mut [&mut self.bufs[..]], self.pool.pages_mut());
-        let mems = Mems { mems, pages, scratch: &mut self.scratch };
-        self.programs[at].run(parts.engine.team(), mems, cancel, ctx)?;
-        Ok(shape)
+        let mems = &mut [&mut self.bufs[..], &mut self.grads[..]];
+        let mems = Mems { mems, pages: self.pool.pages_mut(), scratch: &mut self.scratch };
+        run(&self.programs[at], parts.engine.team(), mems, cancel, ctx)
+    }
+
+    /// Adds the gradients of what the last run computed, which had `shape`, to those that are held: of the loss whose
+    /// derivatives are `seeds`, three for each picked row: by the log-probability of its target, by the mean
+    /// log-probability of the vocabulary, by the entropy; where nothing was scored, one for each element of the answer. And
+    /// `values`: by what the value head said, one for each picked row.
+    ///
+    /// # Errors
+    /// `Argument` for another number of seeds; `Cancelled`: then the gradients are garbage.
+    #[cfg(feature = "train")]
+    pub fn run_back(
+        &mut self,
+        parts: Parts,
+        shape: Shape,
+        seeds: &[f32],
+        values: &[f32],
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        let at = self.programs.iter().position(|p| p.shape == shape && shape.learn);
+        let at = at.ok_or(Error::Argument { name: "shape", what: "nothing ran that learns".to_owned() })?;
+        let program = &self.programs[at];
+        let answer = program.answer();
+        let wanted = if shape.score { answer.rows * 3 } else { answer.rows * answer.cols };
+        let of_values = program.values().map_or(0, |span| span.rows);
+        if (seeds.len(), values.len()) != (wanted, of_values) {
+            let found = (seeds.len(), values.len());
+            let what = format!("expected {wanted} and {of_values} of values, found {found:?}");
+            return Err(Error::Argument { name: "seeds", what });
+        }
+        let t = &mut self.tables;
+        (t.seeds.clear(), t.value_seeds.clear());
+        t.seeds.extend_from_slice(seeds);
+        t.value_seeds.extend_from_slice(values);
+        self.pass(parts, at, cancel, Program::run_back)
+    }
+
+    /// What the value head said of the picked rows in the last run, which had `shape`.
+    #[cfg(feature = "train")]
+    pub fn values(&self, shape: Shape) -> &[f32] {
+        let span = self.programs.iter().find(|p| p.shape == shape).and_then(Program::values);
+        span.map_or(&[], |span| &self.bufs[span.at..span.at + span.rows * span.cols])
+    }
+
+    /// The gradients that are held, as [`Learns`] says where; and what learns.
+    #[cfg(feature = "train")]
+    pub fn grads_mut(&mut self) -> (&mut [f32], &Learns) {
+        static NONE: Learns = Learns::NONE;
+        (&mut self.grads, self.learns.as_ref().unwrap_or(&NONE))
     }
 
     /// Logits (or states) `[picks, n]` of the last run, which had `shape`.
@@ -268,6 +346,7 @@ impl Runner {
             side: self.mode.side,
             want: self.mode.want,
             mean: self.mean,
+            learn: self.learns.is_some(),
         }
     }
 
@@ -278,8 +357,10 @@ impl Runner {
             self.programs[at..].rotate_left(1);
             return Ok(last);
         }
-        let program =
-            Program::new(parts.arch, parts.weights, parts.engine.ops(), self.cache, shape, self.observe)?;
+        static NONE: Learns = Learns::NONE;
+        let learns = self.learns.as_ref().unwrap_or(&NONE);
+        let (a, ops) = (parts.arch, parts.engine.ops());
+        let program = Program::new(a, parts.weights, ops, self.cache, shape, self.observe, learns)?;
         if self.programs.len() == PROGRAMS {
             self.programs.remove(0);
         }

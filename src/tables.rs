@@ -36,6 +36,10 @@ pub struct Tables {
     pub picks: Vec<u32>,
     /// Per picked row, the token whose log-probability is wanted.
     pub targets: Vec<u32>,
+    /// Per picked row, the derivatives of a loss: see `Runner::run_back`.
+    pub seeds: Vec<f32>,
+    /// The same by what the value head said.
+    pub value_seeds: Vec<f32>,
     /// Pages that the sequences, and their sources, may come to hold.
     room: [usize; 2],
 }

@@ -1,5 +1,7 @@
 //! Floor 4: the closed vocabulary of a program: what it can say, and what each verb reads and writes.
 
+#[cfg(feature = "train")]
+use crate::backward::verb::Back;
 use crate::layout::Layout;
 use crate::weights::P;
 use kernels::act::Act;
@@ -36,8 +38,9 @@ pub enum Verb {
     Rope { out: Buf, x: Buf, local: bool },
     /// Keys and values into the pages of their sequences: a stack's own, or those that the decoder will see of a source.
     Append { layer: u32, k: Buf, v: Buf, of: Of },
-    /// Attention of the queries over pages; with `split`, its parts.
-    Attend { layer: u32, out: Buf, q: Buf, of: Of, split: bool },
+    /// Attention of the queries over pages; with `split`, its parts; with `stat`, the largest score and the sum of each row
+    /// and head beside.
+    Attend { layer: u32, out: Buf, q: Buf, of: Of, split: bool, stat: Option<Buf> },
     /// Attention of its parts.
     Merge { out: Buf, parts: Buf, of: Of },
     /// `act(x) * up`, or `act(x)`.
@@ -48,6 +51,9 @@ pub enum Verb {
     Mean { out: Buf, x: Buf },
     /// `[rows, 2]`: log-probability of each row's target, log-sum-exp.
     Logprob { out: Buf, logits: Buf },
+    /// A step of the backward half.
+    #[cfg(feature = "train")]
+    Back(Back),
 }
 
 impl Verb {
@@ -76,18 +82,24 @@ impl Verb {
             Verb::Append { layer, k, v, of } => {
                 vec![read(k), read(v), Access::WriteState(layer as usize, l.head_words(of))]
             }
-            Verb::Attend { layer, out, q, split, .. } => vec![
-                read(q),
-                Access::ReadState(layer as usize),
-                Access::Write(l.buf(out), l.attend_cut(q, split)),
-                Access::Scratch(l.attend_scratch),
-            ],
+            Verb::Attend { layer, out, q, split, stat, .. } => {
+                let mut task = vec![
+                    read(q),
+                    Access::ReadState(layer as usize),
+                    Access::Write(l.buf(out), l.attend_cut(q, split)),
+                    Access::Scratch(l.attend_scratch),
+                ];
+                task.extend(stat.map(|stat| Access::Write(l.buf(stat), l.stat_cut(q))));
+                task
+            }
             Verb::Merge { out, parts, .. } => vec![read(parts), Access::Write(l.buf(out), l.merge_cut())],
             Verb::Act { out, x, up, .. } => {
                 let mut task = vec![read(x), cols(out)];
                 task.extend(up.map(read));
                 task
             }
+            #[cfg(feature = "train")]
+            Verb::Back(back) => back.task(l),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A `config.json`, and the same bytes as a `generation_config.json`.
 #![no_main]
 
-use inlaid::format::config::{Config, GenerationConfig};
+use inlaid::format::config::Config;
+use inlaid::format::generation::GenerationConfig;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -298,6 +298,12 @@ impl Arch {
         check_ids(self.vocab(), ids)
     }
 
+    /// Whether it writes: a decoder whose head says the next token.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        self.head.task == Task::LanguageModel && self.decoder.is_some()
+    }
+
     /// Tokens that the last stack knows.
     #[must_use]
     pub fn vocab(&self) -> usize {

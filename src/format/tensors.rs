@@ -63,7 +63,8 @@ impl TensorRef {
 
     /// Elements.
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        // Without any there are no bytes either, which bound the sizes of all others.
+        if self.shape.contains(&0) { 0 } else { self.shape.iter().product() }
     }
 
     /// The bytes, in file layout.

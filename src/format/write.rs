@@ -104,6 +104,47 @@ impl Drop for Draft {
     }
 }
 
+/// A directory without its final name; removed with all in it when it is dropped under that name.
+pub(crate) struct DraftDir {
+    /// Where it is until then.
+    pub path: PathBuf,
+}
+
+impl DraftDir {
+    /// A new one, beside `target`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn new(target: PathBuf) -> Result<DraftDir> {
+        let Some(name) = target.file_name() else {
+            return Err(Error::io(&target)(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "expected the name of a directory",
+            )));
+        };
+        let mut draft = name.to_owned();
+        draft.push(format!(".{}.part", std::process::id()));
+        let path = target.with_file_name(draft);
+        fs::create_dir(&path).map_err(Error::io(&path))?;
+        Ok(DraftDir { path })
+    }
+
+    /// Gives it its name, which nothing may have yet.
+    ///
+    /// # Errors
+    /// `Io`; the draft is gone then.
+    pub fn publish(self, target: &Path) -> Result<()> {
+        fs::rename(&self.path, target).map_err(Error::io(target))
+    }
+}
+
+impl Drop for DraftDir {
+    fn drop(&mut self) {
+        // Gone already where it took its name; nothing can be done about one that will not go away.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
 /// Writes a safetensors file of `tensors` in their order. `fill` is called once for each, with its number, and writes
 /// exactly its bytes, little-endian, row after row.
 ///

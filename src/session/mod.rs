@@ -9,7 +9,6 @@ mod speculate;
 
 pub use config::{Cancel, Overflow, SessionConfig, Speculation, Timings};
 
-use crate::arch::Task;
 use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::exec::Shape;
@@ -65,10 +64,9 @@ impl Session {
         open: impl FnOnce(&mut Pool, usize) -> Result<Sequence>,
     ) -> Result<Session> {
         let (most, vocab) = (model.arch().max_positions, model.arch().vocab());
-        let task = model.arch().head.task;
-        if task != Task::LanguageModel || model.arch().decoder.is_none() {
-            let what =
-                format!("expected a language model, found an {} with {}", model.arch().branch(), task.name());
+        if !model.arch().writes() {
+            let task = model.arch().head.task.name();
+            let what = format!("expected a language model, found an {} with {task}", model.arch().branch());
             return Err(Error::Argument { name: "model", what });
         }
         if config.context > most {

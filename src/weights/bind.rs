@@ -1,7 +1,9 @@
 //! Floor 3: binds a family's names to the tensors of a file. Every tensor that the family has must be there, in its shape;
 //! one that nothing uses means that the model is not what its config says.
 
-use super::{AroundW, AttentionW, HeadW, Layer, LinearW, MatrixParam, NormW, P, Param, StackW, Weights};
+use super::{
+    AroundW, AttentionW, HeadW, Layer, LinearW, MatrixParam, NormW, Origin, P, Param, StackW, VectorParam, Weights,
+};
 use crate::arch::{Arch, Around, Fused, Head, Linear, Mlp, Out, Part, Position, QkNorm, Stack, Table};
 use crate::error::{Error, Result};
 use crate::format::source::Source;
@@ -18,26 +20,67 @@ impl Weights {
     /// # Errors
     /// `Tensor` for one that is missing, misshapen, of a type that cannot stand there, or that nothing uses.
     pub fn bind(arch: &Arch, tensors: &Tensors) -> Result<Weights> {
-        let mut b = Binder {
-            arch,
-            tensors,
-            used: HashSet::new(),
-            matrices: HashSet::new(),
-            tables: HashMap::new(),
-            params: Vec::new(),
-        };
+        let mut b = Binder::new(arch, tensors, None);
+        let weights = b.all()?;
+        b.unused()?;
+        Ok(weights)
+    }
+
+    /// Every tensor that a file of such a model has, with what it is before anything is learnt.
+    ///
+    /// # Errors
+    /// `Memory` for sizes that cannot be.
+    #[cfg(feature = "train")]
+    pub fn wishes(arch: &Arch) -> Result<Vec<Wish>> {
+        let none = Tensors::default();
+        let mut b = Binder::new(arch, &none, Some(Vec::new()));
+        b.all()?;
+        Ok(b.wishes.unwrap_or_default())
+    }
+}
+
+/// A tensor of a model that does not exist yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wish {
+    /// Its name.
+    pub name: String,
+    /// Its sizes.
+    pub shape: Vec<usize>,
+    /// What it holds at first.
+    pub fill: Fill,
+}
+
+/// What a tensor holds before anything is learnt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fill {
+    /// Random numbers.
+    Random,
+    /// The same number everywhere.
+    All(f32),
+}
+
+impl<'a> Binder<'a> {
+    fn new(arch: &'a Arch, tensors: &'a Tensors, wishes: Option<Vec<Wish>>) -> Binder<'a> {
+        let (used, matrices) = (HashSet::new(), HashSet::new());
+        Binder { arch, tensors, wishes, used, matrices, tables: HashMap::new(), params: Vec::new() }
+    }
+
+    fn all(&mut self) -> Result<Weights> {
+        let (arch, b) = (self.arch, self);
         let encoder = arch.encoder.as_ref().map(|stack| b.stack(stack)).transpose()?;
         let decoder = arch.decoder.as_ref().map(|stack| b.stack(stack)).transpose()?;
         let last = decoder.as_ref().or(encoder.as_ref()).map(|stack| stack.tokens);
         let head = b.head(&arch.head, last)?;
-        b.unused()?;
-        Ok(Weights { params: b.params, encoder, decoder, head, matrices: b.matrices })
+        let (params, matrices) = (std::mem::take(&mut b.params), std::mem::take(&mut b.matrices));
+        Ok(Weights { params, encoder, decoder, head, value: None, matrices })
     }
 }
 
 struct Binder<'a> {
     arch: &'a Arch,
     tensors: &'a Tensors,
+    /// Where there are no files: what was asked for.
+    wishes: Option<Vec<Wish>>,
     used: HashSet<String>,
     matrices: HashSet<String>,
     /// Tables that were bound: two stacks may share one.
@@ -85,16 +128,27 @@ impl<'a> Binder<'a> {
             .find(|name| self.tensors.has(name))
     }
 
-    fn find(&mut self, name: &str) -> Result<&'a TensorRef> {
+    /// The name of a tensor that was found.
+    fn found(&self, name: &str) -> String {
+        self.named(name).unwrap_or_default()
+    }
+
+    fn find(&mut self, name: &str, shape: &[usize], fill: Fill) -> Result<TensorRef> {
+        let long = format!("{}{name}", self.arch.prefix);
+        if let Some(wishes) = &mut self.wishes {
+            if wishes.iter().all(|wish| wish.name != long) {
+                wishes.push(Wish { name: long, shape: shape.to_vec(), fill });
+            }
+            return unwritten(shape);
+        }
         if let Some(found) = self.named(name)
             && let Some(tensor) = self.tensors.get(&found)?
         {
             self.used.insert(found);
-            return Ok(tensor);
+            return Ok(tensor.clone());
         }
         let what = format!("is missing; a model of family {} has it", self.arch.family);
-        let tensor = format!("{}{name}", self.arch.prefix);
-        Err(Error::Tensor { file: self.tensors.file().to_owned(), tensor, what })
+        Err(Error::Tensor { file: self.tensors.file().to_owned(), tensor: long, what })
     }
 
     fn wrong(&self, tensor: &str, expected: &str, found: &TensorRef) -> Error {
@@ -108,31 +162,41 @@ impl<'a> Binder<'a> {
     }
 
     /// All elements of a small dense tensor, whose shape (but for ones in front) is `shape`.
-    fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let tensor = self.find(name)?;
+    fn floats(&mut self, name: &str, shape: &[usize], fill: Fill) -> Result<Vec<f32>> {
+        let tensor = self.find(name, shape, fill)?;
         let dense = tensor.dtype().block() == 1 && !tensor.is_packed();
         let found = tensor.shape();
         let (ones, found) = found.split_at(found.len().saturating_sub(shape.len()));
         if found != shape || ones.iter().any(|n| *n != 1) || !dense {
-            return Err(self.wrong(name, &format!("floats {shape:?}"), tensor));
+            return Err(self.wrong(name, &format!("floats {shape:?}"), &tensor));
         }
         let mut all = vec![0.0; tensor.elements()];
         quant::dequantize_row(tensor.dtype(), tensor.bytes(), &mut all);
         Ok(all)
     }
 
+    /// A whole tensor as a vector, with `shift` added.
+    fn vector(&mut self, name: &str, len: usize, shift: f32, fill: f32) -> Result<P> {
+        let mut values = self.floats(name, &[len], Fill::All(fill))?;
+        if shift != 0.0 {
+            values.iter_mut().for_each(|value| *value += shift);
+        }
+        let origin = Some(Origin { tensor: self.found(name), places: None, shift });
+        Ok(self.push(Param::Vector(VectorParam { values, origin })))
+    }
+
+    fn computed_vector(&mut self, values: Vec<f32>) -> P {
+        self.push(Param::Vector(VectorParam::computed(values)))
+    }
+
     fn norm(&mut self, s: &Stack, name: &str, width: usize) -> Result<NormW> {
         if s.norm.plain {
-            let gain = self.push(Param::Vector(vec![1.0; width]));
+            let gain = self.computed_vector(vec![1.0; width]);
             return Ok(NormW { gain, bias: None, width });
         }
-        let mut gain = self.floats(&format!("{name}.weight"), &[width])?;
-        if s.norm.gain != 0.0 {
-            gain.iter_mut().for_each(|gain| *gain += s.norm.gain);
-        }
-        let gain = self.push(Param::Vector(gain));
-        let bias = if s.norm.bias { Some(self.floats(&format!("{name}.bias"), &[width])?) } else { None };
-        Ok(NormW { gain, bias: bias.map(|bias| self.push(Param::Vector(bias))), width })
+        let gain = self.vector(&format!("{name}.weight"), width, s.norm.gain, 1.0 - s.norm.gain)?;
+        let bias = if s.norm.bias { Some(self.vector(&format!("{name}.bias"), width, 0.0, 0.0)?) } else { None };
+        Ok(NormW { gain, bias, width })
     }
 
     /// A norm that there is where it has a name.
@@ -165,8 +229,8 @@ impl<'a> Binder<'a> {
         let source = Source::anonymous("positions", memory.make_read_only().map_err(refused)?);
         let tensor = TensorRef::dense(DType::F32, &[n, k], source, 0..bytes);
         let (dtype, order) = (DType::F32, Order::Nk);
-        let param =
-            MatrixParam { name: String::new(), tensor, offset: 0, dtype, order, n, k, stride, runs: None };
+        let (name, of) = (String::new(), String::new());
+        let param = MatrixParam { name, of, tensor, offset: 0, dtype, order, n, k, stride, runs: None };
         Ok(self.push(Param::Matrix(param)))
     }
 
@@ -174,36 +238,39 @@ impl<'a> Binder<'a> {
         let name = format!("{at}{}", slot.name);
         let (w, dtype) = self.matrix(&format!("{name}.weight"), slot, slice(s, slot, n), n, k)?;
         let bias = if slot.bias {
-            let rows = slice(s, slot, n);
-            let all = self.floats(&format!("{name}.bias"), &[rows.whole])?;
-            let own = rows.rows(n).map(|row| all[row]).collect();
-            Some(self.push(Param::Vector(own)))
+            let (name, rows) = (format!("{name}.bias"), slice(s, slot, n));
+            let all = self.floats(&name, &[rows.whole], Fill::All(0.0))?;
+            let places: Vec<usize> = rows.rows(n).collect();
+            let values = places.iter().map(|row| all[*row]).collect();
+            let origin = Origin { tensor: self.found(&name), places: Some(places), shift: 0.0 };
+            Some(self.push(Param::Vector(VectorParam { values, origin: Some(origin) })))
         } else {
             None
         };
-        Ok(LinearW { w, bias, n, dtype })
+        Ok(LinearW { w, bias, n, dtype, lora: None })
     }
 
     fn matrix(&mut self, name: &str, slot: &Linear, rows: Slice, n: usize, k: usize) -> Result<(P, DType)> {
         let own = format!("{name}{}", slot.part.suffix());
         let long = format!("{}{own}", self.arch.prefix);
+        let order = if self.tensors.is_gguf() { Order::Nk } else { slot.order };
+        let (height, width) = if order == Order::Nk { (rows.whole, k) } else { (k, rows.whole) };
+        let shape = [height, width];
         let tensor = match self.tensors.get(&long)? {
             Some(packed) if packed.is_packed() => return self.panels(&own, packed.clone(), [n, k]),
-            _ if self.named(name).is_none() && self.tensors.has(&own) => self.find(&own)?,
-            _ => self.find(name)?,
+            _ if self.named(name).is_none() && self.tensors.has(&own) => self.find(&own, &shape, Fill::Random)?,
+            _ => self.find(name, &shape, Fill::Random)?,
         };
         if tensor.is_packed() {
-            return self.panels(&own, tensor.clone(), [n, k]);
+            return self.panels(&own, tensor, [n, k]);
         }
         self.matrices.extend(self.named(name));
         let dtype = tensor.dtype();
-        let order = if self.tensors.is_gguf() { Order::Nk } else { slot.order };
-        let (height, width) = if order == Order::Nk { (rows.whole, k) } else { (k, rows.whole) };
-        if tensor.shape() != [height, width] {
-            return Err(self.wrong(name, &format!("[{height}, {width}]"), tensor));
+        if tensor.shape() != shape {
+            return Err(self.wrong(name, &format!("[{height}, {width}]"), &tensor));
         }
         let stride = dtype.row_bytes(width).ok_or_else(|| {
-            self.wrong(name, &format!("rows of a multiple of {} for this type", dtype.block()), tensor)
+            self.wrong(name, &format!("rows of a multiple of {} for this type", dtype.block()), &tensor)
         })?;
         let offset = rows.first * if order == Order::Nk { stride } else { dtype.block_bytes() };
         let bytes = tensor.bytes().get(offset..).unwrap_or_default();
@@ -212,10 +279,10 @@ impl<'a> Binder<'a> {
             matrix = matrix.and_then(|whole| whole.in_runs(run, skip));
         }
         if let Err(e) = matrix {
-            return Err(self.wrong(name, &format!("a matrix ({e})"), tensor));
+            return Err(self.wrong(name, &format!("a matrix ({e})"), &tensor));
         }
-        let (name, tensor) = (format!("{}{own}", self.arch.prefix), tensor.clone());
-        let param = MatrixParam { name, tensor, offset, dtype, order, n, k, stride, runs: rows.runs };
+        let (of, name, tensor) = (self.found(name), long, tensor);
+        let param = MatrixParam { name, of, tensor, offset, dtype, order, n, k, stride, runs: rows.runs };
         Ok((self.push(Param::Matrix(param)), dtype))
     }
 
@@ -228,7 +295,8 @@ impl<'a> Binder<'a> {
         self.matrices.insert(name.clone());
         self.used.insert(name.clone());
         let (dtype, order) = (tensor.dtype(), Order::Panels);
-        let param = MatrixParam { name, tensor, offset: 0, dtype, order, n, k, stride: 0, runs: None };
+        let of = name.clone();
+        let param = MatrixParam { name, of, tensor, offset: 0, dtype, order, n, k, stride: 0, runs: None };
         Ok((self.push(Param::Matrix(param)), dtype))
     }
 
@@ -281,12 +349,12 @@ impl<'a> Binder<'a> {
             Position::Alibi { scale } => slopes(s.n_heads).into_iter().map(|slope| slope * scale).collect(),
             Position::Relative { buckets, far, .. } => {
                 let (heads, both) = (s.n_heads, !s.attention().causal);
-                let all = self.floats(&format!("{}.weight", s.names.relative), &[buckets, heads])?;
+                let all = self.floats(&format!("{}.weight", s.names.relative), &[buckets, heads], Fill::Random)?;
                 distance_table(heads, far, |head, d| all[bucket(d, buckets, far, both) * heads + head])
             }
             Position::Rope { .. } | Position::Table { .. } => return Ok(None),
         };
-        Ok(Some(self.push(Param::Vector(values))))
+        Ok(Some(self.computed_vector(values)))
     }
 
     fn layer(&mut self, s: &Stack, i: usize) -> Result<Layer> {
@@ -350,7 +418,7 @@ impl<'a> Binder<'a> {
     fn head(&mut self, h: &Head, tokens: Option<P>) -> Result<Option<HeadW>> {
         let s = self.arch.last();
         let probe = h.dense.map_or("", |(dense, _)| dense.name);
-        if h.optional && self.named(&format!("{probe}.weight")).is_none() {
+        if h.optional && self.wishes.is_none() && self.named(&format!("{probe}.weight")).is_none() {
             return Ok(None);
         }
         let dense = h.dense.map(|(slot, n)| self.linear(s, "", &slot, n, s.d_model)).transpose()?;
@@ -365,7 +433,7 @@ impl<'a> Binder<'a> {
             }
             (Out::Tied(_), Some(w)) => {
                 let dtype = self.params[w.0 as usize].k_dtype().1;
-                Some(LinearW { w, bias: None, n: h.n, dtype })
+                Some(LinearW { w, bias: None, n: h.n, dtype, lora: None })
             }
             (Out::Linear(slot), _) => Some(self.linear(s, "", &slot, h.n, width)?),
             _ => None,
@@ -373,8 +441,7 @@ impl<'a> Binder<'a> {
         if let Some(out) = &mut out
             && !h.bias.is_empty()
         {
-            let bias = self.floats(h.bias, &[h.n])?;
-            out.bias = Some(self.push(Param::Vector(bias)));
+            out.bias = Some(self.vector(h.bias, h.n, 0.0, 0.0)?);
         }
         Ok(Some(HeadW { dense, norm, out }))
     }
@@ -414,6 +481,16 @@ impl<'a> Binder<'a> {
             }),
         }
     }
+}
+
+/// A tensor that nobody has written: zeros, which take no memory.
+fn unwritten(shape: &[usize]) -> Result<TensorRef> {
+    let bytes = shape.iter().try_fold(4_usize, |bytes, n| bytes.checked_mul(*n)).filter(|n| *n < isize::MAX as usize);
+    let refused = || Error::Memory { what: "a new model", bytes: bytes.unwrap_or(usize::MAX) as u64 };
+    let bytes = bytes.ok_or_else(refused)?;
+    let memory = MmapMut::map_anon(bytes.max(1)).and_then(MmapMut::make_read_only).map_err(|_| refused())?;
+    let source = Source::anonymous("new model", memory);
+    Ok(TensorRef::dense(DType::F32, shape, source, 0..bytes))
 }
 
 /// Which rows of the tensor that `slot` names are the `n` outputs of the layer.

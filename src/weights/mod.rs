@@ -3,6 +3,9 @@
 
 mod bind;
 
+#[cfg(feature = "train")]
+pub use bind::{Fill, Wish};
+
 use crate::arch::Side;
 use crate::format::tensors::{TensorRef, Tensors};
 use kernels::{DType, Matrix, Order};
@@ -13,17 +16,61 @@ use std::collections::HashSet;
 pub struct P(pub u32);
 
 /// What a parameter holds.
+#[derive(Clone)]
 pub enum Param {
     /// A matrix, or a slice of a fused one, in its file.
     Matrix(MatrixParam),
     /// A norm's gain, a bias, or a table that was computed.
-    Vector(Vec<f32>),
+    Vector(VectorParam),
+    /// A matrix that learns: a private copy, a row of f32 per output.
+    Learned(LearnedParam),
+}
+
+/// Numbers that were read into private memory.
+#[derive(Clone)]
+pub struct VectorParam {
+    /// As kernels read them.
+    pub values: Vec<f32>,
+    /// Where the files have them; nowhere, if they were computed.
+    pub origin: Option<Origin>,
+}
+
+impl VectorParam {
+    /// Numbers that no file has.
+    pub fn computed(values: Vec<f32>) -> VectorParam {
+        VectorParam { values, origin: None }
+    }
+}
+
+/// Which elements of a file's tensor a vector is.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The tensor's name in its file.
+    pub tensor: String,
+    /// Their numbers, where they are not all, in order.
+    pub places: Option<Vec<usize>>,
+    /// What was added to each.
+    pub shift: f32,
+}
+
+/// A matrix in the type and order that learning wants.
+#[derive(Clone)]
+pub struct LearnedParam {
+    /// Where it was read from; nowhere, if it was made to learn.
+    pub origin: Option<MatrixParam>,
+    /// `[n, k]`
+    pub values: Vec<f32>,
+    /// Outputs and inputs.
+    pub shape: [usize; 2],
 }
 
 /// Where a matrix lies and how.
+#[derive(Clone)]
 pub struct MatrixParam {
     /// What a file of packed panels calls it.
     pub name: String,
+    /// What its file calls the tensor that holds it.
+    pub of: String,
     /// What holds the bytes.
     pub tensor: TensorRef,
     offset: usize,
@@ -48,11 +95,33 @@ impl MatrixParam {
         matrix.expect("checked when it was bound")
     }
 
+    /// Writes `values [n, k]` to their places in all elements of its tensor. Panics where the matrix is packed.
+    #[cfg(feature = "train")]
+    pub fn scatter(&self, values: &[f32], whole: &mut [f32]) {
+        let (run, skip) = self.runs.unwrap_or((self.n.max(1), 0));
+        let width = self.tensor.shape()[1];
+        let place = |i: usize| i / run * (run + skip) + i % run;
+        for (i, values) in values.chunks_exact(self.k.max(1)).enumerate() {
+            match self.order {
+                Order::Nk => {
+                    let row = self.offset / self.stride.max(1) + place(i);
+                    whole[row * width..][..self.k].copy_from_slice(values);
+                }
+                Order::Kn => {
+                    let col = self.offset / self.dtype.block_bytes() + place(i);
+                    whole.iter_mut().skip(col).step_by(width).zip(values).for_each(|(to, from)| *to = *from);
+                }
+                Order::Panels => panic!("a packed matrix has no rows"),
+            }
+        }
+    }
+
     /// The same matrix in packed panels, whose bytes `tensor` holds.
     pub fn packed(&self, tensor: TensorRef) -> MatrixParam {
         let (dtype, order) = (tensor.dtype(), Order::Panels);
         MatrixParam {
             name: self.name.clone(),
+            of: self.of.clone(),
             tensor,
             offset: 0,
             dtype,
@@ -64,24 +133,85 @@ impl MatrixParam {
     }
 }
 
+impl LearnedParam {
+    /// The matrix.
+    pub fn matrix(&self) -> Matrix<'_> {
+        let [n, k] = self.shape;
+        let bytes = bytemuck::cast_slice(&self.values);
+        Matrix::new(bytes, DType::F32, Order::Nk, n, k, k * 4).expect("checked when it was made")
+    }
+}
+
 impl Param {
     /// The matrix. Panics where it is a vector.
     pub fn matrix(&self) -> Matrix<'_> {
-        let Param::Matrix(m) = self else { panic!("a vector where a matrix belongs") };
-        m.matrix()
+        match self {
+            Param::Matrix(m) => m.matrix(),
+            Param::Learned(m) => m.matrix(),
+            Param::Vector(_) => panic!("a vector where a matrix belongs"),
+        }
     }
 
     /// The vector. Panics where it is a matrix.
     pub fn vector(&self) -> &[f32] {
         let Param::Vector(v) = self else { panic!("a matrix where a vector belongs") };
-        v
+        &v.values
     }
 
     /// Inputs and type of a matrix; nothing of a vector.
     pub fn k_dtype(&self) -> (usize, DType) {
         match self {
             Param::Matrix(m) => (m.k, m.dtype),
+            Param::Learned(m) => (m.shape[1], DType::F32),
             Param::Vector(_) => (0, DType::F32),
+        }
+    }
+
+    /// What its file calls the tensor that it is a part of.
+    #[cfg(feature = "train")]
+    pub fn tensor_name(&self) -> Option<&str> {
+        match self {
+            Param::Matrix(m) => Some(m.of.as_str()),
+            Param::Learned(m) => m.origin.as_ref().map(|m| m.of.as_str()),
+            Param::Vector(v) => v.origin.as_ref().map(|origin| origin.tensor.as_str()),
+        }
+    }
+
+    /// Writes numbers of its shape to their places in all elements of its tensor.
+    #[cfg(feature = "train")]
+    pub fn scatter(&self, values: &[f32], whole: &mut [f32]) {
+        match self {
+            Param::Matrix(m) => m.scatter(values, whole),
+            Param::Learned(LearnedParam { origin: Some(m), .. }) => m.scatter(values, whole),
+            Param::Vector(VectorParam { origin: Some(origin), .. }) => {
+                for (i, value) in values.iter().enumerate() {
+                    whole[origin.places.as_ref().map_or(i, |places| places[i])] = *value;
+                }
+            }
+            Param::Learned(_) | Param::Vector(_) => {}
+        }
+    }
+
+    /// Writes its own numbers there, as a file has them. Nothing of a matrix that does not learn.
+    #[cfg(feature = "train")]
+    pub fn put(&self, whole: &mut [f32]) {
+        match self {
+            Param::Learned(m) => self.scatter(&m.values, whole),
+            Param::Vector(v) => {
+                let shift = v.origin.as_ref().map_or(0.0, |origin| origin.shift);
+                let stored: Vec<f32> = v.values.iter().map(|value| value - shift).collect();
+                self.scatter(&stored, whole);
+            }
+            Param::Matrix(_) => {}
+        }
+    }
+
+    /// Rows and columns: of a vector, one row.
+    pub fn shape(&self) -> [usize; 2] {
+        match self {
+            Param::Matrix(m) => [m.n, m.k],
+            Param::Learned(m) => m.shape,
+            Param::Vector(v) => [1, v.values.len()],
         }
     }
 }
@@ -108,6 +238,21 @@ pub struct LinearW {
     pub n: usize,
     /// Type of the matrix.
     pub dtype: DType,
+    /// What an adapter that learns adds.
+    pub lora: Option<LoraW>,
+}
+
+/// A low-rank addition to a linear that learns: `scale B A x` (Hu et al. 2021, eq. 3).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoraW {
+    /// `[rank, k]`
+    pub a: P,
+    /// `[n, rank]`
+    pub b: P,
+    /// Rows of the first and columns of the second.
+    pub rank: usize,
+    /// What the addition is multiplied by.
+    pub scale: f32,
 }
 
 /// Norms around half a block.
@@ -122,6 +267,7 @@ pub struct AroundW {
 }
 
 /// Attention's parameters.
+#[derive(Clone)]
 pub struct AttentionW {
     /// Norms around it.
     pub around: AroundW,
@@ -138,6 +284,7 @@ pub struct AttentionW {
 }
 
 /// A block's parameters.
+#[derive(Clone)]
 pub struct Layer {
     /// Attention to its own positions.
     pub attn: AttentionW,
@@ -154,6 +301,7 @@ pub struct Layer {
 }
 
 /// A stack's parameters.
+#[derive(Clone)]
 pub struct StackW {
     /// Embedding table `[vocab, width]`.
     pub tokens: P,
@@ -174,6 +322,7 @@ pub struct StackW {
 }
 
 /// A head's parameters.
+#[derive(Clone)]
 pub struct HeadW {
     /// The linear before the last.
     pub dense: Option<LinearW>,
@@ -184,6 +333,7 @@ pub struct HeadW {
 }
 
 /// A family's places, filled.
+#[derive(Clone)]
 pub struct Weights {
     /// All parameters.
     pub params: Vec<Param>,
@@ -193,6 +343,8 @@ pub struct Weights {
     pub decoder: Option<StackW>,
     /// Of the head; `None` where files may lack it and do.
     pub head: Option<HeadW>,
+    /// Of the head that says what a state is worth (Schulman et al. 2017), of a model that learns by reward.
+    pub value: Option<LinearW>,
     /// Names of the tensors that matrices were bound to.
     matrices: HashSet<String>,
 }
@@ -218,6 +370,14 @@ impl Weights {
         stacks.flat_map(StackW::linears_mut).chain(head)
     }
 
+    /// Tells every linear the type that its matrix has now.
+    pub fn retype(&mut self) {
+        let types: Vec<DType> = self.params.iter().map(|p| p.k_dtype().1).collect();
+        for linear in self.linears_mut() {
+            linear.dtype = types[linear.w.0 as usize];
+        }
+    }
+
     /// Every tensor of the model as a file of packed panels has it: matrices as they are held now, by their own names
     /// there, and what `tensors` has beside them.
     pub fn tensors<'a>(&'a self, tensors: &'a Tensors) -> Vec<(String, &'a TensorRef)> {
@@ -232,7 +392,8 @@ impl Weights {
     /// Bytes of the parameters that were read into private memory.
     pub fn private_bytes(&self) -> u64 {
         let bytes = |p: &Param| match p {
-            Param::Vector(v) => v.len() as u64 * 4,
+            Param::Vector(v) => v.values.len() as u64 * 4,
+            Param::Learned(m) => m.values.len() as u64 * 4,
             Param::Matrix(m) if m.tensor.source().is_anonymous() => m.tensor.bytes().len() as u64,
             Param::Matrix(_) => 0,
         };

@@ -20,6 +20,7 @@ mod perplexity;
 mod score;
 mod texts;
 mod tokenize;
+mod train;
 
 use clap::{Parser, Subcommand};
 use output::Failure;
@@ -62,6 +63,7 @@ enum Command {
     Perplexity(perplexity::Perplexity),
     Convert(convert::Convert),
     Bench(bench::Bench),
+    Train(train::Train),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Train(args) => train::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

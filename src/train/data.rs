@@ -1,0 +1,214 @@
+//! Floor 5: what is learnt from: texts and lines of JSON into tokens. Knows no losses.
+
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::tokenizer::Tokenizer;
+use serde_json::Value;
+use std::path::Path;
+
+/// Tokens of which some are to be learnt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lesson {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// Whether each is to be learnt, given those before. The first never is.
+    pub counts: Vec<bool>,
+}
+
+impl Lesson {
+    fn push(&mut self, ids: &[u32], counts: bool) {
+        self.ids.extend_from_slice(ids);
+        self.counts.resize(self.ids.len(), counts);
+    }
+
+    /// Cuts what is beyond `most` tokens; whether anything to learn is left.
+    fn fit(&mut self, most: usize) -> bool {
+        self.ids.truncate(most);
+        self.counts.truncate(most);
+        self.counts.iter().skip(1).any(|counts| *counts)
+    }
+}
+
+/// Answers to one prompt, the best first, each behind the prompt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ranking {
+    /// Their tokens, and which belong to the answer.
+    pub answers: Vec<Lesson>,
+}
+
+/// Reads lines of JSON, each an object: what `each` makes of them, in order. Empty lines are passed over.
+///
+/// # Errors
+/// `Io`; `Format` naming the line; where there is none at all.
+pub fn lines<T>(path: &Path, mut each: impl FnMut(&Value) -> Result<T, String>) -> Result<Vec<T>> {
+    let name = path.to_string_lossy();
+    let wrong = |what: String| Error::Format { file: name.clone().into_owned(), what };
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        wrong(format!("expected UTF-8, found another byte at {}", e.utf8_error().valid_up_to()))
+    })?;
+    let mut all = Vec::new();
+    for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let value: Value =
+            serde_json::from_str(line).map_err(|e| wrong(format!("line {}: expected JSON: {e}", i + 1)))?;
+        all.push(each(&value).map_err(|what| wrong(format!("line {}: {what}", i + 1)))?);
+    }
+    if all.is_empty() {
+        return Err(wrong("expected lines of JSON, found none".to_owned()));
+    }
+    Ok(all)
+}
+
+fn text<'v>(value: &'v Value, key: &str) -> Result<&'v str, String> {
+    value.get(key).and_then(Value::as_str).ok_or_else(|| format!("expected a text called `{key}`"))
+}
+
+/// How lines become lessons for one model.
+pub struct Reader<'m> {
+    model: &'m Model,
+    tokenizer: &'m Tokenizer,
+    /// Most tokens of a lesson; what is longer is cut at the end.
+    most: usize,
+}
+
+impl<'m> Reader<'m> {
+    /// One for `model`, whose lessons have `most` tokens at most.
+    ///
+    /// # Errors
+    /// `Tokenizer` where the model has none; `Argument` where it cannot hold so many tokens.
+    pub fn new(model: &'m Model, most: usize) -> Result<Reader<'m>> {
+        model.arch().check_len(most)?;
+        Ok(Reader { model, tokenizer: model.tokenizer()?, most })
+    }
+
+    fn encode(&self, text: &str, begins: bool) -> Result<Vec<u32>, String> {
+        self.tokenizer.encode(text, begins, true).map_err(|e| e.to_string())
+    }
+
+    /// The token after a whole answer.
+    fn end(&self) -> Option<u32> {
+        self.tokenizer.eos().or_else(|| self.model.generation().eos_token_ids.first().copied())
+    }
+
+    /// `{"prompt", "completion"}`, of which the completion and an end token are learnt; or `{"messages": [{"role",
+    /// "content"}, ...]}`, a chat through the model's template, of which all that the assistant says is learnt; or `{"text"}`,
+    /// all of which is.
+    ///
+    /// # Errors
+    /// What is wrong with the line.
+    pub fn lesson(&self, value: &Value) -> Result<Lesson, String> {
+        let mut lesson = if let Some(messages) = value.get("messages") {
+            self.chat(messages)?
+        } else if value.get("text").is_some() {
+            let mut lesson = Lesson::default();
+            lesson.push(&self.encode(text(value, "text")?, true)?, true);
+            lesson.push(self.end().as_slice(), true);
+            lesson
+        } else {
+            self.answered(text(value, "prompt")?, text(value, "completion")?)?
+        };
+        if lesson.fit(self.most) {
+            return Ok(lesson);
+        }
+        Err(format!("nothing is left to learn within {} tokens", self.most))
+    }
+
+    fn answered(&self, prompt: &str, answer: &str) -> Result<Lesson, String> {
+        let mut lesson = Lesson::default();
+        lesson.push(&self.encode(prompt, true)?, false);
+        lesson.push(&self.encode(answer, false)?, true);
+        lesson.push(self.end().as_slice(), true);
+        Ok(lesson)
+    }
+
+    #[cfg(feature = "chat-template")]
+    fn chat(&self, messages: &Value) -> Result<Lesson, String> {
+        use crate::chat::RenderOptions;
+        let template = self.model.template().map_err(|e| e.to_string())?;
+        let list = messages.as_array().ok_or("expected `messages` to be a list")?;
+        let render = |messages: &[Value], add_generation_prompt: bool| {
+            let options = RenderOptions { add_generation_prompt, ..RenderOptions::default() };
+            template.render(&Value::Array(messages.to_vec()), &options).map_err(|e| e.to_string())
+        };
+        let (mut lesson, mut done) = (Lesson::default(), String::new());
+        for (i, message) in list.iter().enumerate() {
+            if message.get("role").and_then(Value::as_str) != Some("assistant") {
+                continue;
+            }
+            for (whole, counts) in [(render(&list[..i], true)?, false), (render(&list[..=i], false)?, true)] {
+                let more = whole.strip_prefix(&done).ok_or(
+                    "the chat template changes earlier messages when later ones come: write prompts and completions",
+                )?;
+                lesson.push(&self.encode(more, false)?, counts);
+                done = whole;
+            }
+        }
+        Ok(lesson)
+    }
+
+    #[cfg(not(feature = "chat-template"))]
+    fn chat(&self, _: &Value) -> Result<Lesson, String> {
+        Err("this build has no chat templates: write prompts and completions".to_owned())
+    }
+
+    /// `{"prompt", "chosen", "rejected"}`, or `{"prompt", "ranked": [...]}` with the best answer first.
+    ///
+    /// # Errors
+    /// What is wrong with the line.
+    pub fn ranking(&self, value: &Value) -> Result<Ranking, String> {
+        let prompt = text(value, "prompt")?;
+        let answers: Vec<&str> = match value.get("ranked") {
+            Some(ranked) => {
+                let list = ranked.as_array().ok_or("expected `ranked` to be a list of texts")?;
+                let texts: Option<Vec<&str>> = list.iter().map(Value::as_str).collect();
+                texts.ok_or("expected `ranked` to be a list of texts")?
+            }
+            None => vec![text(value, "chosen")?, text(value, "rejected")?],
+        };
+        if answers.len() < 2 {
+            return Err(format!("expected at least two answers, found {}", answers.len()));
+        }
+        let answers = answers.into_iter().map(|answer| {
+            let mut lesson = self.answered(prompt, answer)?;
+            let fits = lesson.fit(self.most);
+            fits.then_some(lesson).ok_or_else(|| format!("no answer is left within {} tokens", self.most))
+        });
+        Ok(Ranking { answers: answers.collect::<Result<_, _>>()? })
+    }
+}
+
+/// A text cut into windows of `len` tokens and one, each of which begins with the last token of the one before. What is left
+/// at the end is no window.
+///
+/// # Errors
+/// `Argument` where the text is too short for one.
+pub fn windows(ids: &[u32], len: usize) -> Result<Vec<&[u32]>> {
+    let count = ids.len().saturating_sub(1) / len.max(1);
+    if len == 0 || count == 0 {
+        let what = format!("expected more than {len} tokens, found {}", ids.len());
+        return Err(Error::Argument { name: "data", what });
+    }
+    Ok((0..count).map(|i| &ids[i * len..=(i + 1) * len]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_share_one_token_and_none_is_lost() {
+        let ids: Vec<u32> = (0..10).collect();
+        let all = windows(&ids, 3).expect("windows");
+        assert_eq!(all, [&ids[0..4], &ids[3..7], &ids[6..10]]);
+        assert!(windows(&ids, 10).is_err() && windows(&ids, 0).is_err() && windows(&[], 1).is_err());
+    }
+
+    #[test]
+    fn a_lesson_without_anything_to_learn_is_none() {
+        let mut lesson = Lesson::default();
+        lesson.push(&[1, 2, 3], false);
+        lesson.push(&[4], true);
+        assert!(lesson.clone().fit(4));
+        assert!(!lesson.fit(3));
+    }
+}

@@ -1,0 +1,166 @@
+//! Floor 5: answers drawn from what learns, many at once, a token of each at a time. Knows no rewards.
+
+use super::learner::Learner;
+use crate::engine::Charge;
+use crate::error::{Error, Result};
+use crate::runner::{Feed, Mode, Pick, Runner};
+use crate::sample::{Sampler, SamplerConfig};
+use crate::state::{Sequence, pages_for};
+use kernels::TileMut;
+use kernels::attention::Cache;
+use std::sync::atomic::AtomicBool;
+
+/// Tokens of prompts that run at once.
+const ROWS: usize = 1024;
+
+/// An answer, and what was known when each of its tokens was drawn.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// The prompt.
+    pub prompt: Vec<u32>,
+    /// Tokens drawn, a closing end token among them.
+    pub ids: Vec<u32>,
+    /// Their log-probabilities.
+    pub logprobs: Vec<f32>,
+    /// What the value head said before each.
+    pub values: Vec<f32>,
+    /// Whether the answer ended by itself, not because it was long enough.
+    pub ended: bool,
+}
+
+/// Draws answers: at the learner's temperature, from all tokens, so that the log-probabilities are those that learning sees.
+pub struct Drawer {
+    runner: Runner,
+    seats: Vec<(Sequence, Charge)>,
+    answers: Vec<Answer>,
+    /// Answers whose prompts have run.
+    begun: usize,
+    sampler: Sampler,
+    /// Most tokens of an answer, and how many drawings there were: each token of each has a random number of its own.
+    limit: usize,
+    drawings: u64,
+}
+
+impl Drawer {
+    /// One for `learner`, by a seed.
+    ///
+    /// # Errors
+    /// `Memory`.
+    pub fn new(learner: &Learner, seed: u64) -> Result<Drawer> {
+        let arch = learner.model().arch();
+        let config = SamplerConfig { temperature: 1.0, seed, ..SamplerConfig::default() };
+        Ok(Drawer {
+            runner: Runner::new(arch, Cache::F32),
+            seats: Vec::new(),
+            answers: Vec::new(),
+            begun: 0,
+            sampler: Sampler::with_ops(learner.model().engine().ops(), config, arch.vocab())?,
+            limit: 0,
+            drawings: 0,
+        })
+    }
+
+    /// Goes on with the random numbers of drawing `drawings`.
+    pub fn restore(&mut self, drawings: u64) {
+        self.drawings = drawings;
+    }
+
+    /// Drawings so far.
+    #[must_use]
+    pub fn drawings(&self) -> u64 {
+        self.drawings
+    }
+
+    /// Begins to draw an answer of up to `limit` tokens to each prompt.
+    ///
+    /// # Errors
+    /// `Argument` for no prompts, an empty one, or a limit of 0; `ContextFull` where a prompt and its answer are longer than the
+    /// model can hold; `Budget`; `Memory`.
+    pub fn begin(&mut self, learner: &Learner, prompts: &[Vec<u32>], limit: usize) -> Result<()> {
+        if prompts.is_empty() || prompts.iter().any(Vec::is_empty) || limit == 0 {
+            let what = "expected prompts that have tokens, and answers of at least one".to_owned();
+            return Err(Error::Argument { name: "prompts", what });
+        }
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(limit);
+        learner.model().arch().check_len(longest)?;
+        prompts.iter().try_for_each(|ids| learner.model().arch().check_ids(ids))?;
+        self.end();
+        for (i, prompt) in prompts.iter().enumerate() {
+            let wanted = prompt.len() + limit;
+            if self.seats.get(i).is_none_or(|(seq, _)| seq.limit < wanted) {
+                let bytes = pages_for(longest) as u64 * self.runner.pool.page_bytes();
+                let charge = learner.model().engine().charge("keys and values of an answer", bytes)?;
+                let seat = (self.runner.pool.open(longest)?, charge);
+                if i < self.seats.len() {
+                    self.runner.pool.close(&mut self.seats[i].0);
+                    self.seats[i] = seat;
+                } else {
+                    self.seats.push(seat);
+                }
+            }
+        }
+        let answer = |prompt: &Vec<u32>| Answer { prompt: prompt.clone(), ..Answer::default() };
+        (self.answers, self.begun, self.limit) = (prompts.iter().map(answer).collect(), 0, limit);
+        self.drawings += 1;
+        Ok(())
+    }
+
+    /// Draws the next token of every answer that goes on, or runs some of the prompts. Returns whether there is more to draw.
+    ///
+    /// # Errors
+    /// `Cancelled`; `Memory`; `Budget`. The same call does the same afterwards.
+    pub fn step(&mut self, learner: &Learner, cancel: &AtomicBool) -> Result<bool> {
+        let now = self.turn();
+        if now.is_empty() {
+            return Ok(false);
+        }
+        self.runner.begin(Mode::DECODE);
+        let parts = learner.parts();
+        for i in &now {
+            let (answer, seq) = (&self.answers[*i], &mut self.seats[*i].0);
+            let ids = answer.ids.last().map_or(&answer.prompt[..], std::slice::from_ref);
+            self.runner.add(parts, &mut Feed { pick: Pick::Last, ..Feed::new(seq, ids) })?;
+        }
+        let shape = self.runner.go(parts, cancel)?;
+        let vocab = learner.model().arch().vocab();
+        let (logits, values) = (self.runner.answer(shape), self.runner.values(shape));
+        let ops = learner.model().engine().ops();
+        let mut scratch = Vec::new();
+        for (row, i) in now.iter().enumerate() {
+            let (answer, logits) = (&mut self.answers[*i], &logits[row * vocab..][..vocab]);
+            let position = self.drawings << 40 | (*i as u64) << 20 | answer.ids.len() as u64;
+            let id = self.sampler.choose(logits, &mut scratch, &[], position)?;
+            let mut pair = [0.0; 2];
+            (ops.logprob)(&mut TileMut::whole(&mut pair, 1, 2), logits, vocab, &[id]);
+            self.seats[*i].0.len += if answer.ids.is_empty() { answer.prompt.len() } else { 1 };
+            answer.ids.push(id);
+            answer.logprobs.push(pair[0]);
+            answer.values.push(values.get(row).copied().unwrap_or(0.0));
+            answer.ended = learner.model().is_end(id);
+        }
+        self.begun = self.begun.max(now[now.len() - 1] + 1);
+        Ok(!self.turn().is_empty())
+    }
+
+    /// Answers that the next step is of: prompts that wait, as many as run at once, or all that go on.
+    fn turn(&self) -> Vec<usize> {
+        if self.begun < self.answers.len() {
+            let mut rows = 0;
+            let fits = self.answers[self.begun..].iter().take_while(|answer| {
+                rows += answer.prompt.len();
+                rows <= ROWS
+            });
+            let end = self.begun + fits.count().max(1);
+            return (self.begun..end).collect();
+        }
+        let goes_on = |answer: &Answer| !answer.ended && answer.ids.len() < self.limit;
+        (0..self.answers.len()).filter(|i| goes_on(&self.answers[*i])).collect()
+    }
+
+    /// Ends the drawing: its answers, finished or not.
+    pub fn end(&mut self) -> Vec<Answer> {
+        self.seats.iter_mut().for_each(|(seq, _)| self.runner.pool.rewind(seq, 0));
+        (self.begun, self.limit) = (0, 0);
+        std::mem::take(&mut self.answers)
+    }
+}

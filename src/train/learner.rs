@@ -1,0 +1,425 @@
+//! Floor 5: a model with private copies of what learns: batches forward, gradients backward. Knows no losses.
+
+use super::lora::{self, LoraConfig};
+use crate::arch::{Arch, Side};
+use crate::engine::Charge;
+use crate::error::{Error, Result};
+use crate::exec::{Shape, Want};
+use crate::learns::Learns;
+use crate::format::tensors::TensorRef;
+use crate::model::Model;
+use crate::runner::{Feed, Mode, Parts, Pick, Runner};
+use crate::state::{Sequence, pages_for};
+use crate::weights::{LearnedParam, LinearW, MatrixParam, P, Param, VectorParam, Weights};
+use kernels::Order;
+use kernels::attention::Cache;
+use kernels::linear::embed_row;
+use kernels::quant::dequantize_row;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// One sequence of a batch, from its first position on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample<'a> {
+    /// Its tokens, at least one.
+    pub ids: &'a [u32],
+    /// Token types, where the model knows any; those that are missing are 0.
+    pub types: &'a [u32],
+    /// Positions whose answers count, rising.
+    pub rows: &'a [u32],
+    /// For each of `rows`, the token (or class) whose log-probability is wanted; or none at all, where the answer itself is.
+    pub targets: &'a [u32],
+}
+
+/// What learns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// Every parameter that a file has.
+    All,
+    /// Those whose tensor's name contains one of these.
+    Named(Vec<String>),
+    /// Low-rank additions to linears, which stay as they are in whatever type they have (Hu et al. 2021).
+    Lora(LoraConfig),
+}
+
+/// How a learner is made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LearnConfig {
+    /// What learns.
+    pub what: What,
+    /// Whether there is a value head (zeros at first).
+    pub value_head: bool,
+    /// What logits are divided by, where answers are drawn and where they are learnt from.
+    pub temperature: f32,
+    /// Decides what is random at first.
+    pub seed: u64,
+}
+
+impl Default for LearnConfig {
+    fn default() -> LearnConfig {
+        LearnConfig { what: What::All, value_head: false, temperature: 1.0, seed: 0 }
+    }
+}
+
+/// A model that learns. Used from one thread at a time; its runs and those of the model's sessions do not wait for each other
+/// but share the engine's threads.
+pub struct Learner {
+    model: Arc<Model>,
+    /// The model's, with the temperature.
+    arch: Arch,
+    weights: Weights,
+    runner: Runner,
+    seats: Seats,
+    _charge: Charge,
+    shape: Option<Shape>,
+}
+
+impl Learner {
+    /// A learner, with what `config` says. Keys and values are kept in f32.
+    ///
+    /// # Errors
+    /// `Argument` where the config names no parameter, or is out of range; `Unsupported` for a temperature beside capped logits;
+    /// `Budget`; `Memory`.
+    pub fn new(model: &Arc<Model>, config: &LearnConfig) -> Result<Learner> {
+        let (mut weights, mut arch) = (model.weights().clone(), model.arch().clone());
+        temper(model, &mut arch, config.temperature)?;
+        let mut learned = match &config.what {
+            What::Lora(lora) => lora::attach(&mut weights, lora, config.seed)?,
+            What::All => chosen(&weights, |_| true)?,
+            What::Named(parts) => chosen(&weights, |name| parts.iter().any(|part| name.contains(part.as_str())))?,
+        };
+        let words: u64 = learned.iter().map(|p| elements(&weights.params[p.0 as usize])).sum();
+        let charge = model.engine().charge("parameters that learn", words.saturating_mul(4))?;
+        // The served matrices may be packed, or quantised: what learns begins with what the files say.
+        let filed = Weights::bind(model.arch(), model.tensors())?;
+        for p in &learned {
+            if let Some(Param::Matrix(m)) = filed.params.get(p.0 as usize) {
+                weights.params[p.0 as usize] = unfold(m)?;
+            }
+        }
+        if config.value_head {
+            let w = add_value_head(&mut weights, arch.last().d_model);
+            learned.extend([Some(w.w), w.bias].into_iter().flatten());
+        }
+        weights.retype();
+        let learns = Learns::new(&weights, |p| learned.contains(&p));
+        let runner = Runner::learning(&arch, Cache::F32, learns, model.engine())?;
+        let (model, seats) = (model.clone(), Seats::default());
+        Ok(Learner { model, arch, weights, runner, seats, _charge: charge, shape: None })
+    }
+
+    /// The model that is served.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The value head's parameters, where there is one.
+    pub(super) fn value_head(&self) -> Vec<(&'static str, &[f32])> {
+        let head = self.weights.value.map(|w| [Some(("weight", w.w)), w.bias.map(|bias| ("bias", bias))]);
+        let values = |p: P| match &self.weights.params[p.0 as usize] {
+            Param::Learned(m) => &m.values[..],
+            Param::Vector(v) => &v.values[..],
+            Param::Matrix(_) => &[],
+        };
+        head.into_iter().flatten().flatten().map(|(name, p)| (name, values(p))).collect()
+    }
+
+    pub(super) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// What a run of what it has become needs.
+    pub(super) fn parts(&self) -> Parts<'_> {
+        parts(&self.model, &self.arch, &self.weights)
+    }
+
+    /// What a run of what it was needs: the served weights, at its temperature.
+    pub(super) fn served(&self) -> Parts<'_> {
+        parts(&self.model, &self.arch, self.model.weights())
+    }
+
+    /// Runs a batch; what follows is asked of [`Learner::logprobs`], [`Learner::answer`] and [`Learner::values`]. The bits are
+    /// those of inference with the same parameters.
+    ///
+    /// # Errors
+    /// `Argument` for a batch without samples, a sample without tokens, ids beyond the vocabulary, rows beyond the sample,
+    /// another number of targets than rows, or targets in some samples only; `ContextFull`, `Budget`, `Memory`, `Cancelled`.
+    pub fn forward(&mut self, batch: &[Sample], cancel: &AtomicBool) -> Result<()> {
+        self.shape = None;
+        let parts = parts(&self.model, &self.arch, &self.weights);
+        self.shape = Some(self.seats.run(&self.model, parts, &mut self.runner, batch, cancel)?);
+        Ok(())
+    }
+
+    /// Log-probability of each target of the last batch, natural logs, and the log of the sum of its row's exponentials.
+    pub fn logprobs(&self) -> &[f32] {
+        self.shape.map_or(&[], |shape| self.runner.logprobs(shape))
+    }
+
+    /// What the head answered at each row of the last batch, `[rows, n]`.
+    pub fn answer(&self) -> &[f32] {
+        self.shape.map_or(&[], |shape| self.runner.answer(shape))
+    }
+
+    /// What the value head said at each row of the last batch.
+    pub fn values(&self) -> &[f32] {
+        self.shape.map_or(&[], |shape| self.runner.values(shape))
+    }
+
+    /// Adds the gradients of the last batch: of the loss whose derivatives are `seeds`: three for each row, by the
+    /// log-probability of its target, by the mean log-probability of all, and by the entropy; or, where there were no targets,
+    /// one for each element of the answer. `values`: by what the value head said.
+    ///
+    /// # Errors
+    /// `Argument` for another number of seeds, or where no batch ran; `Cancelled`: clear the gradients then.
+    pub fn backward(&mut self, seeds: &[f32], values: &[f32], cancel: &AtomicBool) -> Result<()> {
+        let Some(shape) = self.shape else {
+            return Err(Error::Argument { name: "seeds", what: "expected a batch to have run before".to_owned() });
+        };
+        self.runner.run_back(parts(&self.model, &self.arch, &self.weights), shape, seeds, values, cancel)
+    }
+
+    /// Forgets the gradients.
+    pub fn clear(&mut self) {
+        self.runner.grads_mut().0.fill(0.0);
+    }
+
+    /// The gradient of a whole tensor, under its name and in its order in the model's files; zeros where a part of it does not
+    /// learn.
+    ///
+    /// # Errors
+    /// `Tensor` where there is none of that name, or one that kernels do not read.
+    pub fn gradient(&mut self, tensor: &str) -> Result<Vec<f32>> {
+        let mut whole = zeros(self.stored(tensor)?.elements())?;
+        let (grads, learns) = self.runner.grads_mut();
+        for (i, param) in self.weights.params.iter().enumerate().filter(|(_, param)| param.tensor_name() == Some(tensor)) {
+            if let Some(span) = learns.span(P(i as u32)) {
+                param.scatter(&grads[span.at..span.at + span.rows * span.cols], &mut whole);
+            }
+        }
+        Ok(whole)
+    }
+
+    /// A whole tensor as it has become, as a file has it.
+    ///
+    /// # Errors
+    /// As [`Learner::gradient`].
+    pub fn tensor(&self, tensor: &str) -> Result<Vec<f32>> {
+        let stored = self.stored(tensor)?;
+        let mut whole = zeros(stored.elements())?;
+        dequantize_row(stored.dtype(), stored.bytes(), &mut whole);
+        let own = self.weights.params.iter().filter(|param| param.tensor_name() == Some(tensor));
+        own.for_each(|param| param.put(&mut whole));
+        Ok(whole)
+    }
+
+    fn stored(&self, tensor: &str) -> Result<&TensorRef> {
+        let tensors = self.model.tensors();
+        let missing = || Error::Tensor {
+            file: tensors.file().to_owned(),
+            tensor: tensor.to_owned(),
+            what: "is no part of this model".to_owned(),
+        };
+        tensors.get(tensor)?.ok_or_else(missing)
+    }
+
+    /// All that learns, in a fixed order.
+    pub fn learned(&mut self) -> Vec<Learned<'_>> {
+        let (grads, learns) = self.runner.grads_mut();
+        let (grads, learns) = (&*grads, &*learns);
+        let params = self.weights.params.iter_mut().enumerate();
+        let learned = params.filter_map(|(i, param)| {
+            let span = learns.span(P(i as u32))?;
+            let grads = &grads[span.at..span.at + span.rows * span.cols];
+            let none = if matches!(param, Param::Vector(_)) { "value_head.bias" } else { "value_head.weight" };
+            let name = name(param).unwrap_or(none).to_owned();
+            let shape = param.shape();
+            match param {
+                Param::Learned(m) => Some(Learned { name, shape, values: &mut m.values, grads, is_matrix: true }),
+                Param::Vector(v) => Some(Learned { name, shape, values: &mut v.values, grads, is_matrix: false }),
+                Param::Matrix(_) => None,
+            }
+        });
+        learned.collect()
+    }
+}
+
+/// A parameter that learns.
+pub struct Learned<'a> {
+    /// The name of its tensor; of the value head, `value_head.weight` and `value_head.bias`.
+    pub name: String,
+    /// Outputs and inputs; of a vector, one row.
+    pub shape: [usize; 2],
+    /// As kernels read them, a row per output.
+    pub values: &'a mut [f32],
+    /// The sum of its gradients since they were last forgotten, in the same order.
+    pub grads: &'a [f32],
+    /// Whether it is a matrix, not a gain or a bias.
+    pub is_matrix: bool,
+}
+
+/// Whether a model can run a batch.
+fn check(arch: &Arch, batch: &[Sample]) -> Result<()> {
+    let refuse = |what: String| Err(Error::Argument { name: "batch", what });
+    let Some(first) = batch.first() else { return refuse("expected at least one sample".to_owned()) };
+    for (i, sample) in batch.iter().enumerate() {
+        let n = sample.ids.len();
+        if n == 0 || sample.rows.is_empty() {
+            return refuse(format!("sample {i} has no tokens, or none whose answer counts"));
+        }
+        arch.check_len(n)?;
+        if let Some(row) = sample.rows.iter().find(|row| **row as usize >= n) {
+            return refuse(format!("sample {i} has {n} tokens, and position {row} is beyond"));
+        }
+        let targets = if first.targets.is_empty() { 0 } else { sample.rows.len() };
+        if sample.targets.len() != targets {
+            let found = sample.targets.len();
+            return refuse(format!("expected {targets} targets of sample {i}, found {found}"));
+        }
+    }
+    Ok(())
+}
+
+/// The sequences of a batch, empty between batches.
+#[derive(Default)]
+pub(super) struct Seats {
+    open: Vec<Sequence>,
+    charges: Vec<Charge>,
+}
+
+impl Seats {
+    /// Runs a batch through whatever `parts` says.
+    pub(super) fn run(
+        &mut self,
+        model: &Model,
+        parts: Parts,
+        runner: &mut Runner,
+        batch: &[Sample],
+        cancel: &AtomicBool,
+    ) -> Result<Shape> {
+        check(model.arch(), batch)?;
+        self.seat(model, runner, batch)?;
+        let side = if parts.arch.encoder.is_some() { Side::Encoder } else { Side::Decoder };
+        runner.begin(Mode { side, want: Want::Head });
+        let mut added = Ok(());
+        for (seq, sample) in self.open.iter_mut().zip(batch) {
+            let Sample { ids, types, rows, targets } = *sample;
+            let mut feed = Feed { types, pick: Pick::Rows, chosen: rows, targets, ..Feed::new(seq, ids) };
+            added = runner.add(parts, &mut feed);
+            if added.is_err() {
+                break;
+            }
+        }
+        let ran = added.and_then(|()| runner.go(parts, cancel));
+        self.open.iter_mut().for_each(|seq| runner.pool.rewind(seq, 0));
+        ran
+    }
+
+    /// A sequence for every sample, long enough.
+    fn seat(&mut self, model: &Model, runner: &mut Runner, batch: &[Sample]) -> Result<()> {
+        for (i, sample) in batch.iter().enumerate() {
+            let wanted = sample.ids.len();
+            if self.open.get(i).is_some_and(|seq| seq.limit >= wanted) {
+                continue;
+            }
+            let tokens = wanted.next_power_of_two().min(model.arch().max_positions).max(wanted);
+            let bytes = pages_for(tokens) as u64 * runner.pool.page_bytes();
+            let charge = model.engine().charge("keys and values of a sample", bytes)?;
+            let seq = runner.pool.open(tokens)?;
+            if i < self.open.len() {
+                runner.pool.close(&mut self.open[i]);
+                (self.open[i], self.charges[i]) = (seq, charge);
+            } else {
+                self.open.push(seq);
+                self.charges.push(charge);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parts<'a>(model: &'a Model, arch: &'a Arch, weights: &'a Weights) -> Parts<'a> {
+    Parts { arch, weights, ..model.parts() }
+}
+
+/// Divides the logits of `arch` by `temperature`.
+fn temper(model: &Model, arch: &mut Arch, temperature: f32) -> Result<()> {
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        let what = format!("expected more than 0, found {temperature}");
+        return Err(Error::Argument { name: "temperature", what });
+    }
+    if temperature != 1.0 && arch.head.cap.is_some() {
+        let what = "a temperature other than 1 with capped logits".to_owned();
+        return Err(Error::Unsupported { file: model.tensors().file().to_owned(), what });
+    }
+    arch.head.scale /= temperature;
+    Ok(())
+}
+
+/// The parameters whose names `fits` says.
+fn chosen(weights: &Weights, fits: impl Fn(&str) -> bool) -> Result<Vec<P>> {
+    let chosen: Vec<P> = names(weights).filter(|(_, name)| fits(name)).map(|(p, _)| p).collect();
+    if chosen.is_empty() {
+        let what = "expected parts of names of tensors, found none that fits".to_owned();
+        return Err(Error::Argument { name: "what", what });
+    }
+    Ok(chosen)
+}
+
+/// The name of the tensor that has a parameter, of those that a file has.
+fn name(param: &Param) -> Option<&str> {
+    match param {
+        Param::Matrix(m) if !m.name.is_empty() => Some(&m.name),
+        Param::Vector(v) => v.origin.as_ref().map(|origin| origin.tensor.as_str()),
+        Param::Learned(m) => m.origin.as_ref().map(|m| m.name.as_str()),
+        Param::Matrix(_) => None,
+    }
+}
+
+fn names(weights: &Weights) -> impl Iterator<Item = (P, &str)> {
+    weights.params.iter().enumerate().filter_map(|(i, param)| Some((P(i as u32), name(param)?)))
+}
+
+fn elements(param: &Param) -> u64 {
+    let [rows, cols] = param.shape();
+    rows as u64 * cols as u64
+}
+
+/// Makes a private copy of a matrix in f32, a row per output.
+fn unfold(m: &MatrixParam) -> Result<Param> {
+    let w = m.matrix();
+    let shape @ [n, k] = [w.n(), w.k()];
+    let mut values = zeros(n * k)?;
+    for (r, out) in values.chunks_exact_mut(k.max(1)).enumerate() {
+        match w.order() {
+            Order::Panels => embed_row(&w, r, out),
+            Order::Nk => dequantize_row(w.dtype(), w.row(r), out),
+            Order::Kn => {
+                let size = w.dtype().block_bytes();
+                for (j, out) in out.iter_mut().enumerate() {
+                    let one = &w.row(j)[r * size..][..size];
+                    dequantize_row(w.dtype(), one, std::slice::from_mut(out));
+                }
+            }
+        }
+    }
+    Ok(Param::Learned(LearnedParam { origin: Some(m.clone()), values, shape }))
+}
+
+pub(super) fn zeros(n: usize) -> Result<Vec<f32>> {
+    let mut values = Vec::new();
+    let refused = |_| Error::Memory { what: "parameters that learn", bytes: n as u64 * 4 };
+    values.try_reserve_exact(n).map_err(refused)?;
+    values.resize(n, 0.0);
+    Ok(values)
+}
+
+fn add_value_head(weights: &mut Weights, d_model: usize) -> LinearW {
+    let at = weights.params.len() as u32;
+    let values = vec![0.0; d_model];
+    weights.params.push(Param::Learned(LearnedParam { origin: None, values, shape: [1, d_model] }));
+    weights.params.push(Param::Vector(VectorParam::computed(vec![0.0])));
+    let w = LinearW { w: P(at), bias: Some(P(at + 1)), n: 1, dtype: kernels::DType::F32, lora: None };
+    weights.value = Some(w);
+    w
+}

@@ -1,0 +1,27 @@
+//! Floor 5: learning: gradients of a model that is being served, and what is done with them. Knows no C.
+//!
+//! A [`Learner`] runs batches forward and backward; a loss ([`loss`]) is host code between the two halves, over one number per
+//! row. What learns (all, named tensors, or an adapter) is a private copy in f32; the model that sessions use is never touched.
+
+#[cfg(feature = "tokenizer")]
+pub mod data;
+#[cfg(feature = "tokenizer")]
+pub mod init;
+pub mod draw;
+pub mod learner;
+pub mod lora;
+pub mod loss;
+pub mod optim;
+pub mod order;
+pub mod ppo;
+pub mod reference;
+pub mod run;
+#[cfg(feature = "tokenizer")]
+pub mod save;
+pub mod schedule;
+#[cfg(feature = "tokenizer")]
+pub mod task;
+
+pub use learner::{LearnConfig, Learned, Learner, Sample, What};
+pub use optim::{Optimizer, Rule};
+pub use schedule::Schedule;

@@ -1,0 +1,486 @@
+//! Floor 5: proximal policy optimisation of a language model (Schulman et al. 2017; Ziegler et al. 2019; Ouyang et al. 2022):
+//! answers are drawn, the host says what they are worth, and the policy moves towards what was worth more, near what it was.
+//!
+//! All numbers come from the same kernels: the log-probability of a token has the same bits when it is drawn and when it is
+//! learnt from, so before the first update every ratio is exactly 1. Work comes in small pieces ([`Ppo::advance`]), between
+//! which a host can do something else.
+
+pub mod advantage;
+pub mod objective;
+
+use super::draw::{Answer, Drawer};
+use super::learner::{Learner, Sample};
+use super::loss::Scored;
+use super::optim::{Optimizer, Rule};
+use super::order::Order;
+use super::reference::Reference;
+use crate::error::{Error, Result};
+use advantage::{KlControl, gae, token_rewards, whiten};
+use objective::{Clip, Figures, Step, clipped};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+/// How a policy learns. The defaults are the published ones (Ouyang et al. 2022, appendix C; lm-human-preferences).
+#[derive(Clone, Debug, PartialEq)]
+pub struct PpoConfig {
+    /// Most tokens of an answer.
+    pub max_tokens: usize,
+    /// Weight of a token's divergence from the reference, at first.
+    pub kl_coef: f64,
+    /// How that weight is kept.
+    pub kl_control: KlControl,
+    /// Discount of later rewards.
+    pub gamma: f64,
+    /// Share of later errors in advantages.
+    pub lam: f64,
+    /// What the objective weighs.
+    pub clip: Clip,
+    /// Times that each answer is learnt from.
+    pub epochs: usize,
+    /// Answers of a minibatch: a step of the optimiser each.
+    pub minibatch: usize,
+    /// Most tokens of one pass, unless one answer has more.
+    pub tokens: usize,
+    /// Whether rewards are brought to variance 1 first, with their mean kept.
+    pub whiten_rewards: bool,
+    /// What an answer that did not end by itself gets in the place of its score; `None`: its score.
+    pub unfinished: Option<f32>,
+    /// Learning rate.
+    pub rate: f32,
+    /// Optimiser.
+    pub rule: Rule,
+    /// Largest norm of a gradient; 0: any.
+    pub max_norm: f32,
+    /// Decides what is drawn, and the order of minibatches.
+    pub seed: u64,
+}
+
+impl Default for PpoConfig {
+    fn default() -> PpoConfig {
+        PpoConfig {
+            max_tokens: 64,
+            kl_coef: 0.05,
+            kl_control: KlControl::Fixed,
+            gamma: 1.0,
+            lam: 0.95,
+            clip: Clip { policy: 0.2, value: 0.2, vf_coef: 0.1, entropy_coef: 0.0 },
+            epochs: 4,
+            minibatch: 4,
+            tokens: 2048,
+            whiten_rewards: false,
+            unfinished: None,
+            rate: 1e-5,
+            rule: Rule::AdamW { betas: [0.9, 0.95], eps: 1e-8, decay: 0.0 },
+            max_norm: 1.0,
+            seed: 0,
+        }
+    }
+}
+
+impl PpoConfig {
+    fn check(&self) -> Result<()> {
+        let c = &self.clip;
+        let parts = [self.kl_coef, self.gamma, self.lam, c.policy, c.value, c.vf_coef, c.entropy_coef];
+        let fits = parts.iter().all(|x| *x >= 0.0 && x.is_finite()) && self.gamma <= 1.0 && self.lam <= 1.0;
+        let control = match self.kl_control {
+            KlControl::Fixed => true,
+            KlControl::Adaptive { target, horizon } => target > 0.0 && horizon > 0.0,
+        };
+        let counts = [self.max_tokens, self.epochs, self.minibatch, self.tokens].iter().all(|n| *n > 0);
+        if fits && control && counts && self.rate >= 0.0 && self.rate.is_finite() {
+            return Ok(());
+        }
+        let what = format!("expected counts above 0, weights of 0 or more, gamma and lam up to 1, found {self:?}");
+        Err(Error::Argument { name: "ppo", what })
+    }
+}
+
+/// What one round of answers and updates did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stats {
+    /// Rounds done, this one among them.
+    pub round: u64,
+    /// Mean score of an answer.
+    pub reward: f64,
+    /// Mean divergence of an answer from the reference, in nats: the sum over its tokens of the difference of
+    /// log-probabilities.
+    pub kl: f64,
+    /// Weight of the divergence in this round.
+    pub kl_coef: f64,
+    /// Mean over updates and tokens: losses, entropy, clipped share, divergence from the policy that drew.
+    pub figures: Figures,
+    /// Share of the returns' variance that the values explained, before the updates.
+    pub explained_variance: f64,
+    /// Mean tokens of an answer.
+    pub tokens: f64,
+    /// Mean norm of a gradient before clipping.
+    pub norm: f64,
+}
+
+/// Where a round is.
+enum Phase {
+    /// Nothing was begun.
+    Idle,
+    /// Answers are being drawn.
+    Drawing,
+    /// The host has to say what they are worth.
+    Waiting,
+    /// The reference is asked, from this answer on.
+    Referring(usize),
+    /// Minibatches are learnt from, this many of them done.
+    Updating(usize),
+}
+
+/// What a call left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Call again.
+    More,
+    /// Answers are drawn: say what they are worth ([`Ppo::set_rewards`]), then call again.
+    Rewards,
+    /// The round is done.
+    Done,
+}
+
+/// A policy that learns from rewards. Used from one thread at a time.
+pub struct Ppo {
+    learner: Learner,
+    optimizer: Optimizer,
+    reference: Reference,
+    drawer: Drawer,
+    config: PpoConfig,
+    kl_coef: f64,
+    rounds: u64,
+    phase: Phase,
+    answers: Vec<Answer>,
+    scores: Vec<f32>,
+    /// Of each answer's tokens: what the reference says.
+    said: Vec<Vec<f32>>,
+    /// Of each answer's tokens.
+    steps: Vec<Vec<Step>>,
+    order: Option<Order>,
+    stats: Stats,
+    norms: (f64, f64),
+}
+
+impl Ppo {
+    /// A policy that `learner`, which has a value head, becomes.
+    ///
+    /// # Errors
+    /// `Argument` for settings out of their range, or a learner without a value head; `Unsupported` for a model that draws no
+    /// tokens by itself; `Memory`.
+    pub fn new(learner: Learner, config: PpoConfig) -> Result<Ppo> {
+        config.check()?;
+        let model = learner.model().clone();
+        if learner.value_head().is_empty() {
+            let what = "expected a learner with a value head".to_owned();
+            return Err(Error::Argument { name: "learner", what });
+        }
+        if model.arch().encoder.is_some() || !model.arch().writes() {
+            let what = format!("drawing answers from a {} model", model.arch().family);
+            return Err(Error::Unsupported { file: model.tensors().file().to_owned(), what });
+        }
+        let optimizer = Optimizer::new(&learner, config.rule, config.max_norm)?;
+        let (reference, drawer) = (Reference::new(&model), Drawer::new(&learner, config.seed)?);
+        Ok(Ppo {
+            learner,
+            optimizer,
+            reference,
+            drawer,
+            kl_coef: config.kl_coef,
+            config,
+            rounds: 0,
+            phase: Phase::Idle,
+            answers: Vec::new(),
+            scores: Vec::new(),
+            said: Vec::new(),
+            steps: Vec::new(),
+            order: None,
+            stats: Stats::default(),
+            norms: (0.0, 0.0),
+        })
+    }
+
+    /// What learns.
+    pub fn learner_mut(&mut self) -> &mut Learner {
+        &mut self.learner
+    }
+
+    /// What learns, and its optimiser: what a checkpoint has to hold beside [`Ppo::position`].
+    pub fn state_mut(&mut self) -> (&mut Learner, &mut Optimizer) {
+        (&mut self.learner, &mut self.optimizer)
+    }
+
+    /// Rounds done and the weight of the divergence: with the learner and its optimiser, all that a later run goes on from.
+    #[must_use]
+    pub fn position(&self) -> (u64, f64) {
+        (self.rounds, self.kl_coef)
+    }
+
+    /// Goes on from what [`Ppo::position`] said.
+    pub fn restore(&mut self, rounds: u64, kl_coef: f64) {
+        (self.rounds, self.kl_coef) = (rounds, kl_coef);
+        self.drawer.restore(rounds);
+    }
+
+    /// Begins a round: an answer will be drawn to each of `prompts`. What another round left is dropped.
+    ///
+    /// # Errors
+    /// As [`Drawer::begin`].
+    pub fn begin(&mut self, prompts: &[Vec<u32>]) -> Result<()> {
+        self.phase = Phase::Idle;
+        self.drawer.restore(self.rounds);
+        self.drawer.begin(&self.learner, prompts, self.config.max_tokens)?;
+        self.phase = Phase::Drawing;
+        Ok(())
+    }
+
+    /// The answers of this round, once they are drawn.
+    #[must_use]
+    pub fn answers(&self) -> &[Answer] {
+        &self.answers
+    }
+
+    /// What each answer is worth.
+    ///
+    /// # Errors
+    /// `Argument` for another number of scores than answers, one that is not finite, or where none are waited for: nothing has
+    /// changed then.
+    pub fn set_rewards(&mut self, scores: &[f32]) -> Result<()> {
+        let refuse = |what: String| Err(Error::Argument { name: "rewards", what });
+        if !matches!(self.phase, Phase::Waiting) {
+            return refuse("expected answers to have been drawn first".to_owned());
+        }
+        if scores.len() != self.answers.len() {
+            return refuse(format!("expected {}, found {}", self.answers.len(), scores.len()));
+        }
+        if let Some(i) = scores.iter().position(|score| !score.is_finite()) {
+            return refuse(format!("expected numbers, found {} for answer {i}", scores[i]));
+        }
+        self.scores = scores.to_vec();
+        self.said = Vec::new();
+        self.phase = Phase::Referring(0);
+        Ok(())
+    }
+
+    /// Does pieces of the round until `budget` is over or the host is asked something; at least one piece: a token of every
+    /// answer, a look at the reference, or a minibatch.
+    ///
+    /// # Errors
+    /// As [`Learner::forward`] and [`Optimizer::step`]; `Argument` where no round was begun; `Cancelled`. The piece is done
+    /// again by the next call.
+    pub fn advance(&mut self, budget: Duration, cancel: &AtomicBool) -> Result<Progress> {
+        let start = Instant::now();
+        loop {
+            let progress = self.piece(cancel)?;
+            if progress != Progress::More || start.elapsed() >= budget {
+                return Ok(progress);
+            }
+        }
+    }
+
+    /// What the last round did.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn piece(&mut self, cancel: &AtomicBool) -> Result<Progress> {
+        match self.phase {
+            Phase::Idle => {
+                let what = "expected a round to have been begun".to_owned();
+                Err(Error::Argument { name: "ppo", what })
+            }
+            Phase::Drawing => {
+                if self.drawer.step(&self.learner, cancel)? {
+                    return Ok(Progress::More);
+                }
+                self.answers = self.drawer.end();
+                self.phase = Phase::Waiting;
+                Ok(Progress::Rewards)
+            }
+            Phase::Waiting => Ok(Progress::Rewards),
+            Phase::Referring(from) => {
+                let to = self.refer(from, cancel)?;
+                self.phase = Phase::Referring(to);
+                if to == self.answers.len() {
+                    self.weigh();
+                    self.phase = Phase::Updating(0);
+                }
+                Ok(Progress::More)
+            }
+            Phase::Updating(done) => {
+                self.update(done, cancel)?;
+                if (done + 1) < self.minibatches() * self.config.epochs {
+                    self.phase = Phase::Updating(done + 1);
+                    return Ok(Progress::More);
+                }
+                self.finish();
+                Ok(Progress::Done)
+            }
+        }
+    }
+
+    fn minibatches(&self) -> usize {
+        self.answers.len().div_ceil(self.config.minibatch)
+    }
+
+    /// How many answers from `from` on share a pass.
+    fn share(&self, answers: &[usize]) -> usize {
+        let mut rows = 0;
+        let fits = answers.iter().take_while(|i| {
+            rows += self.answers[**i].prompt.len() + self.answers[**i].ids.len();
+            rows <= self.config.tokens
+        });
+        fits.count().max(1)
+    }
+
+    /// Asks the reference about the next answers; returns how many were asked about in all.
+    fn refer(&mut self, from: usize, cancel: &AtomicBool) -> Result<usize> {
+        let left: Vec<usize> = (from..self.answers.len()).collect();
+        let now = &left[..self.share(&left)];
+        let views: Vec<View> = now.iter().map(|i| View::of(&self.answers[*i])).collect();
+        let batch: Vec<Sample> = views.iter().map(View::sample).collect();
+        let all = self.reference.logprobs_at(self.learner.served(), &batch, cancel)?;
+        let mut rest = &all[..];
+        self.said.truncate(from);
+        for view in &views {
+            let (own, others) = rest.split_at(view.targets.len());
+            self.said.push(own.to_vec());
+            rest = others;
+        }
+        Ok(from + now.len())
+    }
+
+    /// Rewards, advantages and returns of every token.
+    fn weigh(&mut self) {
+        let config = &self.config;
+        let score = |i: usize| match config.unfinished {
+            Some(other) if !self.answers[i].ended => other,
+            _ => self.scores[i],
+        };
+        let mut rewards: Vec<Vec<f64>> = (0..self.answers.len())
+            .map(|i| token_rewards(&self.answers[i].logprobs, &self.said[i], score(i), self.kl_coef))
+            .collect();
+        if config.whiten_rewards {
+            let mut all: Vec<f64> = rewards.concat();
+            whiten(&mut all, false);
+            let mut all = all.into_iter();
+            rewards.iter_mut().flatten().for_each(|reward| *reward = all.next().unwrap_or(*reward));
+        }
+        let estimated = rewards.iter().zip(&self.answers);
+        let estimated: Vec<_> =
+            estimated.map(|(rewards, a)| gae(rewards, &a.values, config.gamma, config.lam)).collect();
+        let mut all: Vec<f64> = estimated.iter().flat_map(|(advantages, _)| advantages.iter().copied()).collect();
+        whiten(&mut all, true);
+        let mut whitened = all.into_iter();
+        let steps = self.answers.iter().zip(&estimated).map(|(answer, (_, returns))| {
+            let step = |t: usize| Step {
+                logprob: answer.logprobs[t],
+                value: answer.values[t],
+                advantage: whitened.next().unwrap_or(0.0) as f32,
+                returns: returns[t] as f32,
+            };
+            (0..answer.ids.len()).map(step).collect()
+        });
+        self.steps = steps.collect();
+        self.stats = self.before(&estimated);
+        self.norms = (0.0, 0.0);
+        self.order = Some(Order::new(self.answers.len(), self.config.seed ^ (self.rounds + 1) << 20));
+    }
+
+    /// What can be said before the updates.
+    fn before(&self, estimated: &[(Vec<f64>, Vec<f64>)]) -> Stats {
+        let n = self.answers.len() as f64;
+        let kl = |(answer, said): (&Answer, &Vec<f32>)| -> f64 {
+            answer.logprobs.iter().zip(said).map(|(own, other)| f64::from(*own) - f64::from(*other)).sum()
+        };
+        let returns = || estimated.iter().flat_map(|(_, returns)| returns.iter().copied());
+        let errors = estimated.iter().flat_map(|(advantages, _)| advantages.iter().copied());
+        let spread = variance(&returns().collect::<Vec<_>>());
+        let left = variance(&errors.collect::<Vec<_>>());
+        Stats {
+            round: self.rounds + 1,
+            reward: self.scores.iter().map(|x| f64::from(*x)).sum::<f64>() / n,
+            kl: self.answers.iter().zip(&self.said).map(kl).sum::<f64>() / n,
+            kl_coef: self.kl_coef,
+            explained_variance: if spread > 0.0 { 1.0 - left / spread } else { 0.0 },
+            tokens: self.answers.iter().map(|answer| answer.ids.len() as f64).sum::<f64>() / n,
+            ..Stats::default()
+        }
+    }
+
+    /// One minibatch: a step of the optimiser.
+    fn update(&mut self, done: usize, cancel: &AtomicBool) -> Result<()> {
+        let (count, n) = (self.minibatches(), self.answers.len());
+        let (epoch, part) = ((done / count) as u64, done % count);
+        let size = self.config.minibatch.min(n - part * self.config.minibatch);
+        let Some(order) = &mut self.order else { return Ok(()) };
+        let first = epoch * n as u64 + (part * self.config.minibatch) as u64;
+        let answers: Vec<usize> = (0..size as u64).map(|i| order.at(first + i)).collect();
+        match self.passes(&answers, cancel) {
+            Ok(figures) => self.stats.figures.add(figures),
+            Err(e) => {
+                self.learner.clear();
+                return Err(e);
+            }
+        }
+        let norm = self.optimizer.step(&mut self.learner, self.config.rate)?;
+        self.norms = (self.norms.0 + norm, self.norms.1 + 1.0);
+        Ok(())
+    }
+
+    fn passes(&mut self, answers: &[usize], cancel: &AtomicBool) -> Result<Figures> {
+        let total: usize = answers.iter().map(|i| self.answers[*i].ids.len()).sum();
+        let (mut figures, mut left) = (Figures::default(), answers);
+        while !left.is_empty() {
+            let (now, rest) = left.split_at(self.share(left));
+            left = rest;
+            let views: Vec<View> = now.iter().map(|i| View::of(&self.answers[*i])).collect();
+            let batch: Vec<Sample> = views.iter().map(View::sample).collect();
+            self.learner.forward(&batch, cancel)?;
+            let steps: Vec<Step> = now.iter().flat_map(|i| self.steps[*i].iter().copied()).collect();
+            let logits = if self.config.clip.entropy_coef > 0.0 { self.learner.answer() } else { &[] };
+            let scored = Scored { logprobs: self.learner.logprobs(), logits };
+            let (loss, own) = clipped(scored, self.learner.values(), &steps, &self.config.clip, total as f64);
+            figures.add(own);
+            self.learner.backward(&loss.seeds, &loss.values, cancel)?;
+        }
+        Ok(figures)
+    }
+
+    fn finish(&mut self) {
+        self.rounds += 1;
+        self.stats.figures = self.stats.figures.mean();
+        self.stats.norm = self.norms.0 / f64::max(self.norms.1, 1.0);
+        self.kl_coef = self.config.kl_control.next(self.kl_coef, self.stats.kl, self.answers.len());
+        self.phase = Phase::Idle;
+    }
+}
+
+/// An answer behind its prompt, as a sample.
+struct View {
+    ids: Vec<u32>,
+    rows: Vec<u32>,
+    targets: Vec<u32>,
+}
+
+impl View {
+    fn of(answer: &Answer) -> View {
+        let (first, n) = (answer.prompt.len() as u32 - 1, answer.ids.len());
+        let mut ids = answer.prompt.clone();
+        // The last token is a target alone.
+        ids.extend_from_slice(&answer.ids[..n - 1]);
+        View { ids, rows: (first..first + n as u32).collect(), targets: answer.ids.clone() }
+    }
+
+    fn sample(&self) -> Sample<'_> {
+        Sample { ids: &self.ids, rows: &self.rows, targets: &self.targets, ..Sample::default() }
+    }
+}
+
+fn variance(x: &[f64]) -> f64 {
+    let n = x.len().max(1) as f64;
+    let mean = x.iter().sum::<f64>() / n;
+    x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n
+}

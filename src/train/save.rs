@@ -1,0 +1,194 @@
+//! Floor 5: what was learnt, as files: a model that opens like any other, and the state that a run goes on from. Every file
+//! and directory is there whole or not at all. Knows no losses.
+
+use super::learner::{Learned, Learner};
+use super::optim::{Moments, Optimizer};
+use crate::error::{Error, Result};
+use crate::format::convert::configs;
+use crate::format::files::{Files, Load, SINGLE};
+use crate::format::write::{DraftDir, Planned, safetensors, whole_file};
+use crate::weights::{Param, Weights};
+use kernels::DType;
+use kernels::quant::dequantize_row;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Parameters and the optimiser's memory, of a checkpoint.
+const STATE: &str = "state.safetensors";
+/// How far a run has come, and what it is.
+const RUN: &str = "run.json";
+
+/// Writes the model that `learner` has become to the directory `out`, which must not be there: what has learned in f32,
+/// everything else as it was, with config and tokenizer. `files` are those that the learner's model was opened from. A value
+/// head goes to `value_head.safetensors` beside the weights.
+///
+/// # Errors
+/// `Unsupported` where the model's files are in GGUF or packed (convert them first); `Io`, `Memory`. Nothing is left then.
+pub fn model(learner: &mut Learner, files: &Files, out: &Path) -> Result<()> {
+    let draft = DraftDir::new(out.to_owned())?;
+    weights(learner, &draft.path)?;
+    super::init::text(files, &draft.path)?;
+    let mut map = files.config()?.object_itself().clone();
+    map.remove("dtype");
+    map.insert("torch_dtype".into(), "float32".into());
+    configs(files, map, &draft.path)?;
+    draft.publish(out)
+}
+
+fn weights(learner: &mut Learner, out: &Path) -> Result<()> {
+    let model = learner.model().clone();
+    let tensors = model.tensors();
+    let refuse = |what: &str| Error::Unsupported { file: tensors.file().to_owned(), what: what.to_owned() };
+    if tensors.is_gguf() {
+        return Err(refuse("saving what was learnt over a GGUF file: convert it to a directory first, and train that"));
+    }
+    let learned = learned(learner.weights());
+    let mut planned = Vec::new();
+    for (name, tensor) in tensors.iter() {
+        if tensor.is_packed() {
+            return Err(refuse("saving what was learnt over packed weights: train the model that they were made of"));
+        }
+        let dtype = if learned.contains(name) { DType::F32 } else { tensor.dtype() };
+        planned.push(Planned { name: name.to_owned(), dtype, shape: tensor.shape().to_vec(), packed: None });
+    }
+    let path = out.join(SINGLE);
+    safetensors(&path, &planned, |i, file| {
+        let name = &planned[i].name;
+        let Some(tensor) = tensors.get(name)? else { return Ok(()) };
+        if !learned.contains(name.as_str()) {
+            return file.write_all(tensor.bytes()).map_err(Error::io(&path));
+        }
+        let whole = learner.tensor(name)?;
+        file.write_all(&bytes(&whole)).map_err(Error::io(&path))
+    })?;
+    let head: Vec<(String, &[f32], Vec<usize>)> = learner
+        .value_head()
+        .into_iter()
+        .map(|(name, values)| (name.to_owned(), values, vec![values.len()]))
+        .collect();
+    if head.is_empty() { Ok(()) } else { floats(&out.join("value_head.safetensors"), &head) }
+}
+
+/// The names of the tensors of which a part has learned.
+fn learned(weights: &Weights) -> BTreeSet<&str> {
+    let learned = weights.params.iter().filter(|param| !matches!(param, Param::Matrix(_)));
+    learned.filter_map(Param::tensor_name).collect()
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Writes tensors of f32.
+fn floats(path: &Path, tensors: &[(String, &[f32], Vec<usize>)]) -> Result<()> {
+    let planned: Vec<Planned> = tensors
+        .iter()
+        .map(|(name, _, shape)| Planned {
+            name: name.clone(),
+            dtype: DType::F32,
+            shape: shape.clone(),
+            packed: None,
+        })
+        .collect();
+    safetensors(path, &planned, |i, file| file.write_all(&bytes(tensors[i].1)).map_err(Error::io(path)))
+}
+
+/// Writes a checkpoint: the directory `dir/step-N`, with what has learned, what the optimiser remembers and `run`, which says
+/// what run it is. Older checkpoints are removed once the new one is whole.
+///
+/// # Errors
+/// `Io`; the older ones are still there then.
+pub fn checkpoint(learner: &mut Learner, optimizer: &Optimizer, dir: &Path, run: &Value) -> Result<()> {
+    fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    let (moments, steps) = optimizer.state();
+    let target = dir.join(format!("step-{steps}"));
+    if target.exists() {
+        return Ok(()); // written by the run that this one goes on from
+    }
+    let draft = DraftDir::new(target.clone())?;
+    let learned = learner.learned();
+    let mut tensors = Vec::new();
+    for (i, one) in learned.iter().enumerate() {
+        tensors.push((format!("value/{}", one.name), &*one.values, one.shape.to_vec()));
+        if let Some(moments) = moments.get(i) {
+            for (kind, values) in [("first", &moments.first), ("second", &moments.second)] {
+                if !values.is_empty() {
+                    tensors.push((format!("{kind}/{}", one.name), &values[..], one.shape.to_vec()));
+                }
+            }
+        }
+    }
+    floats(&draft.path.join(STATE), &tensors)?;
+    let path = draft.path.join(RUN);
+    whole_file(&path, |out| writeln!(out, "{run:#}").map_err(Error::io(&path)))?;
+    draft.publish(&target)?;
+    for (step, path) in checkpoints(dir)? {
+        if step != steps {
+            // One that will not go away does no harm: the newest counts.
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+    Ok(())
+}
+
+/// The checkpoints in `dir`, by their steps; none where there is no such directory.
+fn checkpoints(dir: &Path) -> Result<BTreeMap<u64, PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        entries => entries.map_err(Error::io(dir))?,
+    };
+    let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok();
+    let paths = entries.flatten().map(|entry| entry.path());
+    Ok(paths.filter_map(|path| Some((step(&path)?, path))).collect())
+}
+
+/// What the newest checkpoint in `dir` says of its run, and where it is.
+///
+/// # Errors
+/// `Io`; `Format` where it is not what a run writes.
+pub fn newest(dir: &Path) -> Result<Option<(Value, PathBuf)>> {
+    let Some((_, at)) = checkpoints(dir)?.pop_last() else { return Ok(None) };
+    let path = at.join(RUN);
+    let text = fs::read(&path).map_err(Error::io(&path))?;
+    let run = serde_json::from_slice(&text).map_err(|e| Error::Format {
+        file: path.to_string_lossy().into_owned(),
+        what: format!("expected what a run writes: {e}"),
+    })?;
+    Ok(Some((run, at)))
+}
+
+/// Brings a learner and its optimiser, both as new, to where the checkpoint `at` was written, after `steps` steps.
+///
+/// # Errors
+/// `Io`, `Format`; `Tensor` for one that is missing or has another shape: then a checkpoint of another run.
+pub fn restore(learner: &mut Learner, optimizer: &mut Optimizer, at: &Path, steps: u64) -> Result<()> {
+    let path = at.join(STATE);
+    let tensors = Files::at(&path)?.tensors(Load::Map, &mut None)?;
+    let read = |name: String, shape: [usize; 2]| -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = tensors.get(&name)? else { return Ok(None) };
+        if tensor.shape() != shape || tensor.dtype() != DType::F32 {
+            let what = format!("expected f32 {shape:?}, found {} {:?}", tensor.dtype().name(), tensor.shape());
+            return Err(Error::Tensor { file: tensors.file().to_owned(), tensor: name, what });
+        }
+        let mut values = vec![0.0; tensor.elements()];
+        dequantize_row(DType::F32, tensor.bytes(), &mut values);
+        Ok(Some(values))
+    };
+    let mut moments = Vec::new();
+    for one in learner.learned() {
+        let Learned { name, shape, values, .. } = one;
+        let tensor = format!("value/{name}");
+        let missing = || Error::Tensor {
+            file: tensors.file().to_owned(),
+            tensor: tensor.clone(),
+            what: "is missing: this checkpoint is of another run".to_owned(),
+        };
+        values.copy_from_slice(&read(tensor.clone(), shape)?.ok_or_else(missing)?);
+        let [first, second] = ["first", "second"].map(|kind| read(format!("{kind}/{name}"), shape));
+        moments.push(Moments { first: first?.unwrap_or_default(), second: second?.unwrap_or_default() });
+    }
+    optimizer.restore(moments, steps);
+    Ok(())
+}

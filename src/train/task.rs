@@ -1,0 +1,262 @@
+//! Floor 5: what is learnt from examples: texts, answers, rankings and preferences. Each is a list of examples and what one
+//! pass over some of them does. Knows no optimiser.
+
+use super::data::{Lesson, Ranking};
+use super::learner::{Learner, Sample};
+use super::loss::{Loss, Preferred, Scored, cross_entropy, dpo, ranked};
+use super::reference::Reference;
+use crate::error::{Error, Result};
+use std::sync::atomic::AtomicBool;
+
+/// Something to learn from.
+pub trait Task {
+    /// Examples, at least one.
+    fn len(&self) -> usize;
+
+    /// Tokens that a pass over an example runs.
+    fn tokens(&self, example: usize) -> usize;
+
+    /// How much an example counts in the mean that a step's loss is.
+    fn weight(&self, example: usize) -> f64;
+
+    /// Runs `examples` forward and backward. Returns their share of the loss: the mean over examples of weight `total`
+    /// together.
+    ///
+    /// # Errors
+    /// As [`Learner::forward`] and [`Learner::backward`].
+    fn pass(&mut self, learner: &mut Learner, examples: &[usize], total: f64, cancel: &AtomicBool) -> Result<f64>;
+}
+
+/// Next tokens of texts: of windows, or of answers behind their prompts (supervised fine-tuning). The loss is a mean over the
+/// tokens that count.
+pub struct NextToken {
+    lessons: Vec<Lesson>,
+    /// Share of each target that is spread over all tokens.
+    smoothing: f32,
+    rows: Vec<Vec<u32>>,
+}
+
+impl NextToken {
+    /// Of `lessons`.
+    ///
+    /// # Errors
+    /// `Argument` for none at all, for one of which nothing is learnt, or a smoothing that is not from 0 to below 1.
+    pub fn new(lessons: Vec<Lesson>, smoothing: f32) -> Result<NextToken> {
+        if !(0.0..1.0).contains(&smoothing) {
+            let what = format!("expected 0 or more and less than 1, found {smoothing}");
+            return Err(Error::Argument { name: "smoothing", what });
+        }
+        let rows: Vec<Vec<u32>> = lessons.iter().map(rows).collect();
+        if rows.is_empty() || rows.iter().any(Vec::is_empty) {
+            let what = "expected lessons of which something is learnt".to_owned();
+            return Err(Error::Argument { name: "data", what });
+        }
+        Ok(NextToken { lessons, smoothing, rows })
+    }
+}
+
+impl NextToken {
+    /// The mean loss over all lessons, of which nothing is learnt; about `tokens` run at once.
+    ///
+    /// # Errors
+    /// As [`Learner::forward`].
+    pub fn loss(&mut self, learner: &mut Learner, tokens: usize, cancel: &AtomicBool) -> Result<f64> {
+        let total = (0..self.len()).map(|i| self.weight(i)).sum();
+        let (mut loss, mut at) = (0.0, 0);
+        while at < self.len() {
+            let mut rows = 0;
+            let fits = (at..self.len()).take_while(|i| {
+                rows += self.tokens(*i);
+                rows <= tokens
+            });
+            let end = at + fits.count().max(1);
+            let examples: Vec<usize> = (at..end).collect();
+            loss += self.forward(learner, &examples, total, cancel)?.value;
+            at = end;
+        }
+        Ok(loss)
+    }
+
+    fn forward(&self, learner: &mut Learner, examples: &[usize], total: f64, cancel: &AtomicBool) -> Result<Loss> {
+        let targets: Vec<Vec<u32>> =
+            examples.iter().map(|i| targets(&self.lessons[*i].ids, &self.rows[*i])).collect();
+        let samples = examples.iter().zip(&targets).map(|(i, targets)| {
+            let ids = &self.lessons[*i].ids;
+            Sample { ids: &ids[..ids.len() - 1], rows: &self.rows[*i], targets, ..Sample::default() }
+        });
+        let batch: Vec<Sample> = samples.collect();
+        learner.forward(&batch, cancel)?;
+        let logits = if self.smoothing > 0.0 { learner.answer() } else { &[] };
+        let scored = Scored { logprobs: learner.logprobs(), logits };
+        Ok(cross_entropy(scored, &vec![1.0; scored.rows()], self.smoothing, total))
+    }
+}
+
+/// Positions whose next token counts.
+fn rows(lesson: &Lesson) -> Vec<u32> {
+    let next = lesson.counts.iter().skip(1).enumerate();
+    next.filter(|(_, counts)| **counts).map(|(row, _)| row as u32).collect()
+}
+
+fn targets(ids: &[u32], rows: &[u32]) -> Vec<u32> {
+    rows.iter().map(|row| ids[*row as usize + 1]).collect()
+}
+
+impl Task for NextToken {
+    fn len(&self) -> usize {
+        self.lessons.len()
+    }
+
+    fn tokens(&self, example: usize) -> usize {
+        self.lessons[example].ids.len() - 1
+    }
+
+    fn weight(&self, example: usize) -> f64 {
+        self.rows[example].len() as f64
+    }
+
+    fn pass(&mut self, learner: &mut Learner, examples: &[usize], total: f64, cancel: &AtomicBool) -> Result<f64> {
+        let loss = self.forward(learner, examples, total, cancel)?;
+        learner.backward(&loss.seeds, &[], cancel)?;
+        Ok(loss.value)
+    }
+}
+
+/// Scores of answers by a model with one output, from rankings (Ouyang et al. 2022, eq. 1): all pairs of a prompt are one
+/// example.
+pub struct Rewards {
+    rankings: Vec<Ranking>,
+    last: Vec<Vec<[u32; 1]>>,
+}
+
+impl Rewards {
+    /// Of `rankings`, each of two answers or more.
+    ///
+    /// # Errors
+    /// `Argument` for none at all, or one with fewer.
+    pub fn new(rankings: Vec<Ranking>) -> Result<Rewards> {
+        if rankings.is_empty() || rankings.iter().any(|ranking| ranking.answers.len() < 2) {
+            let what = "expected rankings of two answers or more".to_owned();
+            return Err(Error::Argument { name: "data", what });
+        }
+        let last = |ranking: &Ranking| ranking.answers.iter().map(|one| [one.ids.len() as u32 - 1]).collect();
+        let last = rankings.iter().map(last).collect();
+        Ok(Rewards { rankings, last })
+    }
+}
+
+impl Task for Rewards {
+    fn len(&self) -> usize {
+        self.rankings.len()
+    }
+
+    fn tokens(&self, example: usize) -> usize {
+        self.rankings[example].answers.iter().map(|one| one.ids.len()).sum()
+    }
+
+    fn weight(&self, _: usize) -> f64 {
+        1.0
+    }
+
+    fn pass(&mut self, learner: &mut Learner, examples: &[usize], total: f64, cancel: &AtomicBool) -> Result<f64> {
+        let outputs = learner.model().arch().head.n;
+        if outputs != 1 {
+            let what = format!("expected a model with one output (a reward), found {outputs}");
+            return Err(Error::Argument { name: "model", what });
+        }
+        let answers = examples.iter().flat_map(|i| self.rankings[*i].answers.iter().zip(&self.last[*i]));
+        let batch: Vec<Sample> =
+            answers.map(|(one, rows)| Sample { ids: &one.ids, rows, ..Sample::default() }).collect();
+        learner.forward(&batch, cancel)?;
+        let (mut value, mut seeds, mut scores) = (0.0, Vec::new(), learner.answer());
+        for i in examples {
+            let (own, rest) = scores.split_at(self.rankings[*i].answers.len());
+            let loss = ranked(own, 1.0 / total);
+            value += loss.value;
+            seeds.extend(loss.seeds);
+            scores = rest;
+        }
+        learner.backward(&seeds, &[], cancel)?;
+        Ok(value)
+    }
+}
+
+/// Preferences without a reward model (Rafailov et al. 2023): every ranking's best answer against its second.
+pub struct Preferences {
+    rankings: Vec<Ranking>,
+    rows: Vec<[Vec<u32>; 2]>,
+    /// What the reference says of both answers, once it was asked.
+    said: Vec<Option<[f64; 2]>>,
+    reference: Reference,
+    beta: f64,
+}
+
+impl Preferences {
+    /// Of `rankings`, against `reference`, with a weight of `beta` on staying near it.
+    ///
+    /// # Errors
+    /// `Argument` as [`Rewards::new`], and for a beta that is not above 0.
+    pub fn new(rankings: Vec<Ranking>, reference: Reference, beta: f64) -> Result<Preferences> {
+        if !(beta > 0.0 && beta.is_finite()) {
+            return Err(Error::Argument { name: "beta", what: format!("expected more than 0, found {beta}") });
+        }
+        let rankings = Rewards::new(rankings)?.rankings;
+        let rows = rankings.iter().map(|ranking| [0, 1].map(|i| rows(&ranking.answers[i]))).collect();
+        let said = vec![None; rankings.len()];
+        Ok(Preferences { rankings, rows, said, reference, beta })
+    }
+}
+
+impl Task for Preferences {
+    fn len(&self) -> usize {
+        self.rankings.len()
+    }
+
+    fn tokens(&self, example: usize) -> usize {
+        self.rankings[example].answers[..2].iter().map(|one| one.ids.len() - 1).sum()
+    }
+
+    fn weight(&self, _: usize) -> f64 {
+        1.0
+    }
+
+    fn pass(&mut self, learner: &mut Learner, examples: &[usize], total: f64, cancel: &AtomicBool) -> Result<f64> {
+        let pairs = examples.iter().flat_map(|i| [0, 1].map(|k| (&self.rankings[*i].answers[k].ids, &self.rows[*i][k])));
+        let all: Vec<Vec<u32>> = pairs.clone().map(|(ids, rows)| targets(ids, rows)).collect();
+        let batch: Vec<Sample> = pairs
+            .zip(&all)
+            .map(|((ids, rows), targets)| Sample { ids: &ids[..ids.len() - 1], rows, targets, ..Sample::default() })
+            .collect();
+        if examples.iter().any(|i| self.said[*i].is_none()) {
+            let sums = sums(&self.reference.logprobs(&batch, cancel)?, &batch);
+            for (i, said) in examples.iter().zip(sums.chunks_exact(2)) {
+                self.said[*i] = Some([said[0], said[1]]);
+            }
+        }
+        learner.forward(&batch, cancel)?;
+        let logprobs: Vec<f32> = learner.logprobs().chunks_exact(2).map(|pair| pair[0]).collect();
+        let (mut value, mut seeds) = (0.0, Vec::new());
+        for ((i, own), pair) in examples.iter().zip(sums(&logprobs, &batch).chunks_exact(2)).zip(batch.chunks_exact(2)) {
+            let said = self.said[*i].unwrap_or_default();
+            let of = Preferred { chosen: [own[0], said[0]], rejected: [own[1], said[1]] };
+            let (loss, by, _) = dpo(of, self.beta);
+            value += loss / total;
+            for (sample, by) in pair.iter().zip([by, -by]) {
+                seeds.extend(sample.rows.iter().flat_map(|_| [(by / total) as f32, 0.0, 0.0]));
+            }
+        }
+        learner.backward(&seeds, &[], cancel)?;
+        Ok(value)
+    }
+}
+
+/// The sum of each sample's log-probabilities.
+fn sums(logprobs: &[f32], batch: &[Sample]) -> Vec<f64> {
+    let mut rest = logprobs;
+    let sum = |sample: &Sample| {
+        let (own, others) = rest.split_at(sample.rows.len());
+        rest = others;
+        own.iter().map(|x| f64::from(*x)).sum()
+    };
+    batch.iter().map(sum).collect()
+}
