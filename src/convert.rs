@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::convert::convert as weights;
-use crate::format::files::{Files, INDEX, SINGLE};
+use crate::format::files::{Files, INDEX, MAX_TEXT, SINGLE, TEXT};
 use crate::format::source::Progress;
 use crate::format::write::{DraftDir, whole_file};
 use crate::pack::{self, Hold, Importance};
@@ -92,8 +92,8 @@ fn text(files: &Files, to: &Path) -> Result<()> {
         write(tokenizer::FILE, made.tokenizer.as_bytes())?;
         return write(tokenizer::CONFIG, made.config.as_bytes());
     }
-    for name in tokenizer::FILES {
-        if let Some(file) = files.small(name, tokenizer::MAX_FILE)? {
+    for name in TEXT {
+        if let Some(file) = files.small(name, MAX_TEXT)? {
             write(name, file.bytes())?;
         }
     }
@@ -130,5 +130,5 @@ fn replace(from: &Path, to: &Path, names: &[String]) -> Result<()> {
 /// Whether a file of this name would be read with a model, or is a part of its weights.
 fn is_of_model(name: &str) -> bool {
     let shard = name.starts_with("model-") && name.ends_with(".safetensors");
-    shard || name == SINGLE || name == INDEX || name == "generation_config.json" || tokenizer::FILES.contains(&name)
+    shard || name == SINGLE || name == INDEX || name == "generation_config.json" || TEXT.contains(&name)
 }

@@ -46,6 +46,20 @@ fn layouts() -> String {
         inlaid_mark { id, label, start, end, probability }
         inlaid_beam_config { struct_size, beams, max_tokens, early_stopping, length_penalty, ignore_rules }
         inlaid_answer { at, len, score, reserved }
+        inlaid_train_config {
+            struct_size, objective, learn, lora_rank, lora_alpha, beta1, beta2, epsilon, weight_decay, clip, smoothing,
+            dpo_beta, pass_tokens, n_targets, targets, seed
+        }
+        inlaid_example { ids, n, first, group, reserved }
+        inlaid_train_report { struct_size, reserved, step, loss, grad_norm, tokens }
+        inlaid_ppo_config {
+            struct_size, max_tokens, epochs, minibatch, rate, temperature, kl_coef, kl_target, kl_horizon, gamma, lam,
+            clip_policy, clip_value, vf_coef, entropy_coef, whiten_rewards
+        }
+        inlaid_ppo_stats {
+            struct_size, reserved, round, reward, kl, kl_coef, policy_loss, value_loss, entropy, clip_fraction, approx_kl,
+            explained_variance, tokens, grad_norm
+        }
         inlaid_generate_config {
             struct_size, max_tokens, ignore_end, n_stop, stop, stop_len, stop_ids, n_stop_ids
         }

@@ -17,11 +17,13 @@ mod info;
 mod logits;
 mod model;
 mod parts;
+mod ppo;
 mod sampler;
 mod session;
 mod silence;
 mod status;
 mod tokens;
+mod train;
 mod version;
 mod versioned;
 
@@ -29,6 +31,8 @@ mod versioned;
 mod reading;
 #[cfg_attr(not(feature = "tokenizer"), path = "no_speech.rs")]
 mod speech;
+#[cfg_attr(not(feature = "train"), path = "no_teaching.rs")]
+mod teaching;
 #[cfg_attr(not(feature = "chat-template"), path = "no_template.rs")]
 mod template;
 
@@ -43,8 +47,10 @@ pub use info::*;
 pub use logits::*;
 pub use model::*;
 pub use parts::*;
+pub use ppo::*;
 pub use sampler::*;
 pub use session::*;
 pub use status::*;
 pub use tokens::*;
+pub use train::*;
 pub use version::*;

@@ -22,6 +22,21 @@ pub const SINGLE: &str = "model.safetensors";
 /// The list of shards, where weights are in several files.
 pub const INDEX: &str = "model.safetensors.index.json";
 
+/// What of a directory belongs to the tokenizer, and is copied as it is.
+pub(crate) const TEXT: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+];
+/// A file of those is small; what is larger is something else.
+pub(crate) const MAX_TEXT: u64 = 64 << 20;
+
 /// PyTorch's weights in one file.
 pub const TORCH: &str = "pytorch_model.bin";
 

@@ -30,24 +30,11 @@ pub const FILE: &str = "tokenizer.json";
 /// Special tokens, and whether they are added.
 pub const CONFIG: &str = "tokenizer_config.json";
 
-/// What of a directory belongs to the tokenizer, and is copied as it is.
-pub(crate) const FILES: &[&str] = &[
-    FILE,
-    CONFIG,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-];
-
 /// Families whose `vocab.txt` is a list of words and pieces of words.
 const WORDPIECES: &[&str] = &["bert", "distilbert", "electra"];
 
-/// Largest file of those.
-pub(crate) const MAX_FILE: u64 = 64 << 20;
+/// Largest `tokenizer.json`.
+const MAX_FILE: u64 = 64 << 20;
 /// Largest text of one call, in bytes. The crate takes some thirty times as much.
 const MAX_TEXT: usize = 16 << 20;
 /// More tokens than any model has; tables are as long as the highest id.

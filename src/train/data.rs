@@ -1,8 +1,8 @@
 //! Floor 5: what is learnt from: texts and lines of JSON into tokens. Knows no losses.
 
 use crate::error::{Error, Result};
-use crate::model::Model;
-use crate::tokenizer::Tokenizer;
+#[cfg(feature = "tokenizer")]
+use crate::{model::Model, tokenizer::Tokenizer};
 use serde_json::Value;
 use std::path::Path;
 
@@ -16,12 +16,14 @@ pub struct Lesson {
 }
 
 impl Lesson {
-    fn push(&mut self, ids: &[u32], counts: bool) {
+    /// Adds tokens that are to be learnt, or not.
+    pub fn push(&mut self, ids: &[u32], counts: bool) {
         self.ids.extend_from_slice(ids);
         self.counts.resize(self.ids.len(), counts);
     }
 
     /// Cuts what is beyond `most` tokens; whether anything to learn is left.
+    #[cfg_attr(not(feature = "tokenizer"), expect(dead_code))]
     fn fit(&mut self, most: usize) -> bool {
         self.ids.truncate(most);
         self.counts.truncate(most);
@@ -59,11 +61,13 @@ pub fn lines<T>(path: &Path, mut each: impl FnMut(&Value) -> Result<T, String>) 
     Ok(all)
 }
 
+#[cfg(feature = "tokenizer")]
 fn text<'v>(value: &'v Value, key: &str) -> Result<&'v str, String> {
     value.get(key).and_then(Value::as_str).ok_or_else(|| format!("expected a text called `{key}`"))
 }
 
 /// How lines become lessons for one model.
+#[cfg(feature = "tokenizer")]
 pub struct Reader<'m> {
     model: &'m Model,
     tokenizer: &'m Tokenizer,
@@ -71,6 +75,7 @@ pub struct Reader<'m> {
     most: usize,
 }
 
+#[cfg(feature = "tokenizer")]
 impl<'m> Reader<'m> {
     /// One for `model`, whose lessons have `most` tokens at most.
     ///

@@ -5,10 +5,9 @@ use crate::arch::{Arch, Stack};
 use crate::error::{Error, Result};
 use crate::format::config::Config;
 use crate::format::convert::configs;
-use crate::format::files::{Files, SINGLE};
+use crate::format::files::{Files, MAX_TEXT, SINGLE, TEXT};
 use crate::format::write::{DraftDir, Planned, safetensors, whole_file};
 use crate::rng::{Stream, normal};
-use crate::tokenizer;
 use crate::weights::{Fill, Weights, Wish};
 use kernels::DType;
 use std::io::Write;
@@ -86,8 +85,8 @@ fn share(arch: &Arch, name: &str) -> f64 {
 
 /// The tokenizer's files, as they are.
 pub(super) fn text(files: &Files, out: &Path) -> Result<()> {
-    for name in tokenizer::FILES {
-        if let Some(file) = files.small(name, tokenizer::MAX_FILE)? {
+    for name in TEXT {
+        if let Some(file) = files.small(name, MAX_TEXT)? {
             let path = out.join(name);
             whole_file(&path, |to: &mut dyn Write| to.write_all(file.bytes()).map_err(Error::io(&path)))?;
         }

@@ -3,9 +3,7 @@
 //! A [`Learner`] runs batches forward and backward; a loss ([`loss`]) is host code between the two halves, over one number per
 //! row. What learns (all, named tensors, or an adapter) is a private copy in f32; the model that sessions use is never touched.
 
-#[cfg(feature = "tokenizer")]
 pub mod data;
-#[cfg(feature = "tokenizer")]
 pub mod init;
 pub mod draw;
 pub mod learner;
@@ -16,11 +14,10 @@ pub mod order;
 pub mod ppo;
 pub mod reference;
 pub mod run;
-#[cfg(feature = "tokenizer")]
 pub mod save;
 pub mod schedule;
-#[cfg(feature = "tokenizer")]
 pub mod task;
+pub mod trainer;
 
 pub use learner::{LearnConfig, Learned, Learner, Sample, What};
 pub use optim::{Optimizer, Rule};

@@ -124,19 +124,31 @@ impl Run {
     fn passes(&mut self, done: u64, cancel: &AtomicBool) -> Result<(f64, usize)> {
         let first = done * self.config.batch as u64;
         let examples: Vec<usize> = (0..self.config.batch as u64).map(|i| self.order.at(first + i)).collect();
-        let total = examples.iter().map(|i| self.task.weight(*i)).sum();
-        let (mut loss, mut tokens, mut at) = (0.0, 0, 0);
-        while at < examples.len() {
-            let mut rows = 0;
-            let fits = examples[at..].iter().take_while(|i| {
-                rows += self.task.tokens(**i);
-                rows <= self.config.tokens
-            });
-            let end = at + fits.count().max(1);
-            tokens += examples[at..end].iter().map(|i| self.task.tokens(*i)).sum::<usize>();
-            loss += self.task.pass(&mut self.learner, &examples[at..end], total, cancel)?;
-            at = end;
-        }
-        Ok((loss, tokens))
+        passes(&mut *self.task, &mut self.learner, &examples, self.config.tokens, cancel)
     }
+}
+
+/// Runs `examples` forward and backward, in as many passes of up to `most` tokens as it takes. Returns the loss, and tokens that
+/// ran.
+pub(super) fn passes(
+    task: &mut dyn Task,
+    learner: &mut Learner,
+    examples: &[usize],
+    most: usize,
+    cancel: &AtomicBool,
+) -> Result<(f64, usize)> {
+    let total = examples.iter().map(|i| task.weight(*i)).sum();
+    let (mut loss, mut tokens, mut at) = (0.0, 0, 0);
+    while at < examples.len() {
+        let mut rows = 0;
+        let fits = examples[at..].iter().take_while(|i| {
+            rows += task.tokens(**i);
+            rows <= most
+        });
+        let end = at + fits.count().max(1);
+        tokens += examples[at..end].iter().map(|i| task.tokens(*i)).sum::<usize>();
+        loss += task.pass(learner, &examples[at..end], total, cancel)?;
+        at = end;
+    }
+    Ok((loss, tokens))
 }

@@ -205,6 +205,12 @@ impl Preferences {
         let said = vec![None; rankings.len()];
         Ok(Preferences { rankings, rows, said, reference, beta })
     }
+
+    /// The reference, for the next ones.
+    #[must_use]
+    pub fn into_reference(self) -> Reference {
+        self.reference
+    }
 }
 
 impl Task for Preferences {

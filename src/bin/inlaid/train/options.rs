@@ -127,6 +127,16 @@ impl Options {
         LearnConfig { what, seed: self.seed, ..LearnConfig::default() }
     }
 
+    /// Examples of a step.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Rounds of a run that learns from rewards.
+    pub fn rounds(&self) -> u64 {
+        self.steps.unwrap_or(50)
+    }
+
     /// The run over so many examples.
     pub fn config(&self, examples: usize) -> RunConfig {
         let epochs = self.epochs.unwrap_or(1.0);

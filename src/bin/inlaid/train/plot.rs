@@ -1,4 +1,4 @@
-//! Floor 6: the loss of a run as a picture. Knows the log's keys.
+//! Floor 6: figures of a run as pictures. Knows the log's form.
 
 use crate::output::Failure;
 use inlaid::Error;
@@ -7,23 +7,23 @@ use serde_json::Value;
 use std::fmt::Display;
 use std::path::Path;
 
-/// Draws the loss of each step in `log`, and its running mean, to `out` as SVG.
+/// Draws what `log` says of `key` at each step, and its running mean, to `out` as SVG.
 ///
 /// # Errors
 /// `Cannot` where the picture cannot be written.
-pub fn loss(log: &Path, out: &Path) -> Result<(), Failure> {
+pub fn curve(log: &Path, key: &str, out: &Path) -> Result<(), Failure> {
     let text = std::fs::read_to_string(log).map_err(Error::io(log))?;
     let point = |line: &str| -> Option<(f64, f64)> {
         let line: Value = serde_json::from_str(line).ok()?;
-        let loss = line.get("loss")?.as_f64()?;
-        Some((line.get("step")?.as_f64()?, loss)).filter(|_| loss.is_finite())
+        let value = line.get(key)?.as_f64()?;
+        Some((line.get("step")?.as_f64()?, value)).filter(|_| value.is_finite())
     };
     let points: Vec<(f64, f64)> = text.lines().filter_map(point).collect();
     if points.is_empty() {
         return Ok(());
     }
     let mut picture = String::new();
-    draw(&points, &mut picture).map_err(|e| Failure::Cannot(format!("{}: {e}", out.display())))?;
+    draw(&points, key, &mut picture).map_err(|e| Failure::Cannot(format!("{}: {e}", out.display())))?;
     inlaid::format::write::whole_file(out, |file| file.write_all(picture.as_bytes()).map_err(Error::io(out)))?;
     Ok(())
 }
@@ -31,7 +31,7 @@ pub fn loss(log: &Path, out: &Path) -> Result<(), Failure> {
 /// Steps that the running mean looks back, about.
 const BACK: f64 = 20.0;
 
-fn draw(points: &[(f64, f64)], to: &mut String) -> Result<(), String> {
+fn draw(points: &[(f64, f64)], key: &str, to: &mut String) -> Result<(), String> {
     fn said(e: impl Display) -> String {
         e.to_string()
     }
@@ -41,8 +41,8 @@ fn draw(points: &[(f64, f64)], to: &mut String) -> Result<(), String> {
     let mut mean = points[0].1;
     let smooth: Vec<(f64, f64)> = points
         .iter()
-        .map(|(step, loss)| {
-            mean += (loss - mean) / BACK;
+        .map(|(step, value)| {
+            mean += (value - mean) / BACK;
             (*step, mean)
         })
         .collect();
@@ -54,7 +54,7 @@ fn draw(points: &[(f64, f64)], to: &mut String) -> Result<(), String> {
         .y_label_area_size(60)
         .build_cartesian_2d(first..last, low..high)
         .map_err(said)?;
-    chart.configure_mesh().x_desc("step").y_desc("loss").draw().map_err(said)?;
+    chart.configure_mesh().x_desc("step").y_desc(key).draw().map_err(said)?;
     let faint = RGBColor(170, 190, 220);
     chart.draw_series(LineSeries::new(points.iter().copied(), &faint)).map_err(said)?;
     chart.draw_series(LineSeries::new(smooth, BLUE.stroke_width(2))).map_err(said)?;
