@@ -1,6 +1,7 @@
-//! Times the gradients of `linear` as shares of the machine's peak: `back_speed [ISA] [THREADS] [ROWS]`; the forward
+//! Times the gradients of `linear` and of causal attention as shares of the machine's peak: `back_speed [ISA] [THREADS] [ROWS]`; the forward
 //! product of the same size in f32 stands beside them.
 
+use kernels::attention::{AttendShape, BackArgs, Bias, Cache, Kept, back_scratch_words, dkv_cut, dq_cut};
 use kernels::linear::{PANEL, Pack, dw_cut};
 use kernels::peak::peak_flops;
 use kernels::{Access, Cut, DType, Isa, Matrix, Mems, Ops, Order, Pages, Plan, Span, Task, Team, Words};
@@ -10,6 +11,9 @@ use std::time::Instant;
 /// `[n, k]` of a small and a middling Llama, and of adapters of rank 8.
 const SHAPES: [(usize, usize); 6] =
     [(576, 576), (1536, 576), (576, 1536), (2048, 2048), (8, 2048), (2048, 8)];
+
+/// Heads, heads of keys, and their width.
+const HEADS: [[usize; 3]; 4] = [[9, 3, 64], [12, 12, 64], [32, 8, 128], [4, 1, 256]];
 
 /// What is timed.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,12 @@ fn main() {
     let rows = args.next().map_or(512, |n| n.parse().expect("a number of rows"));
     let team = Team::new(threads).expect("threads");
     println!("{}, {threads} threads, {rows} rows", ops.name());
+    for [heads, kv_heads, dim] in HEADS {
+        let shape = AttendShape { heads, kv_heads, dim, cache: Cache::F32 };
+        for keys in [false, true] {
+            time_attention(ops, &team, shape, rows, keys);
+        }
+    }
     for (n, k) in SHAPES {
         let whole = DType::ALL.into_iter().filter(|dtype| {
             matches!(dtype, DType::F32 | DType::BF16 | DType::Q8_0 | DType::Q4K) && k % dtype.block() == 0
@@ -96,4 +106,78 @@ fn time(ops: &'static Ops, team: &Team, kind: Kind, [rows, n, k]: [usize; 3]) {
     }
     let (flops, peak) = ((2 * n * k * rows) as f64 / best, peak_flops(team, Pack::F32, 20));
     println!("[{n:5}, {k:4}] {kind:?}  {:6.1} GFLOP/s {:3.0} %", flops / 1e9, 100.0 * flops / peak);
+}
+
+/// Prints the speed of dq, or of dk and dv, of one sequence of so many rows.
+fn time_attention(ops: &'static Ops, team: &Team, shape: AttendShape, rows: usize, keys: bool) {
+    let (width, kv_width) = (shape.heads * shape.dim, shape.kv_heads * shape.dim);
+    let span = |mem, cols| Span { mem, at: 0, rows, cols };
+    let (q, k, stat, delta) =
+        (span(0, width), span(1, kv_width), span(2, 2 * shape.heads), span(3, shape.heads));
+    let (a, b) = (span(4, if keys { kv_width } else { width }), span(5, kv_width));
+    let mut task: Task = [q, k, stat, delta].map(Access::Read).into();
+    if keys {
+        let cut = dkv_cut(&shape, rows);
+        task.extend([Access::Write(a, cut), Access::Write(b, cut)]);
+    } else {
+        task.push(Access::Write(a, dq_cut(&shape, rows)));
+    }
+    task.push(Access::Scratch(back_scratch_words(&shape)));
+    // Only four memories: all in one.
+    let mut at = 0;
+    let spans = [q, k, stat, delta, a, b].map(|span| {
+        at += span.rows * span.cols;
+        Span { mem: 0, at: at - span.rows * span.cols, ..span }
+    });
+    let moved = |span: Span| spans[span.mem];
+    let task = task.into_iter().map(|access| match access {
+        Access::Read(span) => Access::Read(moved(span)),
+        Access::Write(span, cut) => Access::Write(moved(span), cut),
+        other => other,
+    });
+    let plan = Plan::new(vec![task.collect()], vec![at]).expect("a plan");
+    let mut mem: Vec<f32> = (0..at).map(|i| (i * 37 % 101) as f32 / 101.0 - 0.5).collect();
+    for stat in mem[spans[2].at..spans[3].at].as_chunks_mut().0 {
+        *stat = [2.0, rows as f32];
+    }
+    let mut scratch = Words::zeroed(plan.scratch_words(team.size())).expect("memory");
+    let starts = [0, rows as u32];
+    let args = BackArgs {
+        shape,
+        scale: 0.1,
+        cap: None,
+        bias: Bias::None,
+        window: None,
+        causal: true,
+        starts: &starts,
+        key_starts: &starts,
+    };
+    let (mut best, mut pages) = (f64::INFINITY, Pages::new(0, 0));
+    for _ in 0..10 {
+        let start = Instant::now();
+        let mems = Mems { mems: &mut [&mut mem], pages: &mut pages, scratch: &mut scratch };
+        let done = plan.run(team, mems, &AtomicBool::new(false), &|_, mut part| {
+            let [q, k, stat, delta] = [0, 1, 2, 3].map(|i| part.read(spans[i]));
+            let kept = Kept { q, k, v: k, dout: q, stat, delta };
+            let (mut a, scratch) = (part.write(spans[4]), part.scratch());
+            if keys {
+                (ops.attend_dkv)(&mut a, &mut part.write(spans[5]), &kept, &args, scratch);
+            } else {
+                (ops.attend_dq)(&mut a, &kept, &args, scratch);
+            }
+        });
+        done.expect("a run");
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    let pairs = rows * (rows + 1) / 2 * shape.heads;
+    let flops = (pairs * shape.dim * if keys { 8 } else { 6 }) as f64 / best;
+    let (name, peak) = (if keys { "dk, dv" } else { "dq" }, peak_flops(team, Pack::F32, 20));
+    println!(
+        "{name} {} / {} x {}  {:6.1} GFLOP/s {:3.0} %",
+        shape.heads,
+        shape.kv_heads,
+        shape.dim,
+        flops / 1e9,
+        100.0 * flops / peak
+    );
 }

@@ -1,7 +1,7 @@
 //! Floor 0: one table of kernels per instruction set, and the choice between them at run time.
 
 use crate::act::Act;
-use crate::attention::AttendArgs;
+use crate::attention::{AttendArgs, BackArgs, Kept};
 use crate::linear::{Kernel, Matrix, PANEL, Pack, Run};
 use crate::norm::Norm;
 use crate::optim::{AdamW, Sgd};
@@ -108,6 +108,16 @@ pub struct Ops {
     pub append: fn(&mut StateMut, &[f32], &[f32], &AttendArgs),
     /// [`crate::attention::attend_isa`]
     pub attend: fn(&mut TileMut, &[f32], &StateRef, &AttendArgs, bool, &mut [f32]),
+    /// [`crate::attention::attend_stat_isa`]
+    pub attend_stat: fn(&mut TileMut, &mut TileMut, &[f32], &StateRef, &AttendArgs, &mut [f32]),
+    /// [`crate::attention::attend_delta_isa`]
+    pub attend_delta: fn(&mut TileMut, &[f32], &[f32], usize),
+    /// [`crate::attention::attend_dq_isa`]
+    pub attend_dq: fn(&mut TileMut, &Kept, &BackArgs, &mut [f32]),
+    /// [`crate::attention::attend_dkv_isa`]
+    pub attend_dkv: fn(&mut TileMut, &mut TileMut, &Kept, &BackArgs, &mut [f32]),
+    /// [`crate::attention::attend_dbias_isa`]
+    pub attend_dbias: fn(&mut TileMut, &Kept, &BackArgs, &mut [f32]),
     /// [`crate::attention::merge_isa`]
     pub merge: fn(&mut TileMut, &[f32], &AttendArgs),
     /// [`crate::embed::embed`]
@@ -157,6 +167,11 @@ macro_rules! table {
             weigh: crate::sample::weigh_isa::$small,
             append: crate::attention::append,
             attend: crate::attention::attend_isa::$f32,
+            attend_stat: crate::attention::attend_stat_isa::$f32,
+            attend_delta: crate::attention::attend_delta_isa::$small,
+            attend_dq: crate::attention::attend_dq_isa::$f32,
+            attend_dkv: crate::attention::attend_dkv_isa::$f32,
+            attend_dbias: crate::attention::attend_dbias_isa::$f32,
             merge: crate::attention::merge_isa::$small,
             embed: crate::embed::embed,
             adamw: crate::optim::adamw_isa::$small,

@@ -94,6 +94,51 @@ pub fn logprob(logits: &[f64], target: usize, seeds: [f64; 3]) -> Vec<f64> {
     (0..logits.len()).map(of).collect()
 }
 
+/// Of one query of [`attend`](super::attend), `dout [dim]` being the gradient of its output.
+pub struct Attended {
+    /// Weights of the positions seen: `[seen]`.
+    pub p: Vec<f64>,
+    /// Gradients of their scores, capped and biased: those of the biases.
+    pub dbias: Vec<f64>,
+    /// The same of raw scores.
+    pub dscores: Vec<f64>,
+    /// Of the query: `[dim]`.
+    pub dq: Vec<f64>,
+    /// Of the keys and values seen: `[seen, dim]`.
+    pub dk: Vec<f64>,
+    /// See `dk`.
+    pub dv: Vec<f64>,
+}
+
+/// The gradients of one query of [`attend`](super::attend), which is called alike.
+#[must_use]
+pub fn attend(
+    dout: &[f64],
+    [q, keys, values]: [&[f64]; 3],
+    seen: std::ops::Range<usize>,
+    scale: f64,
+    cap: Option<f64>,
+    bias: impl Fn(usize) -> f64,
+) -> Attended {
+    let dim = q.len();
+    let dot = |a: &[f64], b: &[f64], i: usize| {
+        a.iter().zip(&b[i * dim..(i + 1) * dim]).map(|(a, b)| a * b).sum::<f64>()
+    };
+    let raw: Vec<f64> = seen.clone().map(|i| scale * dot(q, keys, i)).collect();
+    let capped = raw.iter().map(|x| cap.map_or(*x, |cap| cap * (x / cap).tanh()));
+    let p = super::softmax(&capped.zip(seen.clone()).map(|(x, i)| x + bias(i)).collect::<Vec<_>>());
+    let dp: Vec<f64> = seen.clone().map(|i| dot(dout, values, i)).collect();
+    let delta: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
+    let dbias: Vec<f64> = p.iter().zip(&dp).map(|(p, dp)| p * (dp - delta)).collect();
+    let slope = |x: &f64| cap.map_or(1.0, |cap| 1.0 - (x / cap).tanh().powi(2));
+    let dscores: Vec<f64> = dbias.iter().zip(&raw).map(|(d, x)| d * slope(x) * scale).collect();
+    let pairs = || dscores.iter().zip(seen.clone());
+    let dq = (0..dim).map(|d| pairs().map(|(ds, i)| ds * keys[i * dim + d]).sum()).collect();
+    let dk = dscores.iter().flat_map(|ds| q.iter().map(move |q| ds * q)).collect();
+    let dv = p.iter().flat_map(|p| dout.iter().map(move |dout| p * dout)).collect();
+    Attended { p, dbias, dscores, dq, dk, dv }
+}
+
 /// A step of AdamW: parameter, mean of gradients, mean of their squares. Rates as in
 /// [`AdamW`](crate::optim::AdamW).
 #[must_use]

@@ -4,6 +4,7 @@
 mod act;
 mod act_back;
 mod attention;
+mod attention_back;
 mod embed;
 mod families;
 mod norm;

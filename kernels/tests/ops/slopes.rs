@@ -80,6 +80,30 @@ fn rotations() {
 }
 
 #[test]
+fn attention() {
+    let (len, dim, scale) = (5, 3, 0.8);
+    let (q, k, v, dout) =
+        (numbers(13, dim), numbers(14, len * dim), numbers(15, len * dim), numbers(16, dim));
+    let biases = numbers(17, len);
+    for (cap, seen) in [(None, 0..len), (Some(0.7), 1..4)] {
+        let of = |q: &[f64], k: &[f64], v: &[f64], biases: &[f64]| {
+            dot(&dout, &reference::attend(q, k, v, seen.clone(), scale, cap, |i| biases[i]))
+        };
+        let got = reference::back::attend(&dout, [&q, &k, &v], seen.clone(), scale, cap, |i| biases[i]);
+        // What is not seen has no gradient.
+        let whole = |seen_part: &[f64], width: usize| {
+            let mut all = vec![0.0; len * width];
+            all[seen.start * width..seen.end * width].copy_from_slice(seen_part);
+            all
+        };
+        check(|q| of(q, &k, &v, &biases), &q, &got.dq, "q");
+        check(|k| of(&q, k, &v, &biases), &k, &whole(&got.dk, dim), "k");
+        check(|v| of(&q, &k, v, &biases), &v, &whole(&got.dv, dim), "v");
+        check(|biases| of(&q, &k, &v, biases), &biases, &whole(&got.dbias, 1), "biases");
+    }
+}
+
+#[test]
 fn log_probabilities() {
     let (x, target, seeds) = (numbers(12, 11), 4, [0.7, -0.3, 0.9]);
     let y = |x: &[f64]| {
