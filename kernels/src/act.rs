@@ -1,5 +1,9 @@
 //! Floor 0: activations, alone or as the gate of another product. Knows nothing of the matrices around them.
 
+mod back;
+
+pub use back::act_bwd_isa;
+
 use crate::math::{erf, exp, tanh};
 use crate::norm::filled;
 use crate::ops::per_isa;

@@ -1,5 +1,9 @@
 //! Floor 0: rows of tables by number. Knows nothing of tokens.
 
+mod back;
+
+pub use back::{accumulate, add, embed_bwd, means_bwd, rows_bwd};
+
 use crate::linear::{Matrix, Order, embed_row};
 use crate::plan::TileMut;
 use crate::quant::dequantize_row;

@@ -13,6 +13,7 @@ pub mod logprob;
 pub mod math;
 pub mod norm;
 pub mod ops;
+pub mod optim;
 pub mod pages;
 pub mod peak;
 pub mod plan;

@@ -1,5 +1,9 @@
 //! Floor 0: log-probability of a target per row. Knows nothing of losses.
 
+mod back;
+
+pub use back::{logprob_bwd_isa, logprob_stats_isa};
+
 use crate::ops::per_isa;
 use crate::plan::TileMut;
 use crate::simd::Simd;

@@ -1,5 +1,9 @@
 //! Floor 0: RMSNorm and LayerNorm of rows. Knows nothing of blocks and residuals.
 
+mod back;
+
+pub use back::{norm_dgain_isa, norm_dx_isa};
+
 use crate::ops::per_isa;
 use crate::plan::TileMut;
 use crate::simd::{LANES, Simd};
@@ -33,8 +37,7 @@ fn norm_with<S: Simd>(
     let n = gain.len();
     for r in out.rows() {
         let x = &x[r * n..][..n];
-        let mean = if kind == Norm::Layer { sum(s, x) / n as f32 } else { 0.0 };
-        let inv = 1.0 / (squares(s, x, mean) / n as f32 + eps).sqrt();
+        let (mean, inv) = moments(s, x, eps, kind);
         let out = &mut out.row(r)[..n];
         for i in 0..n {
             out[i] = (x[i] - mean) * inv * gain[i];
@@ -50,6 +53,14 @@ fn norm_with<S: Simd>(
             }
         }
     }
+}
+
+/// What is subtracted from the elements of a row, and what they are multiplied by then.
+#[inline(always)]
+fn moments<S: Simd>(s: S, x: &[f32], eps: f32, kind: Norm) -> (f32, f32) {
+    let n = x.len() as f32;
+    let mean = if kind == Norm::Layer { sum(s, x) / n } else { 0.0 };
+    (mean, 1.0 / (squares(s, x, mean) / n + eps).sqrt())
 }
 
 /// Sum over 16 lanes, then over the lanes.

@@ -6,6 +6,8 @@
 use crate::act::Act;
 use crate::norm::Norm;
 
+pub mod back;
+
 /// `x [rows, k]` times the transpose of `w [n, k]`, plus `bias [n]`, plus `add [rows, n]`: `[rows, n]`.
 #[must_use]
 pub fn linear(

@@ -133,6 +133,11 @@ per_isa! {
     pub fn rope(out: &mut TileMut, x: &[f32], n: usize, dim: usize, rot_dim: usize, interleaved: bool, turns: &[f32]) = rope_with as rope_isa on scalar avx2;
 }
 
+per_isa! {
+    /// The gradient of [`rope`](rope_isa): dx `[rows, n]`, cut in rows, of dy `[rows, n]`, turned back by the same turns.
+    pub fn rope_bwd(dx: &mut TileMut, dy: &[f32], n: usize, dim: usize, rot_dim: usize, interleaved: bool, turns: &[f32]) = rope_bwd_with as rope_bwd_isa on scalar avx2;
+}
+
 #[inline(always)]
 fn rope_with<S: Simd>(
     _: S,
@@ -144,6 +149,33 @@ fn rope_with<S: Simd>(
     interleaved: bool,
     turns: &[f32],
 ) {
+    turn::<false>(out, x, n, [dim, rot_dim], interleaved, turns);
+}
+
+#[inline(always)]
+fn rope_bwd_with<S: Simd>(
+    _: S,
+    dx: &mut TileMut,
+    dy: &[f32],
+    n: usize,
+    dim: usize,
+    rot_dim: usize,
+    interleaved: bool,
+    turns: &[f32],
+) {
+    turn::<true>(dx, dy, n, [dim, rot_dim], interleaved, turns);
+}
+
+/// Heads turned, or turned `BACK`: by sines of the other sign.
+#[inline(always)]
+fn turn<const BACK: bool>(
+    out: &mut TileMut,
+    x: &[f32],
+    n: usize,
+    [dim, rot_dim]: [usize; 2],
+    interleaved: bool,
+    turns: &[f32],
+) {
     for r in out.rows() {
         let x = &x[r * n..][..n];
         let (cos, sin) = turns[r * rot_dim..][..rot_dim].split_at(rot_dim / 2);
@@ -151,30 +183,32 @@ fn rope_with<S: Simd>(
             let ((out, rest), (x, same)) = (out.split_at_mut(rot_dim), x.split_at(rot_dim));
             rest.copy_from_slice(same);
             if interleaved {
-                neighbours(out, x, cos, sin);
+                neighbours::<BACK>(out, x, cos, sin);
             } else {
-                halves(out, x, cos, sin);
+                halves::<BACK>(out, x, cos, sin);
             }
         }
     }
 }
 
 #[inline(always)]
-fn halves(out: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32]) {
+fn halves<const BACK: bool>(out: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32]) {
     let half = cos.len();
     let ((out_a, out_b), (a, b)) = (out.split_at_mut(half), x.split_at(half));
     let (out_a, out_b, a, b) = (&mut out_a[..half], &mut out_b[..half], &a[..half], &b[..half]);
     let sin = &sin[..half];
     for i in 0..half {
-        out_a[i] = a[i] * cos[i] - b[i] * sin[i];
-        out_b[i] = b[i] * cos[i] + a[i] * sin[i];
+        let sin = if BACK { -sin[i] } else { sin[i] };
+        out_a[i] = a[i] * cos[i] - b[i] * sin;
+        out_b[i] = b[i] * cos[i] + a[i] * sin;
     }
 }
 
 #[inline(always)]
-fn neighbours(out: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32]) {
+fn neighbours<const BACK: bool>(out: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32]) {
     let (out, x) = (out.as_chunks_mut::<2>().0, x.as_chunks::<2>().0);
     for (((out, x), cos), sin) in out.iter_mut().zip(x).zip(cos).zip(sin) {
+        let sin = if BACK { -sin } else { *sin };
         *out = [x[0] * cos - x[1] * sin, x[1] * cos + x[0] * sin];
     }
 }

@@ -114,6 +114,12 @@ impl<'a> TileMut<'a> {
         self.cols.clone()
     }
 
+    /// Elements from a row of the span (a piece for `Cut::Pieces`) to the next.
+    #[must_use]
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
     /// Whether the run was cancelled: a long kernel looks once in a while and returns.
     #[must_use]
     pub fn stop(&self) -> bool {
@@ -141,20 +147,41 @@ impl<'a> TileMut<'a> {
         })
     }
 
-    /// A cell's columns of row `r`. Panics where the cell is not of this tile or the row not of the cell.
-    pub fn cell_row(&mut self, cell: &Cell, r: usize) -> &mut [f32] {
+    /// Whether a cell lies in the span and is one of this worker's.
+    fn owns(&self, cell: &Cell) -> bool {
         let deal = self.deal.expect("a tile that is not cut in blocks");
-        let inside =
-            cell.rows.contains(&r) && cell.rows.end <= self.rows.end && cell.cols.end <= self.cols.end;
         let across = self.cols.end.div_ceil(deal.cols);
-        let own = cell.id % deal.of == deal.worker
+        cell.rows.end <= self.rows.end
+            && cell.cols.end <= self.cols.end
+            && cell.id % deal.of == deal.worker
             && cell.rows.start == cell.id / across * deal.rows
             && cell.cols.start == cell.id % across * deal.cols
             && cell.rows.len() <= deal.rows
-            && cell.cols.len() <= deal.cols;
-        assert!(inside && own, "a cell of another tile");
-        // SAFETY: in the span (`inside`); cells of different workers are disjoint (`own`), and
-        // `&mut self` lends one row at a time.
+            && cell.cols.len() <= deal.cols
+    }
+
+    /// A cell as a rectangle, for as long as it is borrowed: its rows and columns are those of the span. Panics where the
+    /// cell is not of this tile.
+    pub fn cell(&mut self, cell: &Cell) -> TileMut<'_> {
+        assert!(self.owns(cell), "a cell of another tile");
+        // The rules of `new` hold: the rectangle is in the span, no other worker writes it, and `self` is lent meanwhile.
+        let (rows, cols) = (cell.rows.clone(), cell.cols.clone());
+        TileMut {
+            base: self.base,
+            rows,
+            cols,
+            stride: self.stride,
+            deal: None,
+            stop: self.stop,
+            life: PhantomData,
+        }
+    }
+
+    /// A cell's columns of row `r`. Panics where the cell is not of this tile or the row not of the cell.
+    pub fn cell_row(&mut self, cell: &Cell, r: usize) -> &mut [f32] {
+        assert!(self.owns(cell) && cell.rows.contains(&r), "a cell of another tile");
+        // SAFETY: in the span, and cells of different workers are disjoint (`owns`); `&mut self` lends one row at a
+        // time.
         unsafe {
             std::slice::from_raw_parts_mut(self.base.add(r * self.stride + cell.cols.start), cell.cols.len())
         }
@@ -198,6 +225,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_cell_is_a_rectangle_of_the_span() {
+        let (mut mem, cut) = (vec![0.0; 7 * 5], Cut::Blocks { rows: 3, cols: 2 });
+        for worker in 0..3 {
+            let mut tile = TileMut::part(&mut mem, 7, 5, cut, worker, 3);
+            for cell in tile.cells() {
+                let mut part = tile.cell(&cell);
+                assert_eq!((part.rows(), part.cols()), (cell.rows.clone(), cell.cols.clone()));
+                for r in part.rows() {
+                    let first = (r * 5 + cell.cols.start) as f32;
+                    part.row(r).iter_mut().enumerate().for_each(|(i, x)| *x += first + i as f32);
+                }
+            }
+        }
+        assert!(mem.iter().enumerate().all(|(i, x)| *x == i as f32));
+    }
+
+    #[test]
+    #[should_panic(expected = "a cell of another tile")]
+    fn a_foreign_cell_is_no_rectangle() {
+        let mut mem = vec![0.0; 64];
+        let cut = Cut::Blocks { rows: 4, cols: 4 };
+        let theirs = TileMut::part(&mut mem, 8, 8, cut, 1, 2).cells().next().unwrap();
+        let _ = TileMut::part(&mut mem, 8, 8, cut, 0, 2).cell(&theirs);
     }
 
     #[test]

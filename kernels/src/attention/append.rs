@@ -2,6 +2,7 @@
 
 use super::{AttendArgs, Cache, PAGE, head_words};
 use crate::pages::StateMut;
+use crate::plan::TileMut;
 use crate::simd::to_bf16;
 use half::f16;
 
@@ -26,6 +27,34 @@ pub fn append(state: &mut StateMut, k: &[f32], v: &[f32], args: &AttendArgs) {
                 Cache::Q8 => put_q8(page, k, v, slot),
             }
         }
+    }
+}
+
+/// out `[rows, n]`, cut in rows: keys or values `x [rows, n]`, heads of `dim`, as [`append`] rounds them for a cache and
+/// attention reads them.
+///
+/// Panics where the sizes do not fit.
+pub fn round_to(out: &mut TileMut, x: &[f32], n: usize, dim: usize, cache: Cache) {
+    for r in out.rows() {
+        let (out, x) = (&mut out.row(r)[..n], &x[r * n..][..n]);
+        match cache {
+            Cache::F32 => out.copy_from_slice(x),
+            Cache::F16 => each(out, x, |x| f16::from_f32(x).to_f32()),
+            Cache::BF16 => each(out, x, |x| f32::from_bits(to_bf16(x) << 16)),
+            Cache::Q8 => {
+                for (out, x) in out.chunks_mut(dim).zip(x.chunks(dim)) {
+                    let scale = scale(x);
+                    each(out, x, |x| f32::from(to_q8(x, scale)) * scale);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn each(out: &mut [f32], x: &[f32], round: impl Fn(f32) -> f32) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = round(*x);
     }
 }
 

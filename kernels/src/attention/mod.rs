@@ -9,6 +9,7 @@
 
 mod append;
 mod attend;
+mod back;
 mod bias;
 mod block;
 mod cache;
@@ -16,8 +17,12 @@ mod parts;
 mod room;
 mod tile;
 
-pub use append::append;
-pub use attend::attend_isa;
+pub use append::{append, round_to};
+pub use attend::{attend_isa, attend_stat_isa, stat_cut};
+pub use back::{
+    BackArgs, Kept, attend_dbias_isa, attend_delta_isa, attend_dkv_isa, attend_dq_isa, back_scratch_words,
+    dkv_cut, dq_cut,
+};
 pub use bias::{Bias, distance_table};
 pub use cache::{Cache, head_words};
 pub use parts::{merge_isa, part_words, parts};

@@ -119,7 +119,7 @@ pub const INDEX: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11
 
 /// Whether a query that sees the positions `seen` of a chunk sees any of vector `z` of its scores.
 #[inline(always)]
-fn touches(seen: &Range<usize>, z: usize) -> bool {
+pub fn touches(seen: &Range<usize>, z: usize) -> bool {
     seen.start < (z + 1) * LANES && z * LANES < seen.end
 }
 

@@ -102,6 +102,28 @@ impl Elem for Bf16 {
     }
 }
 
+/// bf16 weights one by one, widened, for activations that are not rounded.
+pub struct Wide;
+
+impl Elem for Wide {
+    const K: usize = 1;
+    const BYTES: usize = 2;
+    #[inline(always)]
+    fn words<S: Simd>(s: S, bytes: &[u8]) -> S::V {
+        let x = s.load_bf16(bytes.first_chunk().expect("sixteen bf16"));
+        let subnormal = s.lt(s.copysign(x, s.splat(1.0)), s.splat(f32::MIN_POSITIVE));
+        s.select(subnormal, s.copysign(s.zero(), x), x)
+    }
+    #[inline(always)]
+    fn open<S: Simd>(s: S, bits: S::V) -> [S::V; 2] {
+        s.halves(s.flush(bits))
+    }
+    #[inline(always)]
+    fn word(low: [u8; 4], _: [u8; 4]) -> f32 {
+        f32::from_bits(Bf16::word([0; 4], low).to_bits())
+    }
+}
+
 /// Words of a row of activations for each word of weights: where pairs have no instruction, both halves of a pair are
 /// words of their own, the odd one first.
 #[inline(always)]

@@ -123,6 +123,14 @@ impl<'a> Matrix<'a> {
         Ok(())
     }
 
+    /// The transpose of a dense matrix in file layout: outputs and inputs change places, the bytes do not. Panics where it
+    /// is in panels or quantised.
+    pub(super) fn turned(&self) -> Matrix<'a> {
+        assert!(self.order != Order::Panels && self.dtype.block() == 1, "panels and blocks are not turned");
+        let order = if self.order == Order::Nk { Order::Kn } else { Order::Nk };
+        Matrix { order, n: self.k, k: self.n, ..*self }
+    }
+
     /// Element type.
     #[must_use]
     pub fn dtype(&self) -> DType {

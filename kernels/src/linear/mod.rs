@@ -4,6 +4,7 @@
 //! threads change no bit. Knows no models.
 
 mod activations;
+mod back;
 mod blocks;
 mod elem;
 mod matrix;
@@ -12,13 +13,16 @@ mod panel;
 mod quantise;
 mod row;
 mod tile;
+mod turn;
 
 pub use activations::Pack;
 pub(crate) use activations::pack_isa;
+pub use back::{bias_db, dw_cut};
 pub use matrix::{Matrix, MatrixError, Order};
 pub(crate) use packed::pack_panel_isa;
 pub use packed::{embed_row, pack_panel, panel_bytes};
 pub use quantise::{Guide, Unrepresentable, quantise_panel, spans};
+pub(crate) use turn::turn_isa;
 
 use crate::dtype::DType;
 use crate::ops::{Ops, per_isa};
@@ -148,7 +152,8 @@ fn dense<E: Elem, S: Simd>(
         let mut from = 0;
         while from < steps || from == 0 {
             let some = from..steps.min(from + tile::STEPS);
-            let run = Run { first, lanes, rows, words, steps: some.clone(), last: some.end == steps, after };
+            let (steps_of, last) = (some.clone(), some.end == steps);
+            let run = Run { first, lanes, above: 0, rows, words, steps: steps_of, grows: false, last, after };
             if direct {
                 let bytes = &w.panel(first / PANEL)[some.start * PANEL * E::PACKED..];
                 s.apart(Tiles::<E>::new(&run, out, &bytes[..some.len() * PANEL * E::PACKED], x));
@@ -167,15 +172,29 @@ fn dense<E: Elem, S: Simd>(
     }
 }
 
+per_isa! {
+    /// Panels of f32 that are ready meet all rows.
+    pub fn tiles_f32(run: &Run, out: &mut TileMut, panel: &[u8], x: &[f32]) = tiles_with as tiles_isa;
+}
+
+#[inline(always)]
+fn tiles_with<S: Simd>(s: S, run: &Run, out: &mut TileMut, panel: &[u8], x: &[f32]) {
+    s.apart(Tiles::<F32>::new(run, out, panel, x));
+}
+
 /// One panel of outputs and a run of its steps, which all rows meet.
-struct Run<'a> {
+pub struct Run<'a> {
     /// First output, and outputs that exist.
     first: usize,
     lanes: usize,
+    /// Rows of `out` before the first, and rows.
+    above: usize,
     rows: usize,
     /// Words of a packed row of activations.
     words: usize,
     steps: Range<usize>,
+    /// Whether sums begin with what `out` holds, and not with zero.
+    grows: bool,
     /// Whether the sums end here.
     last: bool,
     after: &'a After<'a>,
@@ -197,7 +216,7 @@ impl Run<'_> {
             let m = stride.min(self.rows - r);
             let x = &x[r * self.words..][..self.words * stride];
             let x = &x[self.steps.start * parts * stride..self.steps.end * parts * stride];
-            self.some_rows::<S, E>(s, out, panel, x, [r, m, stride], &mut sums);
+            self.some_rows::<S, E>(s, out, panel, x, [self.above + r, m, stride], &mut sums);
             r += m;
         }
     }
@@ -214,7 +233,7 @@ impl Run<'_> {
         [r, m, stride]: [usize; 3],
         sums: &mut [[f32; PANEL]; tile::MOST],
     ) {
-        let fresh = self.steps.start == 0;
+        let fresh = !self.goes_on();
         macro_rules! tiles {
             ($($m:literal)*) => {
                 match m {
@@ -238,11 +257,16 @@ impl Run<'_> {
         }
     }
 
+    /// Whether `out` holds what sums begin with.
+    fn goes_on(&self) -> bool {
+        self.grows || self.steps.start > 0
+    }
+
     /// The sums so far of rows from `r` on: what the run before left, if there was one. Not inlined: it is the same for every width
     /// and set.
     #[inline(never)]
     fn load(&self, out: &mut TileMut, r: usize, sums: &mut [[f32; PANEL]]) {
-        if self.steps.start > 0 {
+        if self.goes_on() {
             let at = self.first - out.cols().start;
             for (i, sums) in sums.iter_mut().enumerate() {
                 sums[..self.lanes].copy_from_slice(&out.row(r + i)[at..][..self.lanes]);

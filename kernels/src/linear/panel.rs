@@ -41,7 +41,13 @@ fn put<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], step: usize, half: us
 
 /// Rows of outputs, sixteen at a time, sixteen words at a time.
 #[inline(always)]
-fn dense<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: usize, steps: Range<usize>) {
+pub fn dense<S: Simd, E: Elem>(
+    s: S,
+    panel: &mut [[f32; PANEL]],
+    w: &Matrix,
+    first: usize,
+    steps: Range<usize>,
+) {
     let chunk = chunk_bytes::<E>();
     for half in [0, LANES] {
         let mut next = w.ahead(first + half + LANES).wrapping_add(steps.start * chunk / LANES);
@@ -80,7 +86,13 @@ fn dense<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: 
 
 /// Rows of inputs: the lanes lie side by side already.
 #[inline(always)]
-fn across<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: usize, steps: Range<usize>) {
+pub fn across<S: Simd, E: Elem>(
+    s: S,
+    panel: &mut [[f32; PANEL]],
+    w: &Matrix,
+    first: usize,
+    steps: Range<usize>,
+) {
     let bytes = LANES * E::BYTES;
     for (at, word) in steps.enumerate() {
         let low = &w.row(word * E::K)[first * E::BYTES..];

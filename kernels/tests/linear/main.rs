@@ -1,6 +1,7 @@
 //! `linear` and `pack` on every instruction set this machine has: against f64 within derived bounds, and bit for bit
 //! against each other, a row alone and in company, whole and cut, in every type and layout of weights.
 
+mod back;
 mod bits;
 mod numbers;
 mod quantise;

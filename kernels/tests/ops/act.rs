@@ -4,7 +4,7 @@ use crate::{LENGTHS, Numbers, U, bits, close, same_bits, wide};
 use kernels::act::Act;
 use kernels::{Cut, reference};
 
-const KINDS: [Act; 9] = [
+pub(crate) const KINDS: [Act; 9] = [
     Act::Silu,
     Act::GeluErf,
     Act::GeluTanh,
@@ -17,7 +17,7 @@ const KINDS: [Act; 9] = [
 ];
 
 /// The elements worth a look: both sides of every branch of exp, tanh and erf, and everything between.
-fn inputs(n: usize) -> Vec<f32> {
+pub(crate) fn inputs(n: usize) -> Vec<f32> {
     let special = [
         0.0, -0.0, 1e-30, -1e-30, 0.5, -0.5, 1.0, -1.0, 4.0, -4.0, 9.0, -9.0, 50.0, -50.0, 88.9, -88.9,
         200.0, -200.0,

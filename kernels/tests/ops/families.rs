@@ -128,14 +128,14 @@ fn scores_beyond_all_bounds_become_the_cap() {
 }
 
 /// Slopes as Press et al. choose them for a power of two, and odd ones.
-fn slopes(heads: usize) -> Vec<f32> {
+pub(crate) fn slopes(heads: usize) -> Vec<f32> {
     (0..heads)
         .map(|h| 2f32.powf(-8.0 * (h + 1) as f32 / heads as f32) * if h % 3 == 2 { -0.37 } else { 1.0 })
         .collect()
 }
 
 /// Biases without symmetry, another for each head and distance.
-fn table(heads: usize, far: usize) -> Vec<f32> {
+pub(crate) fn table(heads: usize, far: usize) -> Vec<f32> {
     let mut numbers = Numbers::new(far as u64);
     let of = numbers.vec(heads * (2 * far + 1), 3.0);
     distance_table(heads, far, |h, distance| of[h * (2 * far + 1) + (distance + far as i64) as usize])
@@ -217,7 +217,7 @@ fn a_table_repeats_its_ends() {
 }
 
 /// Targets with `rows` rows each over sources of `lens`: of the targets only the queries exist.
-fn crossed(shape: AttendShape, lens: &[usize], rows: &[usize]) -> World {
+pub(crate) fn crossed(shape: AttendShape, lens: &[usize], rows: &[usize]) -> World {
     let mut world = World::new(shape, lens, 28);
     for (seq, len) in lens.iter().enumerate() {
         world.append(&rows_of(seq as u32, 0..*len));

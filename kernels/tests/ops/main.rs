@@ -2,12 +2,18 @@
 //! bounds, and bit for bit against each other, however the work is cut.
 
 mod act;
+mod act_back;
 mod attention;
+mod attention_back;
 mod embed;
 mod families;
 mod norm;
+mod norm_back;
+mod optim;
 mod rope;
+mod rows_back;
 mod sample;
+mod slopes;
 mod softmax;
 mod world;
 
@@ -70,17 +76,40 @@ pub(crate) fn isas() -> Vec<&'static Ops> {
 /// What `work` writes into `[rows, cols]` as a whole, after checking that no instruction set and no sharing among
 /// workers changes a bit of it.
 pub(crate) fn same_bits(rows: usize, cols: usize, cut: Cut, work: impl Fn(&Ops, &mut TileMut)) -> Vec<f32> {
+    let out = Out { rows, cols, cut, start: vec![f32::NAN; rows * cols] };
+    let [got] = same_bits_of([out], |ops, [mut tile]| work(ops, &mut tile));
+    got
+}
+
+/// An output `[rows, cols]`, and what is there before.
+pub(crate) struct Out {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) cut: Cut,
+    pub(crate) start: Vec<f32>,
+}
+
+/// The same of several outputs.
+pub(crate) fn same_bits_of<const N: usize>(
+    outs: [Out; N],
+    work: impl Fn(&Ops, [TileMut; N]),
+) -> [Vec<f32>; N] {
     let run = |ops: &Ops, of: usize| {
-        let mut out = vec![f32::NAN; rows * cols];
+        let mut mems = outs.each_ref().map(|out| (out.start.clone(), out));
         for worker in 0..of {
-            work(ops, &mut TileMut::part(&mut out, rows, cols, cut, worker, of));
+            work(
+                ops,
+                mems.each_mut().map(|(mem, out)| TileMut::part(mem, out.rows, out.cols, out.cut, worker, of)),
+            );
         }
-        out
+        mems.map(|(mem, _)| mem)
     };
     let first = run(isas()[0], 1);
     for ops in isas() {
         for of in [1, 2, 3, 7] {
-            assert_eq!(bits(&run(ops, of)), bits(&first), "{}, {of} workers", ops.name());
+            for (got, first) in run(ops, of).iter().zip(&first) {
+                assert_eq!(bits(got), bits(first), "{}, {of} workers", ops.name());
+            }
         }
     }
     first

@@ -14,9 +14,9 @@ pub(crate) struct World {
     pub(crate) pages: Pages,
     /// Page numbers of all sequences, and where each begins.
     pub(crate) table: Vec<u32>,
-    seqs: Vec<u32>,
+    pub(crate) seqs: Vec<u32>,
     /// Positions of each sequence.
-    lens: Vec<u32>,
+    pub(crate) lens: Vec<u32>,
     /// `[len, kv_heads * dim]` of each sequence.
     pub(crate) keys: Vec<Vec<f32>>,
     pub(crate) values: Vec<Vec<f32>>,
@@ -189,7 +189,7 @@ impl World {
 }
 
 /// What is added to the score of a key `distance` after its query.
-fn bias_of(bias: Bias, heads: usize, head: usize, distance: i64) -> f64 {
+pub(crate) fn bias_of(bias: Bias, heads: usize, head: usize, distance: i64) -> f64 {
     match bias {
         Bias::None => 0.0,
         Bias::Slopes(slopes) => f64::from(slopes[head]) * distance as f64,

@@ -103,9 +103,11 @@ fn blocks_with<S: Dots<Plain: Bytes>>(
         let whole = Run {
             first,
             lanes: PANEL.min(cols.end - first),
+            above: 0,
             rows,
             words: blocks * BLOCK_WORDS,
             steps: 0..blocks,
+            grows: false,
             last: true,
             after,
         };
