@@ -140,10 +140,7 @@ impl Layout {
 
     /// How the largest scores and sums of attention of the queries are shared: as its outputs are.
     pub fn stat_cut(&self, q: Buf) -> Cut {
-        match self.attend_cut(q, false) {
-            Cut::Blocks { rows, cols } => Cut::Blocks { rows, cols: cols / self.shape.dim * 2 },
-            cut => cut,
-        }
+        attention::stat_cut(self.attend_cut(q, false), self.shape.dim)
     }
 
     /// How the folding of parts is shared.
@@ -175,18 +172,13 @@ impl Layout {
         self.ops.linear_dw_scratch()
     }
 
-    /// P
-    pub fn delta_cut(&self, _: Buf) -> Cut {
-        Cut::Pieces(1)
+    /// How the gradients of keys and values are shared.
+    pub fn attend_dkv_cut(&self, k: Buf) -> Cut {
+        attention::dkv_cut(&self.shape, self.buf(k).rows)
     }
 
-    /// P
+    /// Scratch words of the gradients of attention.
     pub fn attend_back_scratch(&self) -> usize {
-        16
-    }
-
-    /// P
-    pub fn attend_dkv_cut(&self, _: Buf) -> Cut {
-        Cut::Pieces(self.shape.dim)
+        attention::back_scratch_words(&self.shape)
     }
 }

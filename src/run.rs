@@ -41,7 +41,7 @@ impl<'a> Ctx<'a> {
     }
 
     /// Attention of the rows over what `of` says.
-    fn attend_args(&self, of: Of) -> AttendArgs<'a> {
+    pub(crate) fn attend_args(&self, of: Of) -> AttendArgs<'a> {
         let (t, attention) = (self.tables, self.stack.attention());
         let args = AttendArgs {
             shape: self.shape(self.stack),
@@ -133,9 +133,16 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
             let (k, v) = (p.read(l.buf(k)), p.read(l.buf(v)));
             (ops.append)(&mut p.state_mut(layer as usize), k, v, &c.append_args(of));
         }
-        Verb::Attend { layer, out, q, of, split, stat: _ } => {
+        Verb::Attend { layer, out, q, of, split, stat } => {
             let (q, state, scratch) = (p.read(l.buf(q)), p.state(layer as usize), p.scratch());
-            (ops.attend)(&mut p.write(l.buf(out)), q, &state, &c.attend_args(of), split, scratch);
+            let (mut out, args) = (p.write(l.buf(out)), c.attend_args(of));
+            match stat {
+                #[cfg(feature = "train")]
+                Some(stat) => {
+                    (ops.attend_stat)(&mut out, &mut p.write(l.buf(stat)), q, &state, &args, scratch)
+                }
+                _ => (ops.attend)(&mut out, q, &state, &args, split, scratch),
+            }
         }
         Verb::Merge { out, parts, of } => {
             let parts = p.read(l.buf(parts));

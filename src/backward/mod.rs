@@ -177,7 +177,7 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
             Verb::Rope { x, local, .. } => self.flow(x, |dx| Back::RopeDx { dx, dy, local }),
             Verb::Attend { layer, out, q, of, stat: Some(stat), .. } => {
                 let Some((k, v)) = appended(before, layer, of) else { return };
-                self.attend(Attended { dout: dy, out, stat, q, k, v, of });
+                self.attend(out, Attended { dout: dy, stat, q, k, v, of });
             }
             Verb::Act { x, up, act, .. } => {
                 let dx = self.like(x);
@@ -201,12 +201,17 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
         }
     }
 
-    fn attend(&mut self, from: Attended) {
+    fn attend(&mut self, out: Buf, from: Attended) {
         let (rows, cols) = self.e.bufs[from.stat.0 as usize];
         let delta = self.e.buf(rows, cols / 2);
         let [dq, dk, dv] = [from.q, from.k, from.v].map(|x| self.like(x));
-        self.push(Back::AttendDq { dq, delta, from });
-        self.push(Back::AttendDkv { dk, dv, delta, from });
+        self.push(Back::AttendDelta { delta, dout: from.dout, out });
+        if self.wants(from.q) {
+            self.push(Back::AttendDq { dq, delta, from });
+        }
+        if self.wants(from.k) || self.wants(from.v) {
+            self.push(Back::AttendDkv { dk, dv, delta, from });
+        }
         for (x, dx) in [(from.q, dq), (from.k, dk), (from.v, dv)] {
             if self.wants(x) {
                 self.settle(x, dx);

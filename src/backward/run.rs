@@ -4,8 +4,9 @@ use super::verb::{Attended, Back, By, Seed};
 use crate::arch::Position;
 use crate::layout::Layout;
 use crate::run::Ctx;
-use crate::verb::Buf;
+use crate::verb::{Buf, Of};
 use kernels::Part;
+use kernels::attention::{BackArgs, Kept};
 
 /// Runs `v` on the worker's part `p`.
 pub fn back(v: &Back, p: &mut Part, c: &Ctx, l: &Layout) {
@@ -61,11 +62,18 @@ pub fn back(v: &Back, p: &mut Part, c: &Ctx, l: &Layout) {
             let (dy, n, dim) = (p.read(l.buf(dy)), cols(dx), c.stack.head_dim);
             (ops.rope_bwd)(&mut p.write(l.buf(dx)), dy, n, dim, rope.rot_dim, rope.interleaved, turns);
         }
+        Back::AttendDelta { delta, dout, out } => {
+            let (dout, out) = (p.read(l.buf(dout)), p.read(l.buf(out)));
+            (ops.attend_delta)(&mut p.write(l.buf(delta)), dout, out, c.stack.head_dim);
+        }
         Back::AttendDq { dq, delta, from } => {
-            attend_dq(p, c, l, [dq, delta], from);
+            let (of, scratch) = (kept(p, l, delta, &from), p.scratch());
+            (ops.attend_dq)(&mut p.write(l.buf(dq)), &of, &c.back_args(from.of), scratch);
         }
         Back::AttendDkv { dk, dv, delta, from } => {
-            attend_dkv(p, c, l, [dk, dv, delta], from);
+            let (of, scratch) = (kept(p, l, delta, &from), p.scratch());
+            let (mut dk, mut dv) = (p.write(l.buf(dk)), p.write(l.buf(dv)));
+            (ops.attend_dkv)(&mut dk, &mut dv, &of, &c.back_args(from.of), scratch);
         }
         Back::ActDx { dx, dup, dy, x, up, act } => {
             let (dy, x, up) = (p.read(l.buf(dy)), p.read(l.buf(x)), up.map(|b| p.read(l.buf(b))));
@@ -86,86 +94,27 @@ pub fn back(v: &Back, p: &mut Part, c: &Ctx, l: &Layout) {
     }
 }
 
-// PROVISIONAL
-fn probs(c: &Ctx, q: &[f32], k: &[f32], from: &Attended, r: usize, h: usize) -> (Vec<usize>, Vec<f32>) {
-    let (t, s) = (c.tables, c.stack);
-    let a = s.attention();
-    let (dim, group) = (s.head_dim, s.n_heads / s.n_kv_heads);
-    let row = t.rows[r];
-    let first = t.starts[row.seq as usize] as usize;
-    let end = t.starts[row.seq as usize + 1] as usize;
-    let end = if a.causal { first + row.pos as usize + 1 } else { end };
-    let window = if let crate::verb::Of::Own { window } = from.of { window } else { None };
-    let keys: Vec<usize> = (first..end)
-        .filter(|j| {
-            let p = j - first;
-            window.is_none_or(|w| p + w as usize > row.pos as usize && p < row.pos as usize + w as usize)
-        })
-        .collect();
-    let bias = c.bias();
-    let mut s: Vec<f32> = keys
-        .iter()
-        .map(|j| {
-            let qk: f32 = (0..dim).map(|d| q[(r * s.n_heads + h) * dim + d] * k[(j * s.n_kv_heads + h / group) * dim + d]).sum();
-            qk * a.scale + bias.at(h, (j - first) as i64 - i64::from(row.pos))
-        })
-        .collect();
-    let max = s.iter().fold(f32::MIN, |a, b| a.max(*b));
-    s.iter_mut().for_each(|x| *x = (*x - max).exp());
-    let sum: f32 = s.iter().sum();
-    s.iter_mut().for_each(|x| *x /= sum);
-    (keys, s)
-}
-
-fn attend_dq(p: &mut Part, c: &Ctx, l: &Layout, [dq, _]: [Buf; 2], from: Attended) {
-    let [dout, out, q, k, v] = [from.dout, from.out, from.q, from.k, from.v].map(|b| p.read(l.buf(b)));
-    let s = c.stack;
-    let (dim, group) = (s.head_dim, s.n_heads / s.n_kv_heads);
-    let mut tile = p.write(l.buf(dq));
-    for cell in tile.cells() {
-        for r in cell.rows.clone() {
-            for h in cell.cols.start / dim..cell.cols.end / dim {
-                let (keys, w) = probs(c, q, k, &from, r, h);
-                let at = (r * s.n_heads + h) * dim;
-                let delta: f32 = (0..dim).map(|d| dout[at + d] * out[at + d]).sum();
-                let mut g = vec![0.0; dim];
-                for (j, w) in keys.iter().zip(&w) {
-                    let kv = (j * s.n_kv_heads + h / group) * dim;
-                    let dp: f32 = (0..dim).map(|d| dout[at + d] * v[kv + d]).sum();
-                    let ds = w * (dp - delta) * s.attention().scale;
-                    (0..dim).for_each(|d| g[d] += ds * k[kv + d]);
-                }
-                tile.cell_row(&cell, r)[h * dim - cell.cols.start..][..dim].copy_from_slice(&g);
-            }
+impl<'a> Ctx<'a> {
+    /// What attention of the rows saw, whole sequences from their first positions on.
+    fn back_args(&self, of: Of) -> BackArgs<'a> {
+        let of = self.attend_args(of);
+        let starts = &self.tables.starts[..];
+        BackArgs {
+            shape: of.shape,
+            scale: of.scale,
+            cap: of.cap,
+            bias: of.bias,
+            window: of.window,
+            causal: of.causal,
+            starts,
+            key_starts: starts,
         }
     }
 }
 
-fn attend_dkv(p: &mut Part, c: &Ctx, l: &Layout, [dk, dv, _]: [Buf; 3], from: Attended) {
-    let [dout, out, q, k, v] = [from.dout, from.out, from.q, from.k, from.v].map(|b| p.read(l.buf(b)));
-    let s = c.stack;
-    let (dim, group) = (s.head_dim, s.n_heads / s.n_kv_heads);
-    let (mut tk, mut tv) = (p.write(l.buf(dk)), p.write(l.buf(dv)));
-    for i in tk.rows() {
-        tk.row(i).fill(0.0);
-        tv.row(i).fill(0.0);
-    }
-    for i in tk.rows() {
-        let (j, g) = (i / s.n_kv_heads, i % s.n_kv_heads);
-        for r in 0..c.tables.rows.len() {
-            for h in g * group..(g + 1) * group {
-                let (keys, w) = probs(c, q, k, &from, r, h);
-                let Some(w) = keys.iter().position(|key| *key == j).map(|at| w[at]) else { continue };
-                let at = (r * s.n_heads + h) * dim;
-                let delta: f32 = (0..dim).map(|d| dout[at + d] * out[at + d]).sum();
-                let kv = i * dim;
-                let dp: f32 = (0..dim).map(|d| dout[at + d] * v[kv + d]).sum();
-                let ds = w * (dp - delta) * s.attention().scale;
-                (0..dim).for_each(|d| {
-                    tk.row(i)[d] += ds * q[at + d];
-                    tv.row(i)[d] += w * dout[at + d];
-                });
-            }
-        }
-    }
+/// What attention kept, and its gradients.
+fn kept<'a>(p: &Part<'a>, l: &Layout, delta: Buf, from: &Attended) -> Kept<'a> {
+    let [q, k, v, dout, stat, delta] =
+        [from.q, from.k, from.v, from.dout, from.stat, delta].map(|b| p.read(l.buf(b)));
+    Kept { q, k, v, dout, stat, delta }
 }

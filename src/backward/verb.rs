@@ -51,7 +51,9 @@ pub enum Back {
     BiasDb { bias: P, dy: Buf },
     /// Of what was turned.
     RopeDx { dx: Buf, dy: Buf, local: bool },
-    /// Of queries, and for every row and head the sum of `dout * out`.
+    /// For every row and head the sum of `dout * out`.
+    AttendDelta { delta: Buf, dout: Buf, out: Buf },
+    /// Of queries.
     AttendDq { dq: Buf, delta: Buf, from: Attended },
     /// Of keys and values.
     AttendDkv { dk: Buf, dv: Buf, delta: Buf, from: Attended },
@@ -70,8 +72,6 @@ pub enum Back {
 pub struct Attended {
     /// The gradient of its output.
     pub dout: Buf,
-    /// Its output.
-    pub out: Buf,
     /// Largest score and sum of each row and head.
     pub stat: Buf,
     /// Queries.
@@ -85,8 +85,8 @@ pub struct Attended {
 }
 
 impl Attended {
-    fn bufs(&self) -> [Buf; 6] {
-        [self.dout, self.out, self.stat, self.q, self.k, self.v]
+    fn bufs(&self) -> [Buf; 5] {
+        [self.dout, self.stat, self.q, self.k, self.v]
     }
 }
 
@@ -125,24 +125,17 @@ impl Back {
             Back::RopeDx { dx, dy, .. } | Back::RowsDx { dx, dy } | Back::MeanDx { dx, dy } => {
                 vec![read(dy), rows(dx)]
             }
+            Back::AttendDelta { delta, dout, out } => vec![read(dout), read(out), rows(delta)],
             Back::AttendDq { dq, delta, from } => {
                 let mut task: Task = from.bufs().map(read).into();
-                task.extend([
-                    Access::Write(l.buf(dq), l.attend_cut(from.q, false)),
-                    Access::Write(l.buf(delta), l.delta_cut(from.q)),
-                    Access::Scratch(l.attend_back_scratch()),
-                ]);
+                let write = Access::Write(l.buf(dq), l.attend_cut(from.q, false));
+                task.extend([read(delta), write, Access::Scratch(l.attend_back_scratch())]);
                 task
             }
             Back::AttendDkv { dk, dv, delta, from } => {
                 let mut task: Task = from.bufs().map(read).into();
-                let cut = l.attend_dkv_cut(from.k);
-                task.extend([
-                    read(delta),
-                    Access::Write(l.buf(dk), cut),
-                    Access::Write(l.buf(dv), cut),
-                    Access::Scratch(l.attend_back_scratch()),
-                ]);
+                let write = |b: Buf| Access::Write(l.buf(b), l.attend_dkv_cut(from.k));
+                task.extend([read(delta), write(dk), write(dv), Access::Scratch(l.attend_back_scratch())]);
                 task
             }
             Back::ActDx { dx, dup, dy, x, up, .. } => {
