@@ -231,8 +231,7 @@ impl Learner {
         let learned = params.filter_map(|(i, param)| {
             let span = learns.span(P(i as u32))?;
             let grads = &grads[span.at..span.at + span.rows * span.cols];
-            let none = if matches!(param, Param::Vector(_)) { "value_head.bias" } else { "value_head.weight" };
-            let name = name(param).unwrap_or(none).to_owned();
+            let name = name(param).unwrap_or("value_head.bias").to_owned();
             let shape = param.shape();
             match param {
                 Param::Learned(m) => Some(Learned { name, shape, values: &mut m.values, grads, is_matrix: true }),
@@ -371,7 +370,7 @@ fn name(param: &Param) -> Option<&str> {
     match param {
         Param::Matrix(m) if !m.name.is_empty() => Some(&m.name),
         Param::Vector(v) => v.origin.as_ref().map(|origin| origin.tensor.as_str()),
-        Param::Learned(m) => m.origin.as_ref().map(|m| m.name.as_str()),
+        Param::Learned(m) => Some(&m.name),
         Param::Matrix(_) => None,
     }
 }
@@ -403,7 +402,7 @@ fn unfold(m: &MatrixParam) -> Result<Param> {
             }
         }
     }
-    Ok(Param::Learned(LearnedParam { origin: Some(m.clone()), values, shape }))
+    Ok(Param::Learned(LearnedParam { name: m.name.clone(), origin: Some(m.clone()), values, shape }))
 }
 
 pub(super) fn zeros(n: usize) -> Result<Vec<f32>> {
@@ -417,7 +416,8 @@ pub(super) fn zeros(n: usize) -> Result<Vec<f32>> {
 fn add_value_head(weights: &mut Weights, d_model: usize) -> LinearW {
     let at = weights.params.len() as u32;
     let values = vec![0.0; d_model];
-    weights.params.push(Param::Learned(LearnedParam { origin: None, values, shape: [1, d_model] }));
+    let (name, shape) = ("value_head.weight".to_owned(), [1, d_model]);
+    weights.params.push(Param::Learned(LearnedParam { name, origin: None, values, shape }));
     weights.params.push(Param::Vector(VectorParam::computed(vec![0.0])));
     let w = LinearW { w: P(at), bias: Some(P(at + 1)), n: 1, dtype: kernels::DType::F32, lora: None };
     weights.value = Some(w);

@@ -28,20 +28,24 @@ pub fn attach(weights: &mut Weights, config: &LoraConfig, seed: u64) -> Result<V
         return Err(Error::Argument { name: "lora", what });
     }
     let head = weights.logits();
-    let shapes: Vec<Option<[usize; 2]>> = weights.params.iter().map(|param| target(param, targets)).collect();
+    let known: Vec<Option<(String, [usize; 2])>> =
+        weights.params.iter().map(|param| target(param, targets)).collect();
     let (mut next, mut position, mut made) = (weights.params.len() as u32, 0, Vec::new());
     let mut add = |w: &mut LinearW| -> Result<()> {
-        let Some([n, k]) = shapes[w.w.0 as usize].filter(|_| !(targets.is_empty() && Some(w.w) == head)) else {
+        let Some((name, [n, k])) = &known[w.w.0 as usize] else { return Ok(()) };
+        let (n, k) = (*n, *k);
+        if targets.is_empty() && Some(w.w) == head {
             return Ok(());
-        };
+        }
         let (mut a, b) = (zeros(rank * k)?, zeros(n * rank)?);
         let bound = 1.0 / (k as f64).sqrt();
         for value in &mut a {
             *value = ((2.0 * uniform(seed, Stream::Init, position) - 1.0) * bound) as f32;
             position += 1;
         }
-        made.push(LearnedParam { origin: None, values: a, shape: [rank, k] });
-        made.push(LearnedParam { origin: None, values: b, shape: [n, rank] });
+        for (half, values, shape) in [("lora_A", a, [rank, k]), ("lora_B", b, [n, rank])] {
+            made.push(LearnedParam { name: format!("{name}.{half}"), origin: None, values, shape });
+        }
         w.lora = Some(LoraW { a: P(next), b: P(next + 1), rank, scale: alpha / rank as f32 });
         next += 2;
         Ok(())
@@ -56,9 +60,9 @@ pub fn attach(weights: &mut Weights, config: &LoraConfig, seed: u64) -> Result<V
     Ok((first..weights.params.len() as u32).map(P).collect())
 }
 
-/// The shape of a matrix that is a target.
-fn target(param: &Param, targets: &[String]) -> Option<[usize; 2]> {
+/// Name and shape of a matrix that is a target.
+fn target(param: &Param, targets: &[String]) -> Option<(String, [usize; 2])> {
     let Param::Matrix(m) = param else { return None };
     let named = targets.is_empty() || targets.iter().any(|part| m.name.contains(part.as_str()));
-    named.then(|| param.shape())
+    named.then(|| (m.name.clone(), param.shape()))
 }

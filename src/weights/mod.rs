@@ -56,6 +56,8 @@ pub struct Origin {
 /// A matrix in the type and order that learning wants.
 #[derive(Clone)]
 pub struct LearnedParam {
+    /// Its name among all that learn.
+    pub name: String,
     /// Where it was read from; nowhere, if it was made to learn.
     pub origin: Option<MatrixParam>,
     /// `[n, k]`
