@@ -81,8 +81,8 @@ impl Said {
             let (mut apart, mut path) = (0.0, 0.0);
             for ((from, want), got) in from.iter().zip(&want).zip(&got) {
                 let (way, off) = (f64::from(want - from), f64::from(got - want));
-                // What has no gradient is moved by rounding alone.
-                if way.abs() < 1e-4 {
+                // What has no gradient (a bias of keys) is moved by rounding alone, in torch too.
+                if way.abs() < 1e-6 || name.ends_with("k_proj.bias") {
                     assert!(off.abs() < 2e-3, "{name} moved by rounding: {off}");
                 } else {
                     (apart, path) = (apart + off * off, path + way * way);
@@ -218,7 +218,7 @@ fn a_run_that_goes_on_has_the_bits_of_one_that_was_not_interrupted() {
         while !second.is_done() {
             second.step(&GO).expect("a step");
         }
-        assert_eq!(bits(&mut whole.learner), bits(&mut second.learner));
+        assert!(bits(&mut whole.learner) == bits(&mut second.learner));
 
         let mut other = run(&model, &lora(5));
         let refused = save::restore(&mut other.learner, &mut other.optimizer, &at, 4);
@@ -264,9 +264,12 @@ fn what_was_learnt_opens_as_a_model_and_the_served_one_never_moves() {
         let sample = Sample { ids: &ids, rows: &rows, ..Sample::default() };
         run.learner.forward(&[sample], &GO).expect("forward");
         let opened = open(&engine(2, None), &out, Some(Cache::F32));
-        assert_eq!(run.learner.answer(), &logits(&opened, &ids)[..], "{name}: what was saved");
-        assert_eq!(before, logits(&model, &ids), "{name}: the served model");
-        assert_ne!(before, run.learner.answer(), "{name}: nothing was learnt");
+        let (kept, answer) = (logits(&opened, &ids), run.learner.answer());
+        let apart = kept.iter().zip(answer).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        // Gemma's gains are stored less 1, which rounds.
+        assert!(apart <= if name == "gemma2" { 1e-4 } else { 0.0 }, "{name}: what was saved is {apart} off");
+        assert!(before == logits(&model, &ids), "{name}: the served model moved");
+        assert!(before != answer, "{name}: nothing was learnt");
         let refused = save::model(&mut run.learner, &Files::at(golden(name)).expect("files"), &out);
         assert!(matches!(refused, Err(Error::Io { .. })), "{name}: {refused:?}");
     }
@@ -285,7 +288,7 @@ fn additions_begin_as_nothing_on_weights_of_any_type() {
         let mut run = run(&model, &lora(4));
         let sample = Sample { ids: &ids, rows: &rows, ..Sample::default() };
         run.learner.forward(&[sample], &GO).expect("forward");
-        assert_eq!(run.learner.answer(), &logits(&model, &ids)[..], "{name}");
+        assert!(run.learner.answer() == logits(&model, &ids), "{name}: other bits than the served model's");
         let first = run.step(&GO).expect("a step").loss;
         let mut last = first;
         while !run.is_done() {
@@ -370,7 +373,7 @@ fn a_policy_that_goes_on_has_the_bits_of_one_that_was_not_interrupted() {
     second.restore(position.0, position.1);
     round(&mut whole, &prompts());
     round(&mut second, &prompts());
-    assert_eq!(bits(whole.learner_mut()), bits(second.learner_mut()));
+    assert!(bits(whole.learner_mut()) == bits(second.learner_mut()));
 }
 
 #[test]
@@ -399,7 +402,7 @@ fn bad_input_is_refused_and_the_trainer_goes_on() {
     }
     let cancelled = trainer.step(vec![good.clone()], &[], 1e-3, &AtomicBool::new(true));
     assert!(matches!(cancelled, Err(Error::Cancelled)));
-    assert_eq!(before, bits(trainer.state_mut().0), "nothing was learnt");
+    assert!(before == bits(trainer.state_mut().0), "something was learnt");
     trainer.step(vec![good], &[], 1e-3, &GO).expect("it goes on");
-    assert_ne!(before, bits(trainer.state_mut().0));
+    assert!(before != bits(trainer.state_mut().0));
 }
