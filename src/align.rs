@@ -69,7 +69,8 @@ pub fn attention(
             });
         }
     }
-    let mut runner = Runner::observing(model.arch(), Cache::F32, Observe::Attention);
+    let runner = Runner::observing(model.arch(), Cache::F32, Observe::Attention);
+    let mut runner = runner.like(&*model.runner()?);
     let run = |runner: &mut Runner, side, ids: &[u32], source: Option<&Sequence>| {
         kept(runner, model, side, ids, source)
     };
@@ -130,7 +131,8 @@ fn kept(
     model.arch().check_len(ids.len())?;
     let mut seq = runner.pool.open(ids.len())?;
     runner.begin(Mode { side, want: Want::Hidden });
-    let mut feed = Feed { source, pick: Pick::Last, ..Feed::new(&mut seq, ids) };
+    let grafts = model.attached();
+    let mut feed = Feed { source, pick: Pick::Last, grafts: grafts.as_ref(), ..Feed::new(&mut seq, ids) };
     runner.add(model.parts(), &mut feed)?;
     let shape: Shape = runner.go(model.parts(), &AtomicBool::new(false))?;
     seq.len = ids.len();

@@ -4,6 +4,7 @@
 //! same: of the `2 * beams` best continuations of an answer's beams those that end are set aside, if they are among the
 //! first `beams`, and the best that go on become the next beams.
 
+use crate::adapter::Grafts;
 use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::format::files::Load;
@@ -15,6 +16,7 @@ use crate::runner::{Feed, Mode, Pick};
 use crate::session::Source;
 use crate::state::Sequence;
 use std::cmp::Ordering;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// How to search.
@@ -72,7 +74,8 @@ pub fn search(
     }
     let mut reading = Reading::new(Load::Map, progress);
     reading.expect(config.max_tokens as u64)?;
-    let mut search = Search { model, config, answers: Vec::new(), fresh: Vec::new() };
+    let (grafts, epoch) = (model.attached(), model.runner()?.epoch());
+    let mut search = Search { model, config, grafts, epoch, answers: Vec::new(), fresh: Vec::new() };
     for prompt in prompts {
         let answer = search.begin(prompt, cancel)?;
         search.answers.push(answer);
@@ -90,6 +93,9 @@ pub fn search(
 struct Search<'a> {
     model: &'a Model,
     config: &'a BeamConfig,
+    grafts: Option<Arc<Grafts>>,
+    /// Of the weights that it began with.
+    epoch: u64,
     answers: Vec<Answer>,
     /// Log-probabilities of one beam.
     fresh: Vec<f32>,
@@ -157,7 +163,7 @@ impl Search<'_> {
 
     fn open(&self, answer: &mut Answer, prompt: &Prompt, cancel: &AtomicBool) -> Result<()> {
         if self.model.arch().reads_source() {
-            answer.source = Some(Source::read(self.model, prompt.source, cancel)?);
+            answer.source = Some(Source::read(self.model, prompt.source, self.grafts.as_ref(), cancel)?);
         }
         let mut runner = self.model.runner()?;
         for _ in 0..self.config.beams {
@@ -175,13 +181,19 @@ impl Search<'_> {
     /// One more token of every answer that is not over, all in one run.
     fn step(&mut self, cancel: &AtomicBool) -> Result<()> {
         let mut runner = self.model.runner()?;
+        if runner.epoch() != self.epoch {
+            let what =
+                "adapters were merged into it, or taken out, during the search: begin again".to_owned();
+            return Err(Error::Argument { name: "model", what });
+        }
         runner.begin(Mode::DECODE);
         for answer in self.answers.iter_mut().filter(|answer| !answer.over) {
             let source = answer.source.as_ref().map(|source| &source.seq);
             for (beam, seq) in answer.beams.iter().zip(&mut answer.seqs) {
                 let ids = &beam.ids[seq.len..];
                 // Any target will do: what is wanted is the sum that every log-probability has in common.
-                let mut feed = Feed { source, pick: Pick::Last, targets: &[0], ..Feed::new(seq, ids) };
+                let (pick, grafts) = (Pick::Last, self.grafts.as_ref());
+                let mut feed = Feed { source, pick, grafts, targets: &[0], ..Feed::new(seq, ids) };
                 runner.add(self.model.parts(), &mut feed)?;
             }
         }

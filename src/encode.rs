@@ -138,6 +138,7 @@ impl<'m> Seats<'m> {
             self.seat(&mut runner, i, text.ids.len())?;
         }
         let (model, arch) = (self.model, self.model.arch());
+        let grafts = model.attached();
         let side = if arch.encoder.is_some() { Side::Encoder } else { Side::Decoder };
         let want = if matches!(ask, Ask::Head | Ask::HeadAt(_)) { Want::Head } else { Want::Hidden };
         runner.begin(Mode { side, want });
@@ -149,7 +150,8 @@ impl<'m> Seats<'m> {
                 Ask::Head => (pick(arch.head.rows), none),
                 Ask::HeadAt(lists) => (Pick::Rows, &lists[i][..]),
             };
-            let mut feed = Feed { types: text.types, pick, chosen, ..Feed::new(seq, text.ids) };
+            let grafts = grafts.as_ref();
+            let mut feed = Feed { types: text.types, pick, chosen, grafts, ..Feed::new(seq, text.ids) };
             runner.add(self.model.parts(), &mut feed)?;
         }
         let shape = runner.go(self.model.parts(), cancel)?;

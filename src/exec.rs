@@ -1,12 +1,13 @@
 //! Floor 4: `Exec` writes the program: each method appends a verb and returns the buffer it fills.
 
+use crate::adapter::Need;
 use crate::arch::{Arch, Head, Position, Side, Stack};
 use crate::verb::{Buf, Of, Verb};
-use crate::weights::{LinearW, NormW, P, StackW, Weights};
-use kernels::{DType, Ops};
+use crate::weights::{LinearW, NormW, P, Sites, StackW, Weights};
 use kernels::act::Act;
 use kernels::attention::{AttendShape, Cache, part_words, parts, splits};
 use kernels::linear::Pack;
+use kernels::{DType, Ops};
 
 /// All that a program depends on, besides the model: two calls of one shape share a program.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -25,6 +26,8 @@ pub struct Shape {
     pub mean: bool,
     /// Whether gradients will be wanted.
     pub learn: bool,
+    /// Number of what adapters of the rows need; 0: nothing.
+    pub graft: u32,
 }
 
 /// What a run returns.
@@ -39,7 +42,8 @@ pub enum Want {
 impl Shape {
     /// Logits of a decoder.
     pub fn decode(rows: usize, picks: usize) -> Shape {
-        Shape { rows, picks, score: false, side: Side::Decoder, want: Want::Head, mean: false, learn: false }
+        let (side, want) = (Side::Decoder, Want::Head);
+        Shape { rows, picks, score: false, side, want, mean: false, learn: false, graft: 0 }
     }
 }
 
@@ -72,11 +76,18 @@ pub struct Exec<'m> {
     pub values: Option<Buf>,
     /// Packed forms that exist already.
     packed: Vec<(Buf, Pack, Buf)>,
+    /// Where adapters can be grafted, and what those of the rows need there.
+    grafts: Option<(&'m Sites, &'m [Need])>,
 }
 
 impl<'m> Exec<'m> {
     /// An empty program. Panics where the model has no such side.
-    pub fn new(arch: &'m Arch, ops: &'static Ops, shape: Shape) -> Self {
+    pub fn new(
+        arch: &'m Arch,
+        ops: &'static Ops,
+        shape: Shape,
+        grafts: Option<(&'m Sites, &'m [Need])>,
+    ) -> Self {
         let (stack, inputs) = (arch.side(shape.side).expect("a stack that the model has"), Vec::new());
         Exec {
             arch,
@@ -89,6 +100,7 @@ impl<'m> Exec<'m> {
             watched: Vec::new(),
             values: None,
             packed: Vec::new(),
+            grafts,
         }
     }
 
@@ -122,13 +134,23 @@ impl<'m> Exec<'m> {
         !self.shape.mean
     }
 
+    /// Where adapters can be grafted, where rows of the call have any.
+    pub fn sites(&self) -> Option<&'m Sites> {
+        Some(self.grafts?.0)
+    }
+
+    /// What they need, by place.
+    pub fn needs(&self) -> &'m [Need] {
+        self.grafts.map_or(&[], |(_, needs)| needs)
+    }
+
     /// A buffer that the next verb fills.
     pub(crate) fn buf(&mut self, rows: usize, cols: usize) -> Buf {
         self.bufs.push((rows, cols));
         Buf(self.bufs.len() as u32 - 1)
     }
 
-    fn like(&mut self, x: Buf) -> Buf {
+    pub(crate) fn like(&mut self, x: Buf) -> Buf {
         let (rows, cols) = self.bufs[x.0 as usize];
         self.buf(rows, cols)
     }
@@ -137,7 +159,7 @@ impl<'m> Exec<'m> {
     pub fn embed(&mut self, tokens: P, positions: Option<P>, types: Option<P>) -> Buf {
         let out = self.buf(self.shape.rows, self.stack.embed.width);
         self.verbs.push(Verb::Embed { out, tokens, positions, types });
-        out
+        self.grafted_table(out, tokens)
     }
 
     /// `[rows, d_model]` from the table of positions alone.
@@ -151,7 +173,7 @@ impl<'m> Exec<'m> {
     pub fn norm(&mut self, x: Buf, w: NormW) -> Buf {
         let out = self.like(x);
         self.verbs.push(Verb::Norm { out, x, gain: w.gain, bias: w.bias, width: w.width, add: None });
-        out
+        self.grafted_norm(out, x, w, None)
     }
 
     /// `norm` where there is one, else `x` itself.
@@ -163,7 +185,7 @@ impl<'m> Exec<'m> {
     pub fn norm_add(&mut self, x: Buf, w: NormW, add: Buf) -> Buf {
         let out = self.like(x);
         self.verbs.push(Verb::Norm { out, x, gain: w.gain, bias: w.bias, width: w.width, add: Some(add) });
-        out
+        self.grafted_norm(out, x, w, Some(add))
     }
 
     /// `x W^T + bias`.
@@ -178,6 +200,12 @@ impl<'m> Exec<'m> {
 
     /// A linear and what an adapter that learns adds to it.
     fn linear_with(&mut self, x: Buf, w: &LinearW, add: Option<Buf>) -> Buf {
+        let grafted = self.grafted(x, w, add);
+        grafted.unwrap_or_else(|| self.plain_linear(x, w, add))
+    }
+
+    /// `x W^T + bias + add` of the model alone.
+    pub(crate) fn plain_linear(&mut self, x: Buf, w: &LinearW, add: Option<Buf>) -> Buf {
         self.inputs.push((w.w, x));
         let out = self.product(x, w.w, w.bias, w.n, w.dtype, add);
         let Some(lora) = w.lora else { return out };

@@ -4,6 +4,7 @@
 //! [`Session`](session::Session) with that model. C programs use `include/inlaid.h`, which says the same in C.
 #![deny(unsafe_code)]
 
+pub mod adapter;
 pub mod align;
 pub mod arch;
 #[cfg(feature = "train")]
@@ -23,6 +24,7 @@ mod exec;
 pub mod format;
 #[cfg(feature = "tokenizer")]
 pub mod generate;
+mod graft;
 mod layout;
 mod learns;
 pub mod model;

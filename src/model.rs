@@ -1,6 +1,9 @@
 //! Floor 5: an open model: its files, family, weights and tokenizer, immutable, and the one runner that its sessions
 //! share. Knows no conversation.
 
+mod adapters;
+
+use crate::adapter::Grafts;
 use crate::arch::{Arch, Position, Rows, Side};
 use crate::engine::{Charge, Engine, Level};
 use crate::error::{Error, Result};
@@ -83,6 +86,8 @@ pub struct Model {
     plan: MemoryPlan,
     times: LoadTimes,
     runner: Mutex<Runner>,
+    /// Adapters of whoever names none.
+    attached: Mutex<Option<Arc<Grafts>>>,
     _charge: Charge,
     #[cfg(feature = "tokenizer")]
     tokenizer: Option<Tokenizer>,
@@ -110,6 +115,7 @@ impl Model {
         let mut model = Model {
             engine: engine.clone(),
             runner: Mutex::new(Runner::new(&arch, cache)),
+            attached: Mutex::default(),
             arch,
             tensors,
             weights,

@@ -1,12 +1,12 @@
 //! Floor 4: which tokens a page of keys and values stands for, so that equal beginnings are stored once. Knows no
 //! sequences and no memory: its owner says when a page is full, written anew or free.
 //!
-//! A page's numbers depend on the tokens up to its end and on nothing else (the determinism contract), so a page is named
-//! by its own tokens and the page before it. Comparing those is exact; the hash only makes the search short.
+//! A page's numbers depend on the tokens up to its end, the adapters and nothing else (the determinism contract), so a page is
+//! named by its own tokens and the page before it; what stands before the first one names the adapters. Comparing those is exact; the hash only makes the search short.
 
 use kernels::attention::PAGE;
 
-/// Stands for the page before the first one.
+/// Stands for the page before the first one where there are no adapters; smaller numbers stand for adapters.
 pub const ROOT: u32 = u32::MAX;
 
 /// What a page holds.
@@ -59,6 +59,11 @@ impl Prefixes {
             self.hashes[at] = hash(before, &ids);
             *held = Held { before, ids };
         }
+    }
+
+    /// Nothing that was computed so far may be shared any more.
+    pub fn clear(&mut self) {
+        self.hashes.fill(0);
     }
 
     /// `page` will be written anew, or is free.

@@ -1,5 +1,6 @@
 //! Floor 4: a program: the list of verbs for one shape, checked, laid out and ready to run.
 
+use crate::adapter::Need;
 use crate::arch::Arch;
 #[cfg(feature = "train")]
 use crate::backward;
@@ -46,8 +47,8 @@ pub enum Observe {
 }
 
 impl Program {
-    /// Writes, checks and lays out the program of a shape. What `observe` says stays until the next run; of a shape that
-    /// learns, what `learns` says gets gradients.
+    /// Writes, checks and lays out the program of a shape, for rows whose adapters need `needs`. What `observe` says stays
+    /// until the next run; of a shape that learns, what `learns` says gets gradients.
     ///
     /// # Errors
     /// `Memory` where sizes overflow; `Internal` where the plan refuses the program (a bug).
@@ -59,8 +60,9 @@ impl Program {
         shape: Shape,
         observe: Observe,
         learns: &Learns,
+        needs: Option<&[Need]>,
     ) -> Result<Program> {
-        let mut e = Exec::new(a, ops, shape);
+        let mut e = Exec::new(a, ops, shape, needs.map(|needs| (&m.sites, needs)));
         let (stack, answer) = (e.stack(), block::model(&mut e, m));
         let logprob = shape.score.then(|| e.logprob(answer));
         let forward = e.verbs.len();
@@ -165,8 +167,9 @@ impl Program {
         cancel: &AtomicBool,
         c: Ctx,
     ) -> Result<()> {
-        let work =
-            |i: usize, mut part: kernels::Part| run::verb(&self.verbs[first + i], &mut part, &c, &self.layout);
+        let work = |i: usize, mut part: kernels::Part| {
+            run::verb(&self.verbs[first + i], &mut part, &c, &self.layout)
+        };
         plan.run(team, mems, cancel, &work).map_err(|failed| match failed {
             Failed::Cancelled => Error::Cancelled,
             other => refused(other),

@@ -92,6 +92,7 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
     let (t, ops) = (c.tables, c.ops);
     let cols = |b: Buf| l.buf(b).cols;
     match *v {
+        Verb::Graft(ref graft) => crate::graft::run(graft, p, c, l),
         Verb::Embed { out, tokens, positions, types } => {
             let (positions, types) = (positions.map(|p| c.matrix(p)), types.map(|p| c.matrix(p)));
             let positions = positions.as_ref().map(|table| (table, &t.places[..]));

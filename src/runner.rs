@@ -1,20 +1,24 @@
 //! Floor 4: runs batches through a model: programs by shape, the buffers they share, and the page pool. Knows no text.
 
+mod adapters;
+
+use crate::adapter::{Grafts, Need};
 use crate::arch::{Arch, Position, Side, Stack, check_ids};
 use crate::engine::{Charge, Engine};
 use crate::error::{Error, Result};
 use crate::exec::{Shape, Want, Watched};
+use crate::graft::Grafted;
 use crate::learns::Learns;
 pub use crate::program::Observe;
 use crate::program::Program;
 use crate::run::Ctx;
-use crate::state::{Pool, Sequence};
+use crate::state::{Pool, ROOT, Sequence};
 use crate::tables::Tables;
 use crate::weights::{P, StackW, Weights};
 use kernels::attention::Cache;
 use kernels::{Mems, Span, Team, Words};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 
 /// Programs kept: the few shapes of a host's prompts, and its decode steps: one for each number of sessions that step
 /// together, and for each length of a draft.
@@ -40,7 +44,7 @@ pub enum Pick {
 impl<'a> Feed<'a> {
     /// Tokens of a sequence of which nothing is wanted.
     pub fn new(seq: &'a mut Sequence, ids: &'a [u32]) -> Feed<'a> {
-        Feed { seq, ids, source: None, types: &[], pick: Pick::None, chosen: &[], targets: &[] }
+        Feed { seq, ids, source: None, types: &[], pick: Pick::None, chosen: &[], targets: &[], grafts: None }
     }
 }
 
@@ -74,6 +78,8 @@ pub struct Feed<'a> {
     pub chosen: &'a [u32],
     /// With `Pick::All` or `Pick::Rows`: for each picked row, the token whose log-probability is wanted; else empty.
     pub targets: &'a [u32],
+    /// The adapters of these rows.
+    pub grafts: Option<&'a Arc<Grafts>>,
 }
 
 /// What a run needs of its model.
@@ -84,6 +90,12 @@ pub struct Parts<'a> {
     pub(crate) weights: &'a Weights,
     /// Of rope, of all blocks and of those with a window; empty without.
     pub(crate) inv_freq: &'a [Vec<f32>; 2],
+}
+
+/// Weights with adapters in them.
+pub struct Merged {
+    pub(crate) weights: Weights,
+    pub(crate) _charge: Charge,
 }
 
 /// The memory of a model's runs; one run at a time.
@@ -98,6 +110,17 @@ pub struct Runner {
     pub(crate) spare: Vec<(Sequence, Charge)>,
     programs: Vec<Program>,
     tables: Tables,
+    /// What adapters of a batch's rows needed, by place; `Shape::graft` counts from 1.
+    needs: Vec<Vec<Need>>,
+    /// The same of the batch that is put together.
+    now: Vec<Need>,
+    /// Adapters that somebody uses, and the number that names the next ones.
+    sets: Vec<Weak<Grafts>>,
+    next_root: u32,
+    /// Weights that adapters were merged into, in place of the model's own.
+    merged: Option<Arc<Merged>>,
+    /// Times that weights were merged or taken back.
+    epoch: u64,
     mode: Mode,
     mean: bool,
     /// Whether what linears read stays until the next run.
@@ -120,6 +143,12 @@ impl Runner {
             spare: Vec::new(),
             programs: Vec::new(),
             tables: Tables::default(),
+            needs: Vec::new(),
+            now: Vec::new(),
+            sets: Vec::new(),
+            next_root: ROOT - 1,
+            merged: None,
+            epoch: 0,
             mode: Mode::DECODE,
             mean: false,
             observe: Observe::Nothing,
@@ -186,7 +215,7 @@ impl Runner {
         check_ids(self.stack(parts.arch).embed.vocab, feed.ids.iter().chain(feed.targets))?;
         self.pool.grow(feed.seq, feed.ids.len())?;
         let t = &mut self.tables;
-        let first = t.ids.len() as u32;
+        let (first, picked) = (t.ids.len() as u32, t.picks.len());
         t.feed(feed.seq, feed.ids, feed.types);
         if let Some(source) = feed.source {
             t.source(source);
@@ -201,6 +230,11 @@ impl Runner {
             Pick::All => t.picks.extend(first..end),
         }
         t.targets.extend_from_slice(feed.targets);
+        if let Some(by) = feed.grafts {
+            let seq = t.seqs.len();
+            let picks = if feed.pick == Pick::Mean { seq - 1..seq } else { picked..t.picks.len() };
+            t.grafted.push(Grafted { rows: first as usize..end as usize, picks, by: by.clone() });
+        }
         Ok(())
     }
 
@@ -209,7 +243,10 @@ impl Runner {
     /// # Errors
     /// `Memory`, `Budget`, `Cancelled`.
     pub fn go(&mut self, parts: Parts, cancel: &AtomicBool) -> Result<Shape> {
-        let shape = self.turn(parts);
+        let merged = self.merged.clone();
+        let parts = merged.as_ref().map_or(parts, |merged| Parts { weights: &merged.weights, ..parts });
+        let graft = self.graft();
+        let shape = Shape { graft, ..self.turn(parts) };
         let at = self.program(parts, shape)?;
         self.reserve(parts, at)?;
         self.pass(parts, at, cancel, Program::run)?;
@@ -347,6 +384,7 @@ impl Runner {
             want: self.mode.want,
             mean: self.mean,
             learn: self.learns.is_some(),
+            graft: 0,
         }
     }
 
@@ -359,8 +397,10 @@ impl Runner {
         }
         static NONE: Learns = Learns::NONE;
         let learns = self.learns.as_ref().unwrap_or(&NONE);
-        let (a, ops) = (parts.arch, parts.engine.ops());
-        let program = Program::new(a, parts.weights, ops, self.cache, shape, self.observe, learns)?;
+        let needs = (shape.graft as usize).checked_sub(1).and_then(|at| self.needs.get(at));
+        let needs = needs.map(|needs| &needs[..]);
+        let (arch, weights, ops) = (parts.arch, parts.weights, parts.engine.ops());
+        let program = Program::new(arch, weights, ops, self.cache, shape, self.observe, learns, needs)?;
         if self.programs.len() == PROGRAMS {
             self.programs.remove(0);
         }

@@ -1,7 +1,8 @@
 //! Floor 4: refcounted pages of keys and values, and who holds them. Knows no maths.
 
 use crate::error::{Error, Result};
-use crate::prefix::{Prefixes, ROOT};
+use crate::prefix::Prefixes;
+pub use crate::prefix::ROOT;
 use kernels::Pages;
 use kernels::attention::{Cache, PAGE, head_words};
 
@@ -23,6 +24,8 @@ pub struct Sequence {
     pub len: usize,
     /// Positions it may hold.
     pub limit: usize,
+    /// Stands for the page before the first one: sequences with one root compute the same from the same tokens.
+    pub root: u32,
 }
 
 /// Pages that `tokens` positions take.
@@ -82,7 +85,7 @@ impl Pool {
             }
             self.refs.resize(slots, 0);
         }
-        Ok(Sequence { pages, len: 0, limit })
+        Ok(Sequence { pages, len: 0, limit, root: ROOT })
     }
 
     /// Ends a sequence: its pages go back, and as many as were set aside for it leave memory.
@@ -110,8 +113,13 @@ impl Pool {
             self.refs[page as usize] += 1;
             twin.pages.push(page);
         }
-        twin.len = seq.len;
+        (twin.len, twin.root) = (seq.len, seq.root);
         Ok(twin)
+    }
+
+    /// No sequence takes over what another one computed so far.
+    pub fn share_nothing(&mut self) {
+        self.prefixes.clear();
     }
 
     /// Forgets positions from `len` on.
@@ -147,7 +155,7 @@ impl Pool {
     pub fn adopt(&mut self, seq: &mut Sequence, ids: &[u32]) {
         let base = seq.len / PAGE;
         for (at, ids) in ids.chunks_exact(PAGE).enumerate().take(pages_for(seq.limit)).skip(base) {
-            let before = if at == 0 { ROOT } else { seq.pages[at - 1] };
+            let before = if at == 0 { seq.root } else { seq.pages[at - 1] };
             let Some(page) = self.prefixes.find(before, ids) else { return };
             // Counted first: the sequence's own half-forgotten page may be the one that was found.
             self.refs[page as usize] += 1;
@@ -164,7 +172,7 @@ impl Pool {
     pub fn publish(&mut self, seq: &mut Sequence, from: usize, ids: &[u32]) {
         for at in from / PAGE..seq.len / PAGE {
             let (own, Some(ids)) = (seq.pages[at], ids.get(at * PAGE..(at + 1) * PAGE)) else { return };
-            let before = if at == 0 { ROOT } else { seq.pages[at - 1] };
+            let before = if at == 0 { seq.root } else { seq.pages[at - 1] };
             if self.prefixes.knows(own) {
                 continue;
             }
@@ -336,6 +344,28 @@ mod tests {
         assert_eq!(c.pages[0], a.pages[0]);
         assert_ne!(c.pages[1], a.pages[1]);
         end(&mut pool, &mut [a, b, c]);
+    }
+
+    #[test]
+    fn what_other_adapters_computed_is_not_shared() {
+        let mut pool = pool();
+        let ids: Vec<u32> = (0..200).collect();
+        let a = computed(&mut pool, &ids);
+        let mut b = pool.open(4 * PAGE).unwrap();
+        b.root = ROOT - 1;
+        pool.adopt(&mut b, &ids);
+        assert_eq!(b.len, 0);
+        run(&mut pool, &mut b, &ids);
+        assert_ne!(a.pages[0], b.pages[0]);
+        let mut c = pool.fork(&b).unwrap();
+        pool.rewind(&mut c, 0);
+        pool.adopt(&mut c, &ids);
+        assert_eq!((c.len, c.pages[0]), (3 * PAGE, b.pages[0]), "one of the same adapters is");
+        pool.share_nothing();
+        let mut d = pool.open(4 * PAGE).unwrap();
+        pool.adopt(&mut d, &ids);
+        assert_eq!(d.len, 0);
+        end(&mut pool, &mut [a, b, c, d]);
     }
 
     #[test]

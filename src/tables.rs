@@ -1,5 +1,6 @@
 //! Floor 4: the tables of one call: rows, their tokens and positions, and the pages that they see. Knows no maths.
 
+use crate::graft::Grafted;
 use crate::state::{Sequence, pages_for};
 use kernels::attention::Row;
 
@@ -40,6 +41,8 @@ pub struct Tables {
     pub seeds: Vec<f32>,
     /// The same by what the value head said.
     pub value_seeds: Vec<f32>,
+    /// Rows that have adapters, in order.
+    pub grafted: Vec<Grafted>,
     /// Pages that the sequences, and their sources, may come to hold.
     room: [usize; 2],
 }
@@ -65,6 +68,7 @@ impl Tables {
             table.clear();
         }
         self.rows.clear();
+        self.grafted.clear();
         self.turns.iter_mut().for_each(Vec::clear);
         self.room = [0; 2];
     }

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "train")]
 use crate::backward::verb::Back;
+use crate::graft::Graft;
 use crate::layout::Layout;
 use crate::weights::P;
 use kernels::act::Act;
@@ -54,6 +55,8 @@ pub enum Verb {
     /// A step of the backward half.
     #[cfg(feature = "train")]
     Back(Back),
+    /// What adapters add.
+    Graft(Graft),
 }
 
 impl Verb {
@@ -63,6 +66,7 @@ impl Verb {
         let rows = |b: Buf| Access::Write(l.buf(b), Cut::Pieces(l.buf(b).cols));
         let cols = |b: Buf| Access::Write(l.buf(b), Cut::Cols(PANEL));
         match *self {
+            Verb::Graft(graft) => graft.task(l),
             Verb::Embed { out, .. } | Verb::Places { out, .. } => vec![rows(out)],
             Verb::Norm { out, x, width, add, .. } => {
                 let mut task = vec![read(x), Access::Write(l.buf(out), Cut::Pieces(width))];

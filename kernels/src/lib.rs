@@ -8,6 +8,7 @@ pub mod affinity;
 pub mod attention;
 pub mod dtype;
 pub mod embed;
+pub mod graft;
 pub mod linear;
 pub mod logprob;
 pub mod math;

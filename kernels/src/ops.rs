@@ -7,6 +7,7 @@ use crate::norm::Norm;
 use crate::optim::{AdamW, Sgd};
 use crate::pages::{StateMut, StateRef};
 use crate::plan::TileMut;
+use crate::simd::LANES;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -120,6 +121,8 @@ pub struct Ops {
     pub attend_dbias: fn(&mut TileMut, &Kept, &BackArgs, &mut [f32]),
     /// [`crate::attention::merge_isa`]
     pub merge: fn(&mut TileMut, &[f32], &AttendArgs),
+    /// [`crate::graft::chains_isa`]
+    pub(crate) chains: fn(&mut [[f32; LANES]], &Matrix, usize, &[&[f32]]),
     /// [`crate::embed::embed`]
     pub embed: fn(&mut TileMut, &Matrix, &[u32], f32, &[(&Matrix, &[u32])]),
     /// [`crate::optim::adamw_isa`]
@@ -173,6 +176,7 @@ macro_rules! table {
             attend_dkv: crate::attention::attend_dkv_isa::$f32,
             attend_dbias: crate::attention::attend_dbias_isa::$f32,
             merge: crate::attention::merge_isa::$small,
+            chains: crate::graft::chains_isa::$f32,
             embed: crate::embed::embed,
             adamw: crate::optim::adamw_isa::$small,
             sgd: crate::optim::sgd_isa::$small,
@@ -255,7 +259,7 @@ impl Ops {
 /// manuals leave room.
 #[cfg(target_arch = "x86_64")]
 fn chains_as_two_fmas(s: crate::simd::Avx512Bf16) -> bool {
-    use crate::simd::{LANES, Scalar, Simd};
+    use crate::simd::{Scalar, Simd};
     use std::sync::OnceLock;
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
     fn check(s: crate::simd::Avx512Bf16) -> bool {

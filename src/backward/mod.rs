@@ -259,6 +259,7 @@ fn ties(before: &[Verb], verb: &Verb) -> (Option<Buf>, [Option<Buf>; 3], [Option
         | Verb::Mean { out, x }
         | Verb::Merge { out, parts: x, .. }
         | Verb::Logprob { out, logits: x } => (Some(out), [Some(x), None, None], nobody),
-        Verb::Append { .. } | Verb::Back(_) => (None, none, nobody),
+        // Who learns runs without adapters of others.
+        Verb::Append { .. } | Verb::Back(_) | Verb::Graft(_) => (None, none, nobody),
     }
 }

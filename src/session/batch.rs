@@ -134,7 +134,8 @@ fn computed_by_another<S: Seat>(seats: &mut [S], i: usize) -> bool {
         && end < session.tokens.len()
         && before.iter_mut().filter_map(Seat::session).any(|other| {
             let run = other.seq.len..other.seq.len + other.planned;
-            run.start < end && end <= run.end && other.tokens[..end] == session.tokens[..end]
+            let same = other.seq.root == session.seq.root;
+            same && run.start < end && end <= run.end && other.tokens[..end] == session.tokens[..end]
         })
 }
 
@@ -146,11 +147,18 @@ fn run<S: Seat>(model: &Arc<Model>, seats: &mut [S], mut planned: usize, out: &m
     for (seat, out) in seats.iter_mut().zip(out.iter_mut()) {
         let Some(session) = seat.session().filter(|session| session.planned > 0) else { continue };
         let (from, n) = (session.seq.len, session.planned);
+        if session.epoch != runner.epoch() {
+            // The weights changed between two passes.
+            (*out, session.planned) = (Err(session.changed()), 0);
+            planned -= 1;
+            continue;
+        }
         let pick = if n == session.waiting() { Pick::Last } else { Pick::None };
         session.logits.clear();
         let ids = &session.tokens[from..from + n];
         let source = session.source.as_ref().map(|source| &source.seq);
-        let mut feed = Feed { source, pick, ..Feed::new(&mut session.seq, ids) };
+        let grafts = session.grafts.as_ref();
+        let mut feed = Feed { source, pick, grafts, ..Feed::new(&mut session.seq, ids) };
         if let Err(e) = runner.add(model.parts(), &mut feed) {
             (*out, session.planned) = (Err(e), 0);
             planned -= 1;
@@ -185,6 +193,7 @@ fn taking_part<S: Seat>(seats: &mut [S]) -> impl Iterator<Item = &mut Session> {
 impl Session {
     /// Prepares for a batch.
     fn enter(&mut self) -> Stepped {
+        self.refresh()?;
         if !self.ahead.waits() {
             self.pending()?;
         }

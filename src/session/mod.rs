@@ -1,6 +1,7 @@
 //! Floor 5: a conversation: the tokens it holds, where it stands in the cache, and the calls that move it. Knows no
 //! tensors and no text; text is in `generate`.
 
+mod adapters;
 pub mod batch;
 mod config;
 mod score;
@@ -9,6 +10,7 @@ mod speculate;
 
 pub use config::{Cancel, Overflow, SessionConfig, Speculation, Timings};
 
+use crate::adapter::Grafts;
 use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::exec::Shape;
@@ -16,7 +18,7 @@ use crate::model::{CHUNK, Model};
 use crate::rules::Place;
 use crate::runner::{Feed, Pick, Runner};
 use crate::sample::{Sampler, SamplerConfig};
-use crate::state::{Pool, Sequence};
+use crate::state::{Pool, ROOT, Sequence};
 use kernels::attention::PAGE;
 pub(crate) use source::Source;
 use speculate::Ahead;
@@ -42,6 +44,10 @@ pub struct Session {
     cancel: Arc<AtomicBool>,
     timings: Timings,
     ahead: Ahead,
+    /// What its adapters do.
+    grafts: Option<Arc<Grafts>>,
+    /// Of the weights that it has computed with.
+    epoch: u64,
     /// Rows in the pass of a batch that is being put together.
     planned: usize,
     _charge: Charge,
@@ -85,7 +91,11 @@ impl Session {
         let charge = model.engine().charge("a session's context", model.kv_bytes(config.context))?;
         let sampler = Sampler::with_ops(model.engine().ops(), config.sampler.clone(), vocab)?;
         let ahead = Ahead::new(model, &config)?;
-        let seq = open(&mut model.runner()?.pool, config.context)?;
+        let grafts = model.attached();
+        let mut runner = model.runner()?;
+        let (mut seq, epoch) = (open(&mut runner.pool, config.context)?, runner.epoch());
+        drop(runner);
+        seq.root = grafts.as_ref().map_or(ROOT, |grafts| grafts.root);
         let mut session = Session {
             model: model.clone(),
             seq,
@@ -99,6 +109,8 @@ impl Session {
             cancel: Arc::default(),
             timings: Timings::default(),
             ahead,
+            grafts,
+            epoch,
             planned: 0,
             _charge: charge,
         };
@@ -261,6 +273,7 @@ impl Session {
     /// `Budget`, `Memory`.
     pub fn fork(&self) -> Result<Session> {
         let mut twin = Session::begin(&self.model, self.config.clone(), |pool, _| pool.fork(&self.seq))?;
+        (twin.grafts, twin.epoch, twin.seq.root) = (self.grafts.clone(), self.epoch, self.seq.root);
         twin.source = self.source.as_ref().map(|source| source.fork(&self.model)).transpose()?;
         twin.tokens.extend_from_slice(&self.tokens);
         twin.fed = self.fed;
@@ -325,6 +338,7 @@ impl Session {
 
     /// Runs the tokens that have not run yet.
     fn catch_up(&mut self) -> Result<()> {
+        self.refresh()?;
         self.settle();
         if self.pending()? > 1 {
             self.adopt()?;
@@ -336,6 +350,10 @@ impl Session {
             self.logits.clear();
             let (start, model) = (Instant::now(), self.model.clone());
             let mut runner = model.runner()?;
+            if runner.epoch() != self.epoch {
+                drop(runner);
+                return self.catch_up();
+            }
             let shape = self.run(&mut runner, n, pick, &[])?;
             self.logits.extend_from_slice(runner.answer(shape));
             self.timings.ran(n, start.elapsed());
@@ -346,8 +364,13 @@ impl Session {
     /// Runs the next `n` tokens.
     fn run(&mut self, runner: &mut Runner, n: usize, pick: Pick, targets: &[u32]) -> Result<Shape> {
         let from = self.seq.len;
+        if runner.epoch() != self.epoch {
+            return Err(self.changed());
+        }
         let source = self.source.as_ref().map(|source| &source.seq);
-        let feed = Feed { source, pick, targets, ..Feed::new(&mut self.seq, &self.tokens[from..from + n]) };
+        let grafts = self.grafts.as_ref();
+        let feed =
+            Feed { source, pick, targets, grafts, ..Feed::new(&mut self.seq, &self.tokens[from..from + n]) };
         let ran = runner.run(self.model.parts(), feed, &self.cancel);
         if matches!(ran, Err(Error::Cancelled)) {
             self.cancel.store(false, Relaxed);

@@ -74,6 +74,7 @@ impl Session {
 
     /// Feeds `ids` through `run` in pieces whose logits fit in memory; all or nothing.
     fn whole(&mut self, ids: &[u32], run: &mut dyn FnMut(&mut Session, &[u32]) -> Result<()>) -> Result<()> {
+        self.refresh()?;
         self.settle();
         self.model.arch().check_ids(ids)?;
         self.check_room(ids.len())?;

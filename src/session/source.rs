@@ -1,6 +1,7 @@
 //! Floor 5: the text that an encoder-decoder's answer is about. Knows no text, ids only.
 
 use super::Session;
+use crate::adapter::Grafts;
 use crate::arch::{Side, check_ids};
 use crate::engine::Charge;
 use crate::error::{Error, Result};
@@ -8,11 +9,14 @@ use crate::exec::Want;
 use crate::model::Model;
 use crate::runner::{Feed, Mode};
 use crate::state::Sequence;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Keys and values of an encoder's output, for every block of the decoder.
 pub(crate) struct Source {
     pub(crate) seq: Sequence,
+    /// Its tokens: they run again where weights or adapters change.
+    ids: Vec<u32>,
     _charge: Charge,
 }
 
@@ -22,7 +26,12 @@ impl Source {
     /// # Errors
     /// `Argument` for a model without an encoder, no ids, or ids beyond its vocabulary; `ContextFull` for more than the
     /// model can hold; `Budget`, `Memory`, `Cancelled`.
-    pub(crate) fn read(model: &Model, ids: &[u32], cancel: &AtomicBool) -> Result<Source> {
+    pub(crate) fn read(
+        model: &Model,
+        ids: &[u32],
+        grafts: Option<&Arc<Grafts>>,
+        cancel: &AtomicBool,
+    ) -> Result<Source> {
         let arch = model.arch();
         let refused = |what: &str| Err(Error::Argument { name: "source", what: what.to_owned() });
         let (Some(encoder), true) = (&arch.encoder, arch.decoder.is_some()) else {
@@ -35,9 +44,9 @@ impl Source {
         arch.check_len(ids.len())?;
         let charge = model.engine().charge("a source text", model.kv_bytes(ids.len()))?;
         let mut runner = model.runner()?;
-        let mut source = Source { seq: runner.pool.open(ids.len())?, _charge: charge };
+        let mut source = Source { seq: runner.pool.open(ids.len())?, ids: ids.to_vec(), _charge: charge };
         runner.begin(Mode { side: Side::Encoder, want: Want::Hidden });
-        let added = runner.add(model.parts(), &mut Feed::new(&mut source.seq, ids));
+        let added = runner.add(model.parts(), &mut Feed { grafts, ..Feed::new(&mut source.seq, ids) });
         match added.and_then(|()| runner.go(model.parts(), cancel)) {
             Ok(_) => {
                 source.seq.len = ids.len();
@@ -53,7 +62,7 @@ impl Source {
     /// A second one with the same pages.
     pub(super) fn fork(&self, model: &Model) -> Result<Source> {
         let charge = model.engine().charge("a source text", model.kv_bytes(self.seq.len))?;
-        Ok(Source { seq: model.runner()?.pool.fork(&self.seq)?, _charge: charge })
+        Ok(Source { seq: model.runner()?.pool.fork(&self.seq)?, ids: self.ids.clone(), _charge: charge })
     }
 }
 
@@ -65,15 +74,31 @@ impl Session {
     /// `Argument` for a model without an encoder, no ids, or ids beyond its vocabulary; `ContextFull` for more than the
     /// model can hold; `Budget`, `Memory`, `Cancelled`. The session is then as it was before.
     pub fn set_source(&mut self, ids: &[u32]) -> Result<()> {
-        let new = Source::read(&self.model, ids, &self.cancel);
-        if matches!(new, Err(Error::Cancelled)) {
-            self.cancel.store(false, std::sync::atomic::Ordering::Relaxed);
-        }
-        let new = new?;
+        self.refresh()?;
+        let new = self.read(ids, self.grafts.as_ref())?;
         self.rewind(0);
+        self.replace_source(Some(new));
+        Ok(())
+    }
+
+    fn read(&self, ids: &[u32], grafts: Option<&Arc<Grafts>>) -> Result<Source> {
+        let read = Source::read(&self.model, ids, grafts, &self.cancel);
+        if matches!(read, Err(Error::Cancelled)) {
+            self.cancel.store(false, Relaxed);
+        }
+        read
+    }
+
+    /// The source anew, with these adapters; `None` without one.
+    pub(super) fn read_again(&self, grafts: Option<&Arc<Grafts>>) -> Result<Option<Source>> {
+        self.source.as_ref().map(|source| self.read(&source.ids, grafts)).transpose()
+    }
+
+    /// Puts a source in the place of the one before; none changes nothing.
+    pub(super) fn replace_source(&mut self, new: Option<Source>) {
+        let Some(new) = new else { return };
         if let Some(mut old) = self.source.replace(new) {
             self.model.runner_anyhow().pool.close(&mut old.seq);
         }
-        Ok(())
     }
 }

@@ -125,6 +125,9 @@ impl Session {
     /// # Errors
     /// As [`Session::step`].
     pub(super) fn speculate(&mut self) -> Result<bool> {
+        if self.ahead.most > 0 {
+            self.refresh()?;
+        }
         if self.ahead.waits() {
             return Ok(true);
         }

@@ -1,8 +1,10 @@
 //! Floor 3: binds a family's names to the tensors of a file. Every tensor that the family has must be there, in its shape;
 //! one that nothing uses means that the model is not what its config says.
 
+use super::sites::{Role, Site, Sites, Slice};
 use super::{
-    AroundW, AttentionW, HeadW, Layer, LinearW, MatrixParam, NormW, Origin, P, Param, StackW, VectorParam, Weights,
+    AroundW, AttentionW, HeadW, Layer, LinearW, MatrixParam, NormW, Origin, P, Param, StackW, VectorParam,
+    Weights,
 };
 use crate::arch::{Arch, Around, Fused, Head, Linear, Mlp, Out, Part, Position, QkNorm, Stack, Table};
 use crate::error::{Error, Result};
@@ -62,7 +64,17 @@ pub enum Fill {
 impl<'a> Binder<'a> {
     fn new(arch: &'a Arch, tensors: &'a Tensors, wishes: Option<Vec<Wish>>) -> Binder<'a> {
         let (used, matrices) = (HashSet::new(), HashSet::new());
-        Binder { arch, tensors, wishes, used, matrices, tables: HashMap::new(), params: Vec::new() }
+        Binder {
+            arch,
+            tensors,
+            wishes,
+            used,
+            matrices,
+            tables: HashMap::new(),
+            params: Vec::new(),
+            sites: Sites::new(arch.prefix),
+            in_head: false,
+        }
     }
 
     fn all(&mut self) -> Result<Weights> {
@@ -70,9 +82,11 @@ impl<'a> Binder<'a> {
         let encoder = arch.encoder.as_ref().map(|stack| b.stack(stack)).transpose()?;
         let decoder = arch.decoder.as_ref().map(|stack| b.stack(stack)).transpose()?;
         let last = decoder.as_ref().or(encoder.as_ref()).map(|stack| stack.tokens);
+        b.in_head = true;
         let head = b.head(&arch.head, last)?;
         let (params, matrices) = (std::mem::take(&mut b.params), std::mem::take(&mut b.matrices));
-        Ok(Weights { params, encoder, decoder, head, value: None, matrices })
+        let sites = std::mem::take(&mut b.sites);
+        Ok(Weights { params, encoder, decoder, head, value: None, sites, matrices })
     }
 }
 
@@ -86,23 +100,9 @@ struct Binder<'a> {
     /// Tables that were bound: two stacks may share one.
     tables: HashMap<String, P>,
     params: Vec<Param>,
-}
-
-/// Which rows of a fused tensor a layer has.
-struct Slice {
-    first: usize,
-    /// Rows in all.
-    whole: usize,
-    /// Rows that follow each other, and rows of others between such runs.
-    runs: Option<(usize, usize)>,
-}
-
-impl Slice {
-    /// Numbers of the rows, `n` in all.
-    fn rows(&self, n: usize) -> impl Iterator<Item = usize> {
-        let (run, skip) = self.runs.unwrap_or((n.max(1), 0));
-        (0..n).map(move |i| self.first + i / run * (run + skip) + i % run)
-    }
+    sites: Sites,
+    /// Whether what is bound belongs to the head.
+    in_head: bool,
 }
 
 impl<'a> Binder<'a> {
@@ -195,8 +195,18 @@ impl<'a> Binder<'a> {
             return Ok(NormW { gain, bias: None, width });
         }
         let gain = self.vector(&format!("{name}.weight"), width, s.norm.gain, 1.0 - s.norm.gain)?;
-        let bias = if s.norm.bias { Some(self.vector(&format!("{name}.bias"), width, 0.0, 0.0)?) } else { None };
+        let bias =
+            if s.norm.bias { Some(self.vector(&format!("{name}.bias"), width, 0.0, 0.0)?) } else { None };
+        let site = self.site(name, Role::Norm, gain, [width, 1]);
+        self.sites.push(Site { bias, number: s.norm.gain, ..site });
         Ok(NormW { gain, bias, width })
+    }
+
+    /// A place without a bias, all rows of a module.
+    fn site(&self, module: &str, role: Role, w: P, [n, k]: [usize; 2]) -> Site {
+        let (module, head) = (module.to_owned(), self.in_head);
+        let rows = Slice::all(n);
+        Site { module, role, w, bias: None, n, k, rows, by_input: false, head, number: 0.0 }
     }
 
     /// A norm that there is where it has a name.
@@ -208,13 +218,14 @@ impl<'a> Binder<'a> {
     }
 
     /// A table of rows, read by number.
-    fn table(&mut self, name: &str, n: usize, k: usize) -> Result<P> {
+    fn table(&mut self, name: &str, n: usize, k: usize, scale: f32) -> Result<P> {
         if let Some(known) = self.tables.get(name) {
             return Ok(*known);
         }
-        let whole = Slice { first: 0, whole: n, runs: None };
-        let p = self.matrix(&format!("{name}.weight"), &Linear::new(""), whole, n, k)?.0;
+        let p = self.matrix(&format!("{name}.weight"), &Linear::new(""), Slice::all(n), n, k)?.0;
         self.tables.insert(name.to_owned(), p);
+        let site = self.site(name, Role::Table, p, [n, k]);
+        self.sites.push(Site { number: scale, ..site });
         Ok(p)
     }
 
@@ -247,6 +258,8 @@ impl<'a> Binder<'a> {
         } else {
             None
         };
+        let (rows, by_input) = (slice(s, slot, n), slot.order == Order::Kn);
+        self.sites.push(Site { bias, rows, by_input, ..self.site(&name, Role::Linear, w, [n, k]) });
         Ok(LinearW { w, bias, n, dtype, lora: None })
     }
 
@@ -258,7 +271,9 @@ impl<'a> Binder<'a> {
         let shape = [height, width];
         let tensor = match self.tensors.get(&long)? {
             Some(packed) if packed.is_packed() => return self.panels(&own, packed.clone(), [n, k]),
-            _ if self.named(name).is_none() && self.tensors.has(&own) => self.find(&own, &shape, Fill::Random)?,
+            _ if self.named(name).is_none() && self.tensors.has(&own) => {
+                self.find(&own, &shape, Fill::Random)?
+            }
             _ => self.find(name, &shape, Fill::Random)?,
         };
         if tensor.is_packed() {
@@ -302,11 +317,11 @@ impl<'a> Binder<'a> {
 
     fn stack(&mut self, s: &Stack) -> Result<StackW> {
         let (names, width) = (&s.names, s.embed.width);
-        let tokens = self.table(names.tokens, s.embed.vocab, width)?;
+        let tokens = self.table(names.tokens, s.embed.vocab, width, s.embed.scale)?;
         let positions = self.positions(s)?;
         let types = match s.embed.types {
             0 => None,
-            n => Some(self.table(names.types, n, width)?),
+            n => Some(self.table(names.types, n, width, 1.0)?),
         };
         let embed_norm = match names.embed_norm {
             "" => None,
@@ -328,7 +343,7 @@ impl<'a> Binder<'a> {
         let width = if s.places_stream() { s.d_model } else { s.embed.width };
         let rows = self.arch.max_positions + offset;
         match table {
-            Table::Learned => self.table(s.names.positions, rows, width).map(Some),
+            Table::Learned => self.table(s.names.positions, rows, width, 1.0).map(Some),
             table => {
                 let values = rows.checked_mul(width).filter(|n| *n <= 1 << 30);
                 let bytes = rows as u64 * width as u64 * 4;
@@ -349,7 +364,8 @@ impl<'a> Binder<'a> {
             Position::Alibi { scale } => slopes(s.n_heads).into_iter().map(|slope| slope * scale).collect(),
             Position::Relative { buckets, far, .. } => {
                 let (heads, both) = (s.n_heads, !s.attention().causal);
-                let all = self.floats(&format!("{}.weight", s.names.relative), &[buckets, heads], Fill::Random)?;
+                let all =
+                    self.floats(&format!("{}.weight", s.names.relative), &[buckets, heads], Fill::Random)?;
                 distance_table(heads, far, |head, d| all[bucket(d, buckets, far, both) * heads + head])
             }
             Position::Rope { .. } | Position::Table { .. } => return Ok(None),
@@ -431,8 +447,9 @@ impl<'a> Binder<'a> {
             (Out::Tied(slot), Some(w)) if self.is_own(&slot, w)? => {
                 Some(self.linear(s, "", &slot, h.n, width)?)
             }
-            (Out::Tied(_), Some(w)) => {
+            (Out::Tied(slot), Some(w)) => {
                 let dtype = self.params[w.0 as usize].k_dtype().1;
+                self.sites.push(self.site(slot.name, Role::Linear, w, [h.n, width]));
                 Some(LinearW { w, bias: None, n: h.n, dtype, lora: None })
             }
             (Out::Linear(slot), _) => Some(self.linear(s, "", &slot, h.n, width)?),
@@ -442,6 +459,7 @@ impl<'a> Binder<'a> {
             && !h.bias.is_empty()
         {
             out.bias = Some(self.vector(h.bias, h.n, 0.0, 0.0)?);
+            self.sites.set_bias(out.w, out.bias);
         }
         Ok(Some(HeadW { dense, norm, out }))
     }
@@ -485,7 +503,8 @@ impl<'a> Binder<'a> {
 
 /// A tensor that nobody has written: zeros, which take no memory.
 fn unwritten(shape: &[usize]) -> Result<TensorRef> {
-    let bytes = shape.iter().try_fold(4_usize, |bytes, n| bytes.checked_mul(*n)).filter(|n| *n < isize::MAX as usize);
+    let bytes =
+        shape.iter().try_fold(4_usize, |bytes, n| bytes.checked_mul(*n)).filter(|n| *n < isize::MAX as usize);
     let refused = || Error::Memory { what: "a new model", bytes: bytes.unwrap_or(usize::MAX) as u64 };
     let bytes = bytes.ok_or_else(refused)?;
     let memory = MmapMut::map_anon(bytes.max(1)).and_then(MmapMut::make_read_only).map_err(|_| refused())?;
@@ -500,7 +519,7 @@ fn slice(s: &Stack, slot: &Linear, n: usize) -> Slice {
     let concat = |first| Slice { first, whole: q + 2 * kv, runs: None };
     let groups = |first, run| Slice { first, whole: q + 2 * kv, runs: Some((run, group + 2 * dim - run)) };
     match slot.part {
-        Part::Whole => Slice { first: 0, whole: n, runs: None },
+        Part::Whole => Slice::all(n),
         Part::Q(Fused::Concat) => concat(0),
         Part::K(Fused::Concat) => concat(q),
         Part::V(Fused::Concat) => concat(q + kv),

@@ -2,12 +2,17 @@
 //! bring them into panels later); norms and biases, which are small, are read into f32. Knows no maths.
 
 mod bind;
+mod sites;
+
+pub use sites::{Role, Site, Sites, Slice};
 
 #[cfg(feature = "train")]
 pub use bind::{Fill, Wish};
 
 use crate::arch::Side;
 use crate::format::tensors::{TensorRef, Tensors};
+use kernels::linear::embed_row;
+use kernels::quant::dequantize_row;
 use kernels::{DType, Matrix, Order};
 use std::collections::HashSet;
 
@@ -118,6 +123,21 @@ impl MatrixParam {
         }
     }
 
+    /// Another matrix of this size, type and order in the place of this one; `tensor` holds nothing else.
+    pub fn replaced(&self, tensor: TensorRef) -> MatrixParam {
+        let width = if self.order == Order::Kn { self.n } else { self.k };
+        let stride = self.dtype.row_bytes(width).expect("rows of whole blocks");
+        MatrixParam {
+            name: self.name.clone(),
+            of: self.of.clone(),
+            tensor,
+            offset: 0,
+            stride,
+            runs: None,
+            ..*self
+        }
+    }
+
     /// The same matrix in packed panels, whose bytes `tensor` holds.
     pub fn packed(&self, tensor: TensorRef) -> MatrixParam {
         let (dtype, order) = (tensor.dtype(), Order::Panels);
@@ -141,6 +161,20 @@ impl LearnedParam {
         let [n, k] = self.shape;
         let bytes = bytemuck::cast_slice(&self.values);
         Matrix::new(bytes, DType::F32, Order::Nk, n, k, k * 4).expect("checked when it was made")
+    }
+}
+
+/// Output `i` of a matrix, widened to f32. Panics where there is none, or `out` is not as long as a row.
+pub fn matrix_row(w: &Matrix, i: usize, out: &mut [f32]) {
+    match w.order() {
+        Order::Nk => dequantize_row(w.dtype(), w.row(i), out),
+        Order::Panels => embed_row(w, i, out),
+        Order::Kn => {
+            let size = w.dtype().block_bytes();
+            for (r, out) in out.iter_mut().enumerate() {
+                dequantize_row(w.dtype(), &w.row(r)[i * size..][..size], std::slice::from_mut(out));
+            }
+        }
     }
 }
 
@@ -347,6 +381,8 @@ pub struct Weights {
     pub head: Option<HeadW>,
     /// Of the head that says what a state is worth (Schulman et al. 2017), of a model that learns by reward.
     pub value: Option<LinearW>,
+    /// Where adapters can be grafted.
+    pub sites: Sites,
     /// Names of the tensors that matrices were bound to.
     matrices: HashSet<String>,
 }

@@ -1,6 +1,7 @@
 //! The command line, run as users run it: what it prints where, how it fails, and that its figures are those of the model.
 #![cfg(feature = "cli")]
 
+mod adapters;
 mod chat;
 #[path = "../common/mod.rs"]
 mod common;

@@ -7,6 +7,7 @@ mod attention;
 mod attention_back;
 mod embed;
 mod families;
+mod graft;
 mod norm;
 mod norm_back;
 mod optim;

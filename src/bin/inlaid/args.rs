@@ -1,5 +1,6 @@
 //! Floor 6: options that several commands share, and opening a model as they say. Knows no command.
 
+use crate::adapter::Adapters;
 use crate::demo;
 use crate::interrupt;
 use crate::output::{Bar, Failure, Unit, note};
@@ -115,6 +116,8 @@ pub struct Run {
     /// Say on standard error what the engine does
     #[arg(long, short)]
     verbose: bool,
+    #[command(flatten)]
+    adapters: Adapters,
 }
 
 impl Run {
@@ -148,11 +151,23 @@ impl Run {
         self.open_on(&self.engine()?, &files(model)?, true)
     }
 
-    /// Opens a model's files, with its tokenizer or without.
+    /// Opens a model's files, with its tokenizer or without, and with the adapters that the options name.
     ///
     /// # Errors
-    /// As [`Model::open`].
+    /// As [`Model::open`] and [`Adapters::graft`].
     pub fn open_on(
+        &self,
+        engine: &Arc<Engine>,
+        files: &Files,
+        tokenizer: bool,
+    ) -> Result<Arc<Model>, Failure> {
+        let model = self.open_plain(engine, files, tokenizer)?;
+        self.adapters.graft(&model)?;
+        Ok(model)
+    }
+
+    /// The same without adapters.
+    fn open_plain(
         &self,
         engine: &Arc<Engine>,
         files: &Files,
@@ -227,7 +242,7 @@ impl Guessing {
             return Ok(Speculation::Lookup { tokens: usize::from(tokens) });
         }
         let Some(path) = &self.draft else { return Ok(Speculation::None) };
-        let model = run.open_on(model.engine(), &files(path)?, true)?;
+        let model = run.open_plain(model.engine(), &files(path)?, true)?;
         Ok(Speculation::Draft { model, tokens: usize::from(self.draft_tokens) })
     }
 }

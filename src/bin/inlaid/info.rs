@@ -161,7 +161,7 @@ fn stop_tokens(model: &Model) -> Value {
 }
 
 /// `value` as lines of `name value`, names of what is inside joined by dots.
-fn lines(name: &str, value: &Value, out: &mut String) {
+pub fn lines(name: &str, value: &Value, out: &mut String) {
     let below = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
     let _ = match value {
         Value::Object(map) => return map.iter().for_each(|(key, value)| lines(&below(key), value, out)),

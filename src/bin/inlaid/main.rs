@@ -3,6 +3,7 @@
 //! Data goes to standard output, everything else to standard error. Exit status: 0 done (also where the reader of the
 //! output went away), 1 failed, with one line that says why, 2 bad usage.
 
+mod adapter;
 mod args;
 mod attention;
 mod beams;
@@ -62,6 +63,7 @@ enum Command {
     Tokenize(tokenize::Tokenize),
     Perplexity(perplexity::Perplexity),
     Convert(convert::Convert),
+    Adapter(adapter::Adapter),
     Bench(bench::Bench),
     Train(train::Train),
 }
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Adapter(args) => adapter::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Train(args) => train::run(&args),
     };

@@ -1,0 +1,313 @@
+//! Floor 4: what adapters add to a program: their verbs, how `Exec` writes them around the model's own, and how a worker
+//! runs them. Knows no files.
+//!
+//! Rows of a call may have different adapters, or none: every verb looks up the rows' adapters in the tables. What a
+//! narrow product adds is computed before the model's own product and enters where the residual does, so
+//! `out = (x W^T + bias) + (residual + B A x)`: no pass over the outputs is spent, epilogues stay what they are, and rows
+//! without an adapter have the bits of a program without one. Programs without adapters have none of these verbs.
+
+use crate::adapter::{Grafts, Need};
+use crate::exec::Exec;
+use crate::layout::Layout;
+use crate::run::Ctx;
+use crate::tables::Tables;
+use crate::verb::{Buf, Verb};
+use crate::weights::{LinearW, NormW, P, Role};
+use kernels::embed::embed;
+use kernels::graft::CUT;
+use kernels::linear::PANEL;
+use kernels::{Access, Cut, Part, Task, TileMut};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Rows that have adapters.
+pub struct Grafted {
+    /// Which rows of the call.
+    pub rows: Range<usize>,
+    /// Which rows of the answer.
+    pub picks: Range<usize>,
+    /// Which adapters.
+    pub by: Arc<Grafts>,
+}
+
+/// A step for the adapters of a place. Rows without any pass what they would have been.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Graft {
+    /// `[rows, rank]`: `scale * A x`; other columns hold anything.
+    Down { out: Buf, x: Buf, site: u32 },
+    /// The same of a table: the columns of `A` that the rows' tokens name.
+    Lookup { out: Buf, site: u32 },
+    /// `add + B t + W' x`: `t` from narrow products, `x` what whole matrices read.
+    Up { out: Buf, t: Option<Buf>, x: Option<Buf>, add: Option<Buf>, site: u32 },
+    /// `add + B t + (row of T' - row of T)`, of a table.
+    Entry { out: Buf, t: Option<Buf>, add: Buf, table: P, site: u32 },
+    /// Inputs times factors.
+    Scale { out: Buf, x: Buf, site: u32 },
+    /// `y * factors + shifts + add`.
+    Adjust { out: Buf, y: Buf, add: Option<Buf>, site: u32 },
+    /// The norm of `x` with other parameters, plus `add`; `y` where the rows have none.
+    Norm { out: Buf, y: Buf, x: Buf, add: Option<Buf>, width: usize, site: u32 },
+}
+
+impl Graft {
+    /// What the step touches and how workers share it.
+    pub fn task(&self, l: &Layout) -> Task {
+        let read = |b: Buf| Access::Read(l.buf(b));
+        let cols = |b: Buf| Access::Write(l.buf(b), Cut::Cols(PANEL));
+        let (out, reads) = match *self {
+            Graft::Down { out, x, .. } => (Access::Write(l.buf(out), CUT), [Some(x), None, None]),
+            Graft::Lookup { out, .. } => (Access::Write(l.buf(out), Cut::Pieces(l.buf(out).cols)), [None; 3]),
+            Graft::Up { out, t, x, add, .. } => (cols(out), [t, x, add]),
+            Graft::Entry { out, t, add, .. } => (cols(out), [t, Some(add), None]),
+            Graft::Scale { out, x, .. } => (cols(out), [Some(x), None, None]),
+            Graft::Adjust { out, y, add, .. } => (cols(out), [Some(y), add, None]),
+            Graft::Norm { out, y, x, add, width, .. } => {
+                (Access::Write(l.buf(out), Cut::Pieces(width)), [Some(y), Some(x), add])
+            }
+        };
+        let mut task = vec![out];
+        for b in reads.into_iter().flatten() {
+            if !task.contains(&read(b)) {
+                task.push(read(b));
+            }
+        }
+        task
+    }
+}
+
+impl Exec<'_> {
+    /// What the call's rows need where `w` plays this role.
+    fn need(&self, role: Role, w: P) -> Option<(u32, Need)> {
+        let site = self.sites()?.find(role, w)?;
+        let need = *self.needs().get(site as usize)?;
+        need.any().then_some((site, need))
+    }
+
+    /// `x W^T + bias + add` with the adapters of this place; `None` where no row has any.
+    pub fn grafted(&mut self, x: Buf, w: &LinearW, add: Option<Buf>) -> Option<Buf> {
+        let (site, need) = self.need(Role::Linear, w.w)?;
+        let rows = self.bufs[x.0 as usize].0;
+        let t = (need.rank > 0).then(|| {
+            let out = self.buf(rows, need.rank as usize);
+            self.verbs.push(Verb::Graft(Graft::Down { out, x, site }));
+            out
+        });
+        let mut delta = add;
+        if t.is_some() || need.full {
+            let (out, x) = (self.buf(rows, w.n), need.full.then_some(x));
+            self.verbs.push(Verb::Graft(Graft::Up { out, t, x, add, site }));
+            delta = Some(out);
+        }
+        let mut input = x;
+        if need.inputs {
+            input = self.like(x);
+            self.verbs.push(Verb::Graft(Graft::Scale { out: input, x, site }));
+        }
+        if !need.outputs {
+            return Some(self.plain_linear(input, w, delta));
+        }
+        let y = self.plain_linear(input, w, None);
+        let out = self.like(y);
+        self.verbs.push(Verb::Graft(Graft::Adjust { out, y, add: delta, site }));
+        Some(out)
+    }
+
+    /// Embeddings `h` with the adapters of the table of tokens.
+    pub fn grafted_table(&mut self, h: Buf, tokens: P) -> Buf {
+        let Some((site, need)) = self.need(Role::Table, tokens) else { return h };
+        let rows = self.bufs[h.0 as usize].0;
+        let t = (need.rank > 0).then(|| {
+            let out = self.buf(rows, need.rank as usize);
+            self.verbs.push(Verb::Graft(Graft::Lookup { out, site }));
+            out
+        });
+        let out = self.like(h);
+        self.verbs.push(Verb::Graft(Graft::Entry { out, t, add: h, table: tokens, site }));
+        out
+    }
+
+    /// The norm `y` of `x`, plus `add`, with the adapters of its parameters.
+    pub fn grafted_norm(&mut self, y: Buf, x: Buf, w: NormW, add: Option<Buf>) -> Buf {
+        let Some((site, _)) = self.need(Role::Norm, w.gain) else { return y };
+        let (out, width) = (self.like(y), w.width);
+        self.verbs.push(Verb::Graft(Graft::Norm { out, y, x, add, width, site }));
+        out
+    }
+}
+
+/// All rows of a buffer in order, in runs with the same adapters or none. A buffer has as many as the call or, from where
+/// rows are picked on, as the answer.
+fn runs(t: &Tables, rows: usize) -> impl Iterator<Item = (Range<usize>, Option<&Grafts>)> {
+    let all = rows == t.ids.len();
+    let own = t.grafted.iter().map(move |g| (if all { &g.rows } else { &g.picks }, &*g.by));
+    let mut own = own.filter(|(rows, _)| !rows.is_empty()).peekable();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        if at >= rows {
+            return None;
+        }
+        let from = at;
+        let next = own.peek().map_or(rows, |(own, _)| own.start);
+        if next > from {
+            at = next;
+            return Some((from..at, None));
+        }
+        let (own, by) = own.next()?;
+        at = own.end;
+        Some((from..at, Some(by)))
+    })
+}
+
+/// Runs `g` on the worker's part `p`.
+pub fn run(g: &Graft, p: &mut Part, c: &Ctx, l: &Layout) {
+    let (t, ops) = (c.tables, c.ops);
+    match *g {
+        Graft::Down { out, x, site } => {
+            let (x, rows, out) = (p.read(l.buf(x)), l.buf(out).rows, &mut p.write(l.buf(out)));
+            for (rows, by) in runs(t, rows) {
+                let Some(by) = by else { continue };
+                for piece in &by.here(site).low {
+                    ops.narrow(out, x, rows.clone(), &by.lora(piece).0.down(), piece.at, piece.scale);
+                }
+            }
+        }
+        Graft::Lookup { out, site } => {
+            let (rows, scale) = (l.buf(out).rows, c.stack.embed.scale);
+            lookup(&mut p.write(l.buf(out)), t, rows, site, scale);
+        }
+        Graft::Up { out, t: low, x, add, site } => {
+            let (add, rows) = (add.map(|b| p.read(l.buf(b))), l.buf(out).rows);
+            let wide = [low, x].map(|b| b.map_or(0, |b| l.buf(b).cols));
+            let [low, x] = [low, x].map(|b| b.map_or(&[][..], |b| p.read(l.buf(b))));
+            let (n, out) = (l.buf(out).cols, &mut p.write(l.buf(out)));
+            begin(out, add, n);
+            for (rows, by) in runs(t, rows) {
+                let Some(by) = by else { continue };
+                for piece in &by.here(site).low {
+                    let (lora, place) = by.lora(piece);
+                    let b = lora.up(place.rows, place.n);
+                    ops.widen(out, low, wide[0], rows.clone(), &b, piece.at, piece.gains.as_deref());
+                }
+                for piece in &by.here(site).full {
+                    let (module, place) = by.module(piece);
+                    let w = module.weight_of(place);
+                    ops.widen(out, x, wide[1], rows.clone(), &w, 0, piece.gains.as_deref());
+                }
+            }
+        }
+        Graft::Entry { out, t: low, add, table, site } => {
+            let (add, low_cols) = (p.read(l.buf(add)), low.map_or(0, |b| l.buf(b).cols));
+            let low = low.map_or(&[][..], |b| p.read(l.buf(b)));
+            let (span, out) = (l.buf(out), &mut p.write(l.buf(out)));
+            begin(out, Some(add), span.cols);
+            for (rows, by) in runs(t, span.rows) {
+                let Some(by) = by else { continue };
+                for piece in &by.here(site).low {
+                    let (lora, place) = by.lora(piece);
+                    let b = lora.up(place.rows, lora.b.len() / lora.rank);
+                    ops.widen(out, low, low_cols, rows.clone(), &b, piece.at, None);
+                }
+                entries(out, c, by, table, site, rows);
+            }
+        }
+        Graft::Scale { out, x, site } => {
+            let (span, x) = (l.buf(out), p.read(l.buf(x)));
+            let out = &mut p.write(span);
+            begin(out, Some(x), span.cols);
+            let cols = out.cols();
+            for (rows, by) in runs(t, span.rows) {
+                let Some(factors) = by.and_then(|by| by.here(site).inputs.as_ref()) else { continue };
+                for r in rows {
+                    out.row(r).iter_mut().zip(&factors[cols.clone()]).for_each(|(x, f)| *x *= f);
+                }
+            }
+        }
+        Graft::Adjust { out, y, add, site } => {
+            let (span, y, add) = (l.buf(out), p.read(l.buf(y)), add.map(|b| p.read(l.buf(b))));
+            adjust(&mut p.write(span), t, y, add, site, [span.rows, span.cols]);
+        }
+        Graft::Norm { out, y, x, add, width, site } => {
+            let add = add.map(|b| p.read(l.buf(b)));
+            let (y, x, span) = (p.read(l.buf(y)), p.read(l.buf(x)), l.buf(out));
+            let out = &mut p.write(span);
+            let (kind, each) = (c.stack.norm, span.cols / width);
+            begin(out, Some(y), width);
+            for (rows, by) in runs(t, span.rows) {
+                let Some([gain, bias]) = by.and_then(|by| by.here(site).outputs.as_ref()) else { continue };
+                let own = out.rows();
+                for r in (rows.start * each).max(own.start)..(rows.end * each).min(own.end) {
+                    let at = r * width..(r + 1) * width;
+                    let (x, add) = (&x[at.clone()], add.map(|add| &add[at]));
+                    let out = &mut TileMut::part(out.row(r), 1, width, Cut::Pieces(width), 0, 1);
+                    (ops.norm)(out, x, gain, Some(bias), kind.eps, kind.kind, add);
+                }
+            }
+        }
+    }
+}
+
+/// `out` becomes `add`, or what changes no bit of a sum.
+fn begin(out: &mut TileMut, add: Option<&[f32]>, n: usize) {
+    let cols = out.cols();
+    for r in out.rows() {
+        match add {
+            Some(add) => out.row(r).copy_from_slice(&add[r * n..][cols.clone()]),
+            None => out.row(r).fill(-0.0),
+        }
+    }
+}
+
+/// Rows of narrow products of a table.
+fn lookup(out: &mut TileMut, t: &Tables, rows: usize, site: u32, scale: f32) {
+    let own = out.rows();
+    for (rows, by) in runs(t, rows) {
+        let Some(by) = by else { continue };
+        for piece in &by.here(site).low {
+            let lora = by.lora(piece).0;
+            let vocab = lora.a.len() / lora.rank;
+            for r in rows.start.max(own.start)..rows.end.min(own.end) {
+                let to = &mut out.row(r)[piece.at..][..lora.rank];
+                let column = lora.a.iter().skip(t.ids[r] as usize).step_by(vocab);
+                to.iter_mut().zip(column).for_each(|(to, a)| *to = a * piece.scale * scale);
+            }
+        }
+    }
+}
+
+/// Rows of other tables, less those of the model's own.
+fn entries(out: &mut TileMut, c: &Ctx, by: &Grafts, table: P, site: u32, rows: Range<usize>) {
+    let (cols, own) = (out.cols(), c.weights.params[table.0 as usize].matrix());
+    let scale = c.stack.embed.scale;
+    let mut old = vec![0.0; if by.here(site).full.is_empty() { 0 } else { own.k() }];
+    for piece in &by.here(site).full {
+        let (module, place) = by.module(piece);
+        let new = module.weight_of(place);
+        for r in rows.clone() {
+            let id = c.tables.ids[r] as usize;
+            embed(&mut TileMut::whole(&mut old, 1, own.k()), &own, &[id as u32], 1.0, &[]);
+            let new = bytemuck::cast_slice::<u8, [u8; 4]>(new.row(id));
+            for ((out, new), old) in out.row(r).iter_mut().zip(&new[cols.clone()]).zip(&old[cols.clone()]) {
+                *out += piece.scale * scale * (f32::from_le_bytes(*new) - old);
+            }
+        }
+    }
+}
+
+fn adjust(out: &mut TileMut, t: &Tables, y: &[f32], add: Option<&[f32]>, site: u32, [rows, n]: [usize; 2]) {
+    let cols = out.cols();
+    for (rows, by) in runs(t, rows) {
+        let affine = by.and_then(|by| by.here(site).outputs.as_ref());
+        for r in rows {
+            let at = r * n + cols.start..r * n + cols.end;
+            let out = out.row(r);
+            out.copy_from_slice(&y[at.clone()]);
+            if let Some([factors, shifts]) = affine {
+                let affine = factors[cols.clone()].iter().zip(&shifts[cols.clone()]);
+                out.iter_mut().zip(affine).for_each(|(out, (f, s))| *out = *out * f + s);
+            }
+            if let Some(add) = add {
+                out.iter_mut().zip(&add[at]).for_each(|(out, add)| *out += add);
+            }
+        }
+    }
+}
