@@ -6,7 +6,7 @@
 
 use crate::ops::per_isa;
 use crate::plan::TileMut;
-use crate::simd::Simd;
+use crate::simd::{Apart, Simd};
 
 /// Which angles a family turns its queries and keys by.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,7 +140,7 @@ per_isa! {
 
 #[inline(always)]
 fn rope_with<S: Simd>(
-    _: S,
+    s: S,
     out: &mut TileMut,
     x: &[f32],
     n: usize,
@@ -149,12 +149,12 @@ fn rope_with<S: Simd>(
     interleaved: bool,
     turns: &[f32],
 ) {
-    turn::<false>(out, x, n, [dim, rot_dim], interleaved, turns);
+    s.apart(Turn { out, x, n, dim, rot_dim, interleaved, turns, sign: 1.0 });
 }
 
 #[inline(always)]
 fn rope_bwd_with<S: Simd>(
-    _: S,
+    s: S,
     dx: &mut TileMut,
     dy: &[f32],
     n: usize,
@@ -163,52 +163,61 @@ fn rope_bwd_with<S: Simd>(
     interleaved: bool,
     turns: &[f32],
 ) {
-    turn::<true>(dx, dy, n, [dim, rot_dim], interleaved, turns);
+    s.apart(Turn { out: dx, x: dy, n, dim, rot_dim, interleaved, turns, sign: -1.0 });
 }
 
-/// Heads turned, or turned `BACK`: by sines of the other sign.
-#[inline(always)]
-fn turn<const BACK: bool>(
-    out: &mut TileMut,
-    x: &[f32],
+/// Heads turned by sines times `sign`, which turns them forth or back. Compiled once for a set.
+struct Turn<'a, 'o> {
+    out: &'a mut TileMut<'o>,
+    x: &'a [f32],
     n: usize,
-    [dim, rot_dim]: [usize; 2],
+    dim: usize,
+    rot_dim: usize,
     interleaved: bool,
-    turns: &[f32],
-) {
-    for r in out.rows() {
-        let x = &x[r * n..][..n];
-        let (cos, sin) = turns[r * rot_dim..][..rot_dim].split_at(rot_dim / 2);
-        for (out, x) in out.row(r).chunks_exact_mut(dim).zip(x.chunks_exact(dim)) {
-            let ((out, rest), (x, same)) = (out.split_at_mut(rot_dim), x.split_at(rot_dim));
-            rest.copy_from_slice(same);
-            if interleaved {
-                neighbours::<BACK>(out, x, cos, sin);
-            } else {
-                halves::<BACK>(out, x, cos, sin);
+    turns: &'a [f32],
+    sign: f32,
+}
+
+impl<S: Simd> Apart<S> for Turn<'_, '_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, _: S) {
+        let Turn { out, x, n, dim, rot_dim, interleaved, turns, sign } = self;
+        for r in out.rows() {
+            let x = &x[r * n..][..n];
+            let (cos, sin) = turns[r * rot_dim..][..rot_dim].split_at(rot_dim / 2);
+            for (out, x) in out.row(r).chunks_exact_mut(dim).zip(x.chunks_exact(dim)) {
+                let ((out, rest), (x, same)) = (out.split_at_mut(rot_dim), x.split_at(rot_dim));
+                rest.copy_from_slice(same);
+                if interleaved {
+                    neighbours(out, x, cos, sin, sign);
+                } else {
+                    halves(out, x, cos, sin, sign);
+                }
             }
         }
     }
 }
 
 #[inline(always)]
-fn halves<const BACK: bool>(out: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32]) {
+fn halves(out: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], sign: f32) {
     let half = cos.len();
     let ((out_a, out_b), (a, b)) = (out.split_at_mut(half), x.split_at(half));
     let (out_a, out_b, a, b) = (&mut out_a[..half], &mut out_b[..half], &a[..half], &b[..half]);
     let sin = &sin[..half];
     for i in 0..half {
-        let sin = if BACK { -sin[i] } else { sin[i] };
+        let sin = sin[i] * sign;
         out_a[i] = a[i] * cos[i] - b[i] * sin;
         out_b[i] = b[i] * cos[i] + a[i] * sin;
     }
 }
 
 #[inline(always)]
-fn neighbours<const BACK: bool>(out: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32]) {
+fn neighbours(out: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], sign: f32) {
     let (out, x) = (out.as_chunks_mut::<2>().0, x.as_chunks::<2>().0);
     for (((out, x), cos), sin) in out.iter_mut().zip(x).zip(cos).zip(sin) {
-        let sin = if BACK { -sin } else { *sin };
+        let sin = sin * sign;
         *out = [x[0] * cos - x[1] * sin, x[1] * cos + x[0] * sin];
     }
 }

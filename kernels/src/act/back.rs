@@ -29,16 +29,7 @@ fn act_bwd_with<S: Simd>(
         let cols = r * n + dx.cols().start..r * n + dx.cols().end;
         let row = Row { dy: &dy[cols.clone()], x: &x[cols.clone()], up: up.map(|up| &up[cols.clone()]) };
         let (dx, dup) = (dx.row(r), dup.as_mut().map(|dup| dup.row(r)));
-        match kind {
-            Act::Silu => row.each(s, dx, dup, Act::Silu),
-            Act::GeluErf => row.each(s, dx, dup, Act::GeluErf),
-            Act::GeluTanh => row.each(s, dx, dup, Act::GeluTanh),
-            Act::Relu => row.each(s, dx, dup, Act::Relu),
-            Act::QuickGelu => row.each(s, dx, dup, Act::QuickGelu),
-            Act::Tanh => row.each(s, dx, dup, Act::Cap(1.0)),
-            Act::Cap(c) => row.each(s, dx, dup, Act::Cap(c)),
-            Act::Scale(c) => row.each(s, dx, dup, Act::Scale(c)),
-        }
+        row.each(s, dx, dup, kind);
     }
 }
 
@@ -50,7 +41,7 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// Every element. `kind` is a constant wherever this is inlined, so that the loops do not branch.
+    /// Every element. What to compute is asked for each sixteen, which costs little beside it: one loop for all kinds.
     #[inline(always)]
     fn each<S: Simd>(&self, s: S, dx: &mut [f32], mut dup: Option<&mut [f32]>, kind: Act) {
         for at in (0..self.x.len()).step_by(LANES) {

@@ -4,6 +4,7 @@
 //! threads change no bit. Knows no models.
 
 mod activations;
+mod after;
 mod back;
 mod blocks;
 mod elem;
@@ -17,6 +18,7 @@ mod turn;
 
 pub use activations::Pack;
 pub(crate) use activations::pack_isa;
+pub use after::After;
 pub use back::{bias_db, dw_cut};
 pub use matrix::{Matrix, MatrixError, Order};
 pub(crate) use packed::pack_panel_isa;
@@ -342,34 +344,6 @@ impl<S: Simd, E: Elem> Apart<S> for Tiles<'_, '_, E> {
     #[inline(always)]
     fn run(self, s: S) {
         self.run.tiles::<S, E>(s, self.out, self.panel, self.x);
-    }
-}
-
-/// What happens to a finished sum.
-pub struct After<'a> {
-    n: usize,
-    bias: Option<&'a [f32]>,
-    add: Option<&'a [f32]>,
-}
-
-impl After<'_> {
-    /// Writes the sums of outputs `first..` of row `r`.
-    #[inline(never)]
-    fn store(&self, out: &mut TileMut, r: usize, first: usize, sums: &[f32]) {
-        let at = first - out.cols().start;
-        let out = &mut out.row(r)[at..];
-        let out = &mut out[..sums.len()];
-        out.copy_from_slice(sums);
-        if let Some(bias) = self.bias {
-            for (out, bias) in out.iter_mut().zip(&bias[first..first + sums.len()]) {
-                *out += bias;
-            }
-        }
-        if let Some(add) = self.add {
-            for (out, add) in out.iter_mut().zip(&add[r * self.n + first..][..sums.len()]) {
-                *out += add;
-            }
-        }
     }
 }
 

@@ -41,13 +41,7 @@ fn put<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], step: usize, half: us
 
 /// Rows of outputs, sixteen at a time, sixteen words at a time.
 #[inline(always)]
-pub fn dense<S: Simd, E: Elem>(
-    s: S,
-    panel: &mut [[f32; PANEL]],
-    w: &Matrix,
-    first: usize,
-    steps: Range<usize>,
-) {
+fn dense<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: usize, steps: Range<usize>) {
     let chunk = chunk_bytes::<E>();
     for half in [0, LANES] {
         let mut next = w.ahead(first + half + LANES).wrapping_add(steps.start * chunk / LANES);

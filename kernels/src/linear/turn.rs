@@ -3,11 +3,11 @@
 
 use super::blocks::{self, Form, block, panel_block};
 use super::elem::{Bf16, Elem, F16, F32, Wide};
-use super::panel::{across, dense};
+use super::panel::across;
 use super::{Matrix, Order, PANEL};
 use crate::dtype::DType;
 use crate::ops::per_isa;
-use crate::simd::{LANES, Simd, times};
+use crate::simd::{Apart, LANES, Simd, times};
 use std::ops::Range;
 
 /// Elements of a block of a quantised type that are unpacked at once.
@@ -23,36 +23,41 @@ per_isa! {
 #[inline(always)]
 fn turn_with<S: Simd>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: usize, some: Range<usize>) {
     match (w.dtype(), w.order()) {
-        (DType::F32, Order::Panels) => squares::<S, F32>(s, panel, w, first, some),
-        (DType::F16, Order::Panels) => squares::<S, F16>(s, panel, w, first, some),
-        (DType::BF16, Order::Panels) => squares::<S, Bf16>(s, panel, w, first, some),
         (DType::F32, Order::Nk) => across::<S, F32>(s, panel, &w.turned(), first, some),
         (DType::F16, Order::Nk) => across::<S, F16>(s, panel, &w.turned(), first, some),
         (DType::BF16, Order::Nk) => across::<S, Wide>(s, panel, &w.turned(), first, some),
-        (DType::F32, Order::Kn) => dense::<S, F32>(s, panel, &w.turned(), first, some),
-        (DType::F16, Order::Kn) => dense::<S, F16>(s, panel, &w.turned(), first, some),
-        (DType::BF16, Order::Kn) => dense::<S, Wide>(s, panel, &w.turned(), first, some),
+        (DType::F32, _) => squares::<S, F32>(s, panel, w, first, some),
+        (DType::F16, _) => squares::<S, F16>(s, panel, w, first, some),
+        (DType::BF16, Order::Panels) => squares::<S, Bf16>(s, panel, w, first, some),
+        (DType::BF16, _) => squares::<S, Wide>(s, panel, w, first, some),
         _ => quantised(panel, w, first, some),
     }
 }
 
-/// From packed panels, sixteen outputs and sixteen words of inputs at a time.
+/// Lanes and vectors exchanged, compiled once for a set.
+struct Square<S: Simd>([S::V; LANES]);
+
+impl<S: Simd> Apart<S> for Square<S> {
+    type Out = [S::V; LANES];
+
+    #[inline(always)]
+    fn run(self, s: S) -> Self::Out {
+        s.transpose(self.0)
+    }
+}
+
+/// From packed panels or rows of inputs, sixteen outputs and sixteen words of inputs at a time.
 #[inline(always)]
 fn squares<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: usize, some: Range<usize>) {
-    let words = PANEL.min(w.k() - first).div_ceil(E::K);
-    for (at, to) in some.clone().step_by(PANEL).zip(panel[..some.len()].chunks_mut(PANEL)) {
-        let bytes = &w.panel(at / PANEL)[first / E::K * PANEL * E::PACKED..];
-        for (half, word) in [(0, 0), (0, LANES), (LANES, 0), (LANES, LANES)] {
-            if word >= PANEL / E::K || half >= to.len() {
-                continue;
-            }
+    let (words, mut room) = (PANEL.min(w.k() - first).div_ceil(E::K), [0; 4 * LANES]);
+    for (at, to) in some.clone().step_by(LANES).zip(panel[..some.len()].chunks_mut(LANES)) {
+        for word in (0..PANEL / E::K).step_by(LANES) {
             let mut x = [s.zero(); LANES];
             for i in 0..times::<S>(LANES.min(words.saturating_sub(word))) {
-                x[i] = E::packed(s, &bytes[((word + i) * PANEL + half) * E::PACKED..]);
+                x[i] = E::packed(s, outputs::<E>(w, first / E::K + word + i, at, &mut room));
             }
-            let x = s.transpose(x);
-            for i in 0..times::<S>(LANES.min(to.len() - half)) {
-                let to = &mut to[half + i];
+            let x = s.apart(Square::<S>(x));
+            for (i, to) in to.iter_mut().enumerate() {
                 if E::K == 1 {
                     s.store(x[i], &mut to[word..]);
                 } else {
@@ -66,6 +71,21 @@ fn squares<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first
             }
         }
     }
+}
+
+/// Word `word` of the inputs of sixteen outputs from `at` on, side by side; those that do not exist are zeros.
+#[inline(always)]
+fn outputs<'a, E: Elem>(w: &Matrix<'a>, word: usize, at: usize, room: &'a mut [u8; 4 * LANES]) -> &'a [u8] {
+    if w.order() == Order::Panels {
+        return &w.panel(at / PANEL)[(word * PANEL + at % PANEL) * E::PACKED..];
+    }
+    let bytes = &w.row(word)[at * E::BYTES..];
+    if bytes.len() >= LANES * E::BYTES {
+        return bytes;
+    }
+    room.fill(0);
+    room[..bytes.len()].copy_from_slice(bytes);
+    room
 }
 
 /// Blocks of 32 inputs, one output after the other.

@@ -61,7 +61,11 @@ impl Batch {
     fn rounded(&self, from: &[Vec<f32>]) -> Vec<f32> {
         let (shape, x) = (self.shape(), from.concat());
         let n = shape.kv_heads * shape.dim;
-        same_bits(x.len() / n, n, Cut::Pieces(n), |_, out| round_to(out, &x, n, shape.dim, shape.cache))
+        let rows = x.len() / n;
+        let got = same_bits(rows, n, Cut::Pieces(n), |_, out| round_to(out, &x, n, shape.dim, shape.cache));
+        // The specification keeps more than f32 of a byte times its scale.
+        assert_eq!(got, self.world.rounded(&x).iter().map(|x| *x as f32).collect::<Vec<f32>>());
+        got
     }
 }
 

@@ -119,7 +119,7 @@ impl World {
     }
 
     /// `x [positions, kv_heads * dim]` as the cache keeps it.
-    fn rounded(&self, x: &[f32]) -> Vec<f64> {
+    pub(crate) fn rounded(&self, x: &[f32]) -> Vec<f64> {
         let rounded = |x: &[f32]| -> Vec<f64> {
             // Of 8 bits: the scale rounds to f32, and so do the quotients, before they become integers.
             let scale = x.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 127.0;

@@ -259,12 +259,13 @@ fn turn_rest(out: &mut [f32], x: &[f32], cols: usize, [n, dim]: [usize; 2], [who
     }
 }
 
-/// Gradients of queries into `room.acc[0]`, or of keys and of values into both.
+/// Gradients of queries into `room.acc[0]`, of keys and of values into both; or of the biases of one head, added to its
+/// row of `tile`.
 pub struct Run<'a, 'r, 't> {
     pub block: &'a Block<'a>,
     pub room: &'a mut Room<'r>,
     /// Says when to stop.
-    pub tile: &'a TileMut<'t>,
+    pub tile: &'a mut TileMut<'t>,
 }
 
 impl<S: Simd> Apart<S> for Run<'_, '_, '_> {
@@ -288,6 +289,10 @@ impl<S: Simd> Apart<S> for Run<'_, '_, '_> {
                         continue;
                     }
                     block.soften(s, room, first, [other, at], run);
+                    if block.owner == Owner::Biases {
+                        block.count(tile, &room.d[..panel], first, at);
+                        continue;
+                    }
                     let [a, b] = &mut room.acc;
                     s.apart(Sums { acc: &mut a[first..], p: room.d, plain: room.plain[0], run });
                     if block.owner == Owner::Keys {
@@ -299,50 +304,18 @@ impl<S: Simd> Apart<S> for Run<'_, '_, '_> {
     }
 }
 
-/// Gradients of the biases of one head, added to its row of `tile`.
-pub struct RunBias<'a, 'r, 't> {
-    pub block: &'a Block<'a>,
-    pub room: &'a mut Room<'r>,
-    pub tile: &'a mut TileMut<'t>,
-    pub head: usize,
-}
-
-impl<S: Simd> Apart<S> for RunBias<'_, '_, '_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run(self, s: S) {
-        let RunBias { block, room, tile, head } = self;
-        block.pack(room, const { panel::<S>() });
-        for other in block.others() {
-            for at in (block.reach.start / PAGE * PAGE..block.reach.end).step_by(PAGE) {
-                if tile.stop() {
-                    return;
-                }
-                block.load(s, room, other, at);
-                for first in (0..block.owned()).step_by(const { panel::<S>() }) {
-                    let run = &block.run(first, at);
-                    if run.is_empty() {
-                        continue;
-                    }
-                    block.soften(s, room, first, [other, at], run);
-                    for i in 0..const { panel::<S>() }.min(block.owned() - first) {
-                        block.count(tile.row(head), &room.d[i], first + i, at);
-                    }
-                }
-            }
-        }
-    }
-}
-
 impl Block<'_> {
-    /// Adds the gradients of a query's scores in the chunk at `at` to those of their distances, `[2 * far + 1]`.
+    /// Adds the gradients of a panel's scores in the chunk at `at` to those of their distances, `[2 * far + 1]`.
     #[inline(never)]
-    fn count(&self, out: &mut [f32], d: &[f32; PAGE], slot: usize, at: usize) {
-        let (row, far) = (self.slot(slot).0, (out.len() / 2) as i64);
-        for lane in Block::part(&self.meets(row), at) {
-            let distance = (at + lane) as i64 - self.position(row) as i64;
-            out[(distance.clamp(-far, far) + far) as usize] += d[lane];
+    fn count(&self, tile: &mut TileMut, d: &[[f32; PAGE]], first: usize, at: usize) {
+        let out = tile.row(self.heads.start);
+        let far = (out.len() / 2) as i64;
+        for (slot, d) in (first..self.owned()).zip(d) {
+            let (row, _) = self.slot(slot);
+            for lane in Block::part(&self.meets(row), at) {
+                let distance = (at + lane) as i64 - self.position(row) as i64;
+                out[(distance.clamp(-far, far) + far) as usize] += d[lane];
+            }
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct BackArgs<'a> {
     pub causal: bool,
     /// The row where each sequence begins among the queries, and the one where the last ends.
     pub starts: &'a [u32],
-    /// The same among the keys: `starts`, or those of the sources.
+    /// The same among the keys, of as many sequences: `starts`, or those of the sources.
     pub key_starts: &'a [u32],
 }
 
@@ -240,7 +240,7 @@ fn dbias_with<S: Simd>(s: S, dbias: &mut TileMut, of: &Kept, args: &BackArgs, sc
                 let rows = first..all.end.min(first + QUERIES);
                 let block = Block::new(args, of, Owner::Biases, seq, rows, head..head + 1);
                 let mut room = Room::of(scratch, &args.shape, block.slots::<S>());
-                s.apart(block::RunBias { block: &block, room: &mut room, tile: dbias, head });
+                s.apart(block::Run { block: &block, room: &mut room, tile: dbias });
             }
         }
     }
