@@ -318,6 +318,33 @@
 // The search ends when no beam can become better.
 #define INLAID_STOP_NEVER 3
 
+// Every parameter learns: private copies in 32-bit floats.
+#define INLAID_LEARN_ALL 0
+
+// The parameters whose tensors' names contain one of `targets` learn.
+#define INLAID_LEARN_NAMED 1
+
+// Low-rank additions to linears learn (LoRA); the weights stay as they are, of whatever type.
+#define INLAID_LEARN_LORA 2
+
+// Cross-entropy of next tokens: supervised fine-tuning, or the language itself.
+#define INLAID_OBJECTIVE_NEXT_TOKEN 0
+
+// A reward model's loss on ranked answers, of a model with one output.
+#define INLAID_OBJECTIVE_REWARD 1
+
+// Preferences without a reward model (DPO).
+#define INLAID_OBJECTIVE_DPO 2
+
+// There is more to do: call `inlaid_ppo_advance` again.
+#define INLAID_PPO_MORE 0
+
+// Answers are drawn: say what they are worth with `inlaid_ppo_set_rewards`.
+#define INLAID_PPO_REWARDS 1
+
+// The round is done.
+#define INLAID_PPO_DONE 2
+
 // Threads that compute, the kernels of this machine, a memory budget and a log, shared by the models that are opened
 // with it. Opaque, reference-counted; all its calls may be made from many threads at once.
 typedef struct inlaid_engine inlaid_engine;
@@ -330,6 +357,10 @@ typedef struct inlaid_model inlaid_model;
 // `INLAID_ERROR_BUSY` at once, and so does a call from within its own callback. Different sessions, of one model too, may
 // be used from different threads.
 typedef struct inlaid_session inlaid_session;
+
+// A model that learns, beside the one that is served: its sessions never see it. Opaque, reference-counted. One thread at a
+// time: a call that finds it in use answers `INLAID_ERROR_BUSY` at once; cancel, retain and free may be called from any.
+typedef struct inlaid_trainer inlaid_trainer;
 
 // How a call went, in words. Owned by the caller, usually on its stack; every function takes a pointer to one, or NULL
 // where the status is enough. Each call overwrites it, a success with `INLAID_OK` and an empty message.
@@ -722,6 +753,140 @@ typedef struct {
     // Unused.
     uint32_t reserved;
 } inlaid_answer;
+
+// How a trainer learns. Fill it with `inlaid_train_config_init`, then change what you need. Arrays are copied by the call.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // What is minimised, `INLAID_OBJECTIVE_...`, default `_NEXT_TOKEN`. `inlaid_ppo_new` does not look at it.
+    int32_t objective;
+    // What learns, `INLAID_LEARN_...`, default `_ALL`.
+    int32_t learn;
+    // With `INLAID_LEARN_LORA`: the inner width of an addition; default 8.
+    uint32_t lora_rank;
+    // With `INLAID_LEARN_LORA`: an addition is multiplied by this over its rank; default 16.
+    float lora_alpha;
+    // Decays of the optimiser's (AdamW) means of gradients and of their squares; default 0.9 and 0.999.
+    float beta1;
+    // See `beta1`.
+    float beta2;
+    // Added to the root of the corrected mean of squares, as PyTorch does; default 1e-8.
+    float epsilon;
+    // Weight decay of matrices; default 0.
+    float weight_decay;
+    // Gradients with a larger norm are scaled down to it; 0: none are. Default 1.
+    float clip;
+    // Share of each target that is spread over all tokens; default 0.
+    float smoothing;
+    // With `INLAID_OBJECTIVE_DPO`: how much staying near the model that it was counts; default 0.1.
+    float dpo_beta;
+    // Most tokens that run at once, unless one example has more; default 2048.
+    uint32_t pass_tokens;
+    // Entries of `targets` (default 0).
+    uint32_t n_targets;
+    // Parts of names of tensors, NUL-terminated; with `INLAID_LEARN_LORA`, none means every linear but the head.
+    const char *const *targets;
+    // Decides what is random. Default 0.
+    uint64_t seed;
+} inlaid_train_config;
+
+// Tokens of which the end is to be learnt. An element of an array: it never grows.
+typedef struct {
+    // The tokens: a prompt and an answer.
+    const uint32_t *ids;
+    // How many there are, two at least.
+    size_t n;
+    // The first that is learnt, from 1 on: the tokens of the prompt.
+    size_t first;
+    // Of rankings and preferences: the number of the prompt. Answers of one prompt follow each other, the best first.
+    uint32_t group;
+    // Must be 0.
+    uint32_t reserved;
+} inlaid_example;
+
+// What a step did.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // Must be 0.
+    uint32_t reserved;
+    // Steps done, this one among them.
+    uint64_t step;
+    // The loss before the step: a mean over tokens that count, or over prompts.
+    double loss;
+    // Norm of the gradient before clipping.
+    double grad_norm;
+    // Tokens that ran.
+    uint64_t tokens;
+} inlaid_train_report;
+
+// How a policy learns from rewards. Fill it with `inlaid_ppo_config_init` (the published defaults), then change what you need.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // Most tokens of an answer; default 64.
+    uint32_t max_tokens;
+    // Times that each answer is learnt from; default 4.
+    uint32_t epochs;
+    // Answers of a minibatch, a step of the optimiser each; default 4.
+    uint32_t minibatch;
+    // Learning rate; default 1e-5.
+    float rate;
+    // What logits are divided by, in drawing and learning; default 1.
+    float temperature;
+    // Weight of a token's divergence from the model that is served, at first; default 0.05.
+    float kl_coef;
+    // Divergence of an answer, in nats, that the weight is moved towards; 0 (default): the weight stays.
+    float kl_target;
+    // Answers over which an error of the divergence counts once; default 10000.
+    float kl_horizon;
+    // Discount of later rewards; default 1.
+    float gamma;
+    // Share of later errors in advantages; default 0.95.
+    float lam;
+    // How far a ratio counts; default 0.2.
+    float clip_policy;
+    // How far a value may move; default 0.2.
+    float clip_value;
+    // Weight of the values' loss; default 0.1.
+    float vf_coef;
+    // Weight of the entropy; default 0.
+    float entropy_coef;
+    // 1: rewards are brought to variance 1 first. Default 0.
+    int32_t whiten_rewards;
+} inlaid_ppo_config;
+
+// What a round of answers and updates did.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // Must be 0.
+    uint32_t reserved;
+    // Rounds done.
+    uint64_t round;
+    // Mean reward of an answer.
+    double reward;
+    // Mean divergence of an answer from the served model, in nats.
+    double kl;
+    // Weight of the divergence in this round.
+    double kl_coef;
+    // Mean of the policy's loss.
+    double policy_loss;
+    // Mean of the values' loss.
+    double value_loss;
+    // Mean entropy of a token, where it has a weight.
+    double entropy;
+    // Share of tokens whose ratio was clipped.
+    double clip_fraction;
+    // Mean divergence from the policy that drew.
+    double approx_kl;
+    // Share of the returns' variance that values explained.
+    double explained_variance;
+    // Mean tokens of an answer.
+    double tokens;
+    // Mean norm of a gradient before clipping.
+    double grad_norm;
+} inlaid_ppo_stats;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1207,6 +1372,119 @@ int32_t inlaid_beam_search(const inlaid_model *model,
                            size_t n_ids,
                            size_t *n,
                            inlaid_error *err);
+
+// Fills `*config`, of `struct_size` bytes, with the defaults.
+int32_t inlaid_train_config_init(inlaid_train_config *config, size_t struct_size);
+
+// Makes a trainer of a model: private copies of what learns, gradients, and an optimiser. `config` may be NULL.
+//
+// Errors: `INLAID_ERROR_ARGUMENT`, `_MEMORY`, `_BUDGET`; `_UNSUPPORTED` from a library built without training. Any thread.
+int32_t inlaid_trainer_new(const inlaid_model *model,
+                           const inlaid_train_config *config,
+                           inlaid_trainer **trainer,
+                           inlaid_error *err);
+
+// Adds a reference to a trainer.
+void inlaid_trainer_retain(const inlaid_trainer *trainer);
+
+// Gives back a reference; the last one ends the trainer. NULL is fine.
+void inlaid_trainer_free(const inlaid_trainer *trainer);
+
+// Ends the call that uses the trainer with `INLAID_ERROR_CANCELLED`, soon; the trainer is where it was before that call. Any
+// thread, while another one uses the trainer.
+void inlaid_trainer_cancel(const inlaid_trainer *trainer);
+
+// One step of the optimiser over `n` examples, at learning rate `rate`. `report` may be NULL.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for examples that teach nothing, ids beyond the vocabulary, or gradients that are not
+// finite; `_CONTEXT_FULL` for one longer than the model can hold; `_CANCELLED`, `_MEMORY`, `_BUDGET`, `_BUSY`. Nothing has been
+// learnt then.
+int32_t inlaid_trainer_step(inlaid_trainer *trainer,
+                            const inlaid_example *examples,
+                            size_t n,
+                            float rate,
+                            inlaid_train_report *report,
+                            inlaid_error *err);
+
+// Writes what the trainer has become to a new directory `out`, which opens like any other model: what has learned in 32-bit
+// floats, all else as it is in `source`, the directory that the model was opened from.
+//
+// Errors: `INLAID_ERROR_IO`; `_UNSUPPORTED` where the weights are in GGUF or packed; `_BUSY`. Nothing is left then.
+int32_t inlaid_trainer_save(inlaid_trainer *trainer,
+                            const char *source,
+                            const char *out,
+                            inlaid_error *err);
+
+// Writes a checkpoint into directory `dir`: all that a trainer goes on from, with the same bits. The one before is removed
+// once this one is whole.
+//
+// Errors: `INLAID_ERROR_IO`, `_BUSY`.
+int32_t inlaid_trainer_checkpoint(inlaid_trainer *trainer,
+                                  const char *dir,
+                                  inlaid_error *err);
+
+// Brings a new trainer of the same model and config to where the newest checkpoint in `dir` was written.
+//
+// Errors: `INLAID_ERROR_IO`, also where there is none; `_FORMAT` and `_TENSOR` for one of another trainer; `_BUSY`.
+int32_t inlaid_trainer_restore(inlaid_trainer *trainer, const char *dir, inlaid_error *err);
+
+// Fills `*config`, of `struct_size` bytes, with the defaults.
+int32_t inlaid_ppo_config_init(inlaid_ppo_config *config, size_t struct_size);
+
+// Makes a trainer that learns from rewards (PPO). Both configs may be NULL. The reference that it is kept near is the model as
+// it is served, which costs no memory.
+//
+// Errors: as `inlaid_trainer_new`; `INLAID_ERROR_UNSUPPORTED` for a model that writes no text by itself. Any thread.
+int32_t inlaid_ppo_new(const inlaid_model *model,
+                       const inlaid_train_config *learn,
+                       const inlaid_ppo_config *config,
+                       inlaid_trainer **trainer,
+                       inlaid_error *err);
+
+// Begins a round: an answer will be drawn to each of `n` prompts. Prompt i is the `lens[i]` ids that follow those before it in
+// `ids`. What another round left is dropped.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for no prompts, empty ones, or a trainer that does not learn from rewards; `_CONTEXT_FULL`,
+// `_MEMORY`, `_BUDGET`, `_BUSY`.
+int32_t inlaid_ppo_begin(inlaid_trainer *trainer,
+                         const uint32_t *ids,
+                         const size_t *lens,
+                         size_t n,
+                         inlaid_error *err);
+
+// Works on the round for about `budget_us` microseconds, at least one piece: a token of every answer, a look at the reference,
+// or a minibatch. `*progress` receives `INLAID_PPO_...`.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` where no round was begun, or gradients are not finite; `_CANCELLED`, `_MEMORY`, `_BUDGET`,
+// `_BUSY`. The piece is done again by the next call.
+int32_t inlaid_ppo_advance(inlaid_trainer *trainer,
+                           uint64_t budget_us,
+                           int32_t *progress,
+                           inlaid_error *err);
+
+// The ids of answer `i` of the round, once `INLAID_PPO_REWARDS` was reported; a closing end token among them.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` where there is no such answer (yet), `_BUFFER`, `_BUSY`.
+int32_t inlaid_ppo_answer(inlaid_trainer *trainer,
+                          size_t i,
+                          uint32_t *ids,
+                          size_t capacity,
+                          size_t *n,
+                          inlaid_error *err);
+
+// Says what each of the `n` answers of the round is worth.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for another number of rewards than answers, one that is not finite, or where none are waited
+// for; `_BUSY`. The round is as it was.
+int32_t inlaid_ppo_set_rewards(inlaid_trainer *trainer,
+                               const float *rewards,
+                               size_t n,
+                               inlaid_error *err);
+
+// What the last round did.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for a trainer that does not learn from rewards, `_BUSY`.
+int32_t inlaid_ppo_get_stats(inlaid_trainer *trainer, inlaid_ppo_stats *stats, inlaid_error *err);
 
 #ifdef __cplusplus
 }  // extern "C"

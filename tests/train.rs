@@ -107,8 +107,8 @@ fn lesson(ids: &[u32], first: usize) -> Lesson {
 
 fn ten_steps(kind: &str, objective: Objective) {
     let said = Said::read(kind);
-    let mut trainer =
-        Trainer::new(&said.model(), &LearnConfig::default(), objective, said.rule(), 0.0, 60).expect("a trainer");
+    let mut trainer = Trainer::new(&said.model(), &LearnConfig::default(), objective, said.rule(), 0.0, 60)
+        .expect("a trainer");
     let (mut lessons, mut groups) = (Vec::new(), Vec::new());
     for (group, answers) in said.json["data"].as_array().expect("prompts").iter().enumerate() {
         for answer in answers.as_array().expect("answers") {
@@ -169,7 +169,9 @@ fn policies_learn_from_recorded_rollouts_as_in_torch() {
 /// Lessons of several lengths.
 fn lessons() -> Vec<Lesson> {
     (0..7_u32)
-        .map(|i| lesson(&(0..9 + 5 * i).map(|t| 3 + (t * t + 7 * i) % 50).collect::<Vec<_>>(), 2 + i as usize))
+        .map(|i| {
+            lesson(&(0..9 + 5 * i).map(|t| 3 + (t * t + 7 * i) % 50).collect::<Vec<_>>(), 2 + i as usize)
+        })
         .collect()
 }
 
@@ -181,7 +183,11 @@ fn run(model: &Arc<Model>, learn: &LearnConfig) -> Run {
 }
 
 fn bits(learner: &mut Learner) -> Vec<u32> {
-    learner.learned().iter().flat_map(|one| one.values.iter().map(|x| x.to_bits()).collect::<Vec<_>>()).collect()
+    learner
+        .learned()
+        .iter()
+        .flat_map(|one| one.values.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+        .collect()
 }
 
 fn lora(rank: usize) -> LearnConfig {
@@ -211,7 +217,10 @@ fn a_run_that_goes_on_has_the_bits_of_one_that_was_not_interrupted() {
         }
         drop(first);
         let (said, at) = save::newest(dir.path()).expect("readable").expect("a checkpoint");
-        assert_eq!((said["step"].as_u64(), at.file_name().and_then(|n| n.to_str())), (Some(2), Some("step-4")));
+        assert_eq!(
+            (said["step"].as_u64(), at.file_name().and_then(|n| n.to_str())),
+            (Some(2), Some("step-4"))
+        );
 
         let mut second = run(&model, &learn);
         save::restore(&mut second.learner, &mut second.optimizer, &at, 4).expect("restored");
@@ -283,7 +292,8 @@ fn additions_begin_as_nothing_on_weights_of_any_type() {
     for name in folders {
         let path = golden(name);
         let gguf = std::fs::read_dir(&path).expect("a folder").flatten().map(|entry| entry.path());
-        let path = gguf.into_iter().find(|path| path.extension().is_some_and(|e| e == "gguf")).unwrap_or(path);
+        let path =
+            gguf.into_iter().find(|path| path.extension().is_some_and(|e| e == "gguf")).unwrap_or(path);
         let model = open(&engine(2, None), &path, Some(Cache::F32));
         let mut run = run(&model, &lora(4));
         let sample = Sample { ids: &ids, rows: &rows, ..Sample::default() };
@@ -329,7 +339,8 @@ fn prompts() -> Vec<Vec<u32>> {
 
 #[test]
 fn before_the_first_update_every_ratio_is_one() {
-    for learn in [LearnConfig::default(), lora(4), LearnConfig { temperature: 0.7, ..LearnConfig::default() }] {
+    for learn in [LearnConfig::default(), lora(4), LearnConfig { temperature: 0.7, ..LearnConfig::default() }]
+    {
         let learn = LearnConfig { value_head: true, ..learn };
         let learner = Learner::new(&model("llama-bf16"), &learn).expect("a learner");
         let config = PpoConfig { max_tokens: 9, epochs: 1, minibatch: 8, ..PpoConfig::default() };

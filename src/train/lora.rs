@@ -24,7 +24,8 @@ pub struct LoraConfig {
 pub fn attach(weights: &mut Weights, config: &LoraConfig, seed: u64) -> Result<Vec<P>> {
     let LoraConfig { rank, alpha, ref targets } = *config;
     if rank == 0 || rank > 4096 || !alpha.is_finite() || alpha == 0.0 {
-        let what = format!("expected a rank from 1 to 4096 and an alpha that is a number, found {rank} and {alpha}");
+        let what =
+            format!("expected a rank from 1 to 4096 and an alpha that is a number, found {rank} and {alpha}");
         return Err(Error::Argument { name: "lora", what });
     }
     let head = weights.logits();

@@ -47,7 +47,11 @@ impl Schedule {
         let (step, total) = (step as f64, total.max(1) as f64);
         let warm = |warmup: u64, then: &dyn Fn(f64) -> f64| {
             let warmup = warmup as f64;
-            if step < warmup { (step + 1.0) / warmup } else { then(((step - warmup) / (total - warmup).max(1.0)).min(1.0)) }
+            if step < warmup {
+                (step + 1.0) / warmup
+            } else {
+                then(((step - warmup) / (total - warmup).max(1.0)).min(1.0))
+            }
         };
         let half_cosine = |from: f64, to: f64, share: f64| {
             to + (from - to) * 0.5 * (1.0 + (std::f64::consts::PI * share.clamp(0.0, 1.0)).cos())
@@ -55,7 +59,9 @@ impl Schedule {
         let rate = match self {
             Schedule::Constant { warmup } => warm(warmup, &|_| 1.0),
             Schedule::Linear { warmup } => warm(warmup, &|share| 1.0 - share),
-            Schedule::Cosine { warmup, floor } => warm(warmup, &|share| half_cosine(1.0, f64::from(floor), share)),
+            Schedule::Cosine { warmup, floor } => {
+                warm(warmup, &|share| half_cosine(1.0, f64::from(floor), share))
+            }
             Schedule::InverseRoot { warmup } => {
                 let warmup = (warmup as f64).max(1.0);
                 ((step + 1.0) / warmup).min((warmup / (step + 1.0)).sqrt())
@@ -90,17 +96,29 @@ mod tests {
     #[test]
     fn every_schedule_has_its_corners() {
         let constant = Schedule::Constant { warmup: 4 };
-        [(0, 0.25), (3, 1.0), (4, 1.0), (99, 1.0)].map(|(step, want)| close(constant.at(step, 100), want));
+        for (step, want) in [(0, 0.25), (3, 1.0), (4, 1.0), (99, 1.0)] {
+            close(constant.at(step, 100), want);
+        }
         let linear = Schedule::Linear { warmup: 0 };
-        [(0, 1.0), (50, 0.5), (100, 0.0), (200, 0.0)].map(|(step, want)| close(linear.at(step, 100), want));
+        for (step, want) in [(0, 1.0), (50, 0.5), (100, 0.0), (200, 0.0)] {
+            close(linear.at(step, 100), want);
+        }
         let cosine = Schedule::Cosine { warmup: 20, floor: 0.1 };
-        [(19, 1.0), (20, 1.0), (60, 0.55), (100, 0.1)].map(|(step, want)| close(cosine.at(step, 100), want));
+        for (step, want) in [(19, 1.0), (20, 1.0), (60, 0.55), (100, 0.1)] {
+            close(cosine.at(step, 100), want);
+        }
         let root = Schedule::InverseRoot { warmup: 16 };
-        [(0, 1.0 / 16.0), (15, 1.0), (63, 0.5)].map(|(step, want)| close(root.at(step, 0), want));
+        for (step, want) in [(0, 1.0 / 16.0), (15, 1.0), (63, 0.5)] {
+            close(root.at(step, 0), want);
+        }
         let cycle = Schedule::OneCycle { up: 0.3 };
-        [(0, 0.04), (29, 1.0), (99, 0.04 / 1e4)].map(|(step, want)| close(cycle.at(step, 100), want));
+        for (step, want) in [(0, 0.04), (29, 1.0), (99, 0.04 / 1e4)] {
+            close(cycle.at(step, 100), want);
+        }
         let slanted = Schedule::Slanted { cut: 0.1, ratio: 32.0 };
-        [(0, 1.0 / 32.0), (10, 1.0), (100, 1.0 / 32.0)].map(|(step, want)| close(slanted.at(step, 100), want));
+        for (step, want) in [(0, 1.0 / 32.0), (10, 1.0), (100, 1.0 / 32.0)] {
+            close(slanted.at(step, 100), want);
+        }
     }
 
     #[test]
