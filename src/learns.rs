@@ -1,4 +1,5 @@
 //! Floor 4: which parameters learn, and where their gradients lie. Knows no maths.
+#![cfg_attr(not(feature = "train"), allow(dead_code))] // nothing learns then
 
 use crate::weights::{P, Param, Weights};
 use kernels::Span;

@@ -28,6 +28,7 @@ pub struct Program {
     back: (Plan, usize),
     answer: Buf,
     logprob: Option<Buf>,
+    #[cfg_attr(not(feature = "train"), expect(dead_code))]
     values: Option<Buf>,
     /// What linears read, where that stays until the next run.
     inputs: Vec<(P, Buf)>,

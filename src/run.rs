@@ -140,7 +140,7 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
             match stat {
                 #[cfg(feature = "train")]
                 Some(stat) => {
-                    (ops.attend_stat)(&mut out, &mut p.write(l.buf(stat)), q, &state, &args, scratch)
+                    (ops.back.attend_stat)(&mut out, &mut p.write(l.buf(stat)), q, &state, &args, scratch)
                 }
                 _ => (ops.attend)(&mut out, q, &state, &args, split, scratch),
             }

@@ -38,8 +38,10 @@ pub struct Tables {
     /// Per picked row, the token whose log-probability is wanted.
     pub targets: Vec<u32>,
     /// Per picked row, the derivatives of a loss: see `Runner::run_back`.
+    #[cfg_attr(not(feature = "train"), expect(dead_code))]
     pub seeds: Vec<f32>,
     /// The same by what the value head said.
+    #[cfg_attr(not(feature = "train"), expect(dead_code))]
     pub value_seeds: Vec<f32>,
     /// Rows that have adapters, in order.
     pub grafted: Vec<Grafted>,

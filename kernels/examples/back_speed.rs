@@ -161,9 +161,9 @@ fn time_attention(ops: &'static Ops, team: &Team, shape: AttendShape, rows: usiz
             let kept = Kept { q, k, v: k, dout: q, stat, delta };
             let (mut a, scratch) = (part.write(spans[4]), part.scratch());
             if keys {
-                (ops.attend_dkv)(&mut a, &mut part.write(spans[5]), &kept, &args, scratch);
+                (ops.back.attend_dkv)(&mut a, &mut part.write(spans[5]), &kept, &args, scratch);
             } else {
-                (ops.attend_dq)(&mut a, &kept, &args, scratch);
+                (ops.back.attend_dq)(&mut a, &kept, &args, scratch);
             }
         });
         done.expect("a run");

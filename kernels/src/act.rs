@@ -1,7 +1,9 @@
 //! Floor 0: activations, alone or as the gate of another product. Knows nothing of the matrices around them.
 
+#[cfg(feature = "train")]
 mod back;
 
+#[cfg(feature = "train")]
 pub use back::act_bwd_isa;
 
 use crate::math::{erf, exp, tanh};

@@ -1,7 +1,9 @@
 //! Floor 0: rows of tables by number. Knows nothing of tokens.
 
+#[cfg(feature = "train")]
 mod back;
 
+#[cfg(feature = "train")]
 pub use back::{accumulate, add, embed_bwd, means_bwd, rows_bwd};
 
 use crate::linear::{Matrix, Order, embed_row};

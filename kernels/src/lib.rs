@@ -6,6 +6,8 @@
 pub mod act;
 pub mod affinity;
 pub mod attention;
+#[cfg(feature = "train")]
+pub mod back;
 pub mod dtype;
 pub mod embed;
 pub mod graft;
@@ -14,6 +16,7 @@ pub mod logprob;
 pub mod math;
 pub mod norm;
 pub mod ops;
+#[cfg(feature = "train")]
 pub mod optim;
 pub mod pages;
 pub mod peak;

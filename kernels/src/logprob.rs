@@ -1,7 +1,9 @@
 //! Floor 0: log-probability of a target per row. Knows nothing of losses.
 
+#[cfg(feature = "train")]
 mod back;
 
+#[cfg(feature = "train")]
 pub use back::{logprob_bwd_isa, logprob_stats_isa};
 
 use crate::ops::per_isa;

@@ -1,7 +1,9 @@
 //! Floor 0: RMSNorm and LayerNorm of rows. Knows nothing of blocks and residuals.
 
+#[cfg(feature = "train")]
 mod back;
 
+#[cfg(feature = "train")]
 pub use back::{norm_dgain_isa, norm_dx_isa};
 
 use crate::ops::per_isa;

@@ -1,15 +1,15 @@
 //! Floor 0: one table of kernels per instruction set, and the choice between them at run time.
 
 use crate::act::Act;
-use crate::attention::{AttendArgs, BackArgs, Kept};
-use crate::linear::{Kernel, Matrix, PANEL, Pack, Run};
+use crate::attention::AttendArgs;
+#[cfg(feature = "train")]
+use crate::back::Back;
+use crate::linear::{Kernel, Matrix, Pack};
 use crate::norm::Norm;
-use crate::optim::{AdamW, Sgd};
 use crate::pages::{StateMut, StateRef};
 use crate::plan::TileMut;
 use crate::simd::LANES;
 use std::fmt;
-use std::ops::Range;
 use std::str::FromStr;
 
 /// A choice of kernels.
@@ -77,30 +77,16 @@ pub struct Ops {
     pub(crate) linear_bf16: Kernel,
     pub(crate) linear_blocks: Kernel,
     pub(crate) linear_blocks_row: Kernel,
-    pub(crate) tiles_f32: fn(&Run, &mut TileMut, &[u8], &[f32]),
-    pub(crate) turn: fn(&mut [[f32; PANEL]], &Matrix, usize, Range<usize>),
     /// [`crate::norm::norm_isa`]
     pub norm: fn(&mut TileMut, &[f32], &[f32], Option<&[f32]>, f32, Norm, Option<&[f32]>),
-    /// [`crate::norm::norm_dx_isa`]
-    pub norm_dx: fn(&mut TileMut, &[f32], &[f32], &[f32], f32, Norm, Option<&[f32]>),
-    /// [`crate::norm::norm_dgain_isa`]
-    pub norm_dgain: fn(&mut TileMut, Option<&mut TileMut>, &[f32], &[f32], usize, f32, Norm),
     /// [`crate::rope::rope_isa`]
     pub rope: fn(&mut TileMut, &[f32], usize, usize, usize, bool, &[f32]),
-    /// [`crate::rope::rope_bwd_isa`]
-    pub rope_bwd: fn(&mut TileMut, &[f32], usize, usize, usize, bool, &[f32]),
     /// [`crate::act::act_isa`]
     pub act: fn(&mut TileMut, &[f32], Option<&[f32]>, usize, Act),
-    /// [`crate::act::act_bwd_isa`]
-    pub act_bwd: fn(&mut TileMut, Option<&mut TileMut>, &[f32], &[f32], Option<&[f32]>, usize, Act),
     /// [`crate::softmax::softmax_isa`]
     pub softmax: fn(&mut [f32]),
     /// [`crate::logprob::logprob_isa`]
     pub logprob: fn(&mut TileMut, &[f32], usize, &[u32]),
-    /// [`crate::logprob::logprob_stats_isa`]
-    pub logprob_stats: fn(&mut TileMut, &[f32], usize, &[f32]),
-    /// [`crate::logprob::logprob_bwd_isa`]
-    pub logprob_bwd: fn(&mut TileMut, &[f32], usize, &[f32], &[u32], &[f32]),
     /// [`crate::sample::block_max_isa`]
     pub block_max: fn(&mut [f32], &[f32]),
     /// [`crate::sample::weigh_isa`]
@@ -109,28 +95,15 @@ pub struct Ops {
     pub append: fn(&mut StateMut, &[f32], &[f32], &AttendArgs),
     /// [`crate::attention::attend_isa`]
     pub attend: fn(&mut TileMut, &[f32], &StateRef, &AttendArgs, bool, &mut [f32]),
-    /// [`crate::attention::attend_stat_isa`]
-    pub attend_stat: fn(&mut TileMut, &mut TileMut, &[f32], &StateRef, &AttendArgs, &mut [f32]),
-    /// [`crate::attention::attend_delta_isa`]
-    pub attend_delta: fn(&mut TileMut, &[f32], &[f32], usize),
-    /// [`crate::attention::attend_dq_isa`]
-    pub attend_dq: fn(&mut TileMut, &Kept, &BackArgs, &mut [f32]),
-    /// [`crate::attention::attend_dkv_isa`]
-    pub attend_dkv: fn(&mut TileMut, &mut TileMut, &Kept, &BackArgs, &mut [f32]),
-    /// [`crate::attention::attend_dbias_isa`]
-    pub attend_dbias: fn(&mut TileMut, &Kept, &BackArgs, &mut [f32]),
     /// [`crate::attention::merge_isa`]
     pub merge: fn(&mut TileMut, &[f32], &AttendArgs),
     /// [`crate::graft::chains_isa`]
     pub(crate) chains: fn(&mut [[f32; LANES]], &Matrix, usize, &[&[f32]]),
     /// [`crate::embed::embed`]
     pub embed: fn(&mut TileMut, &Matrix, &[u32], f32, &[(&Matrix, &[u32])]),
-    /// [`crate::optim::adamw_isa`]
-    pub adamw: fn(&mut TileMut, &mut TileMut, &mut TileMut, &[f32], &AdamW),
-    /// [`crate::optim::sgd_isa`]
-    pub sgd: fn(&mut TileMut, Option<&mut TileMut>, &[f32], &Sgd),
-    /// [`crate::optim::squares_isa`]
-    pub squares: fn(&mut TileMut, &[f32]),
+    /// What learning needs.
+    #[cfg(feature = "train")]
+    pub back: Back,
     /// [`crate::peak::spin_isa`]
     pub(crate) spin: fn(&mut [f32], usize, Pack),
     /// [`crate::peak::read_isa`]
@@ -153,34 +126,37 @@ macro_rules! table {
             linear_bf16: crate::linear::bf16_isa::$instance,
             linear_blocks: crate::linear::blocks_isa::$blocks,
             linear_blocks_row: crate::linear::row_isa::$small,
-            tiles_f32: crate::linear::tiles_isa::$f32,
-            turn: crate::linear::turn_isa::$small,
             norm: crate::norm::norm_isa::$small,
-            norm_dx: crate::norm::norm_dx_isa::$small,
-            norm_dgain: crate::norm::norm_dgain_isa::$small,
             rope: crate::rope::rope_isa::$small,
-            rope_bwd: crate::rope::rope_bwd_isa::$small,
             act: crate::act::act_isa::$f32,
-            act_bwd: crate::act::act_bwd_isa::$small,
             softmax: crate::softmax::softmax_isa::$small,
             logprob: crate::logprob::logprob_isa::$small,
-            logprob_stats: crate::logprob::logprob_stats_isa::$small,
-            logprob_bwd: crate::logprob::logprob_bwd_isa::$small,
             block_max: crate::sample::block_max_isa::$small,
             weigh: crate::sample::weigh_isa::$small,
             append: crate::attention::append,
             attend: crate::attention::attend_isa::$f32,
-            attend_stat: crate::attention::attend_stat_isa::$f32,
-            attend_delta: crate::attention::attend_delta_isa::$small,
-            attend_dq: crate::attention::attend_dq_isa::$f32,
-            attend_dkv: crate::attention::attend_dkv_isa::$f32,
-            attend_dbias: crate::attention::attend_dbias_isa::$f32,
             merge: crate::attention::merge_isa::$small,
             chains: crate::graft::chains_isa::$f32,
             embed: crate::embed::embed,
-            adamw: crate::optim::adamw_isa::$small,
-            sgd: crate::optim::sgd_isa::$small,
-            squares: crate::optim::squares_isa::$small,
+            #[cfg(feature = "train")]
+            back: Back {
+                tiles_f32: crate::linear::tiles_isa::$f32,
+                norm_dx: crate::norm::norm_dx_isa::$small,
+                norm_dgain: crate::norm::norm_dgain_isa::$small,
+                rope_bwd: crate::rope::rope_bwd_isa::$small,
+                act_bwd: crate::act::act_bwd_isa::$small,
+                logprob_stats: crate::logprob::logprob_stats_isa::$small,
+                logprob_bwd: crate::logprob::logprob_bwd_isa::$small,
+                attend_stat: crate::attention::attend_stat_isa::$f32,
+                attend_delta: crate::attention::attend_delta_isa::$small,
+                attend_dq: crate::attention::attend_dq_isa::$f32,
+                attend_dkv: crate::attention::attend_dkv_isa::$f32,
+                attend_dbias: crate::attention::attend_dbias_isa::$f32,
+                adamw: crate::optim::adamw_isa::$small,
+                sgd: crate::optim::sgd_isa::$small,
+                squares: crate::optim::squares_isa::$small,
+                turn: crate::linear::turn_isa::$small,
+            },
             spin: crate::peak::spin_isa::$instance,
             read: crate::peak::read_isa::$f32,
         }

@@ -6,6 +6,7 @@
 use crate::act::Act;
 use crate::norm::Norm;
 
+#[cfg(feature = "train")]
 pub mod back;
 
 /// `x [rows, k]` times the transpose of `w [n, k]`, plus `bias [n]`, plus `add [rows, n]`: `[rows, n]`.

@@ -133,6 +133,7 @@ per_isa! {
     pub fn rope(out: &mut TileMut, x: &[f32], n: usize, dim: usize, rot_dim: usize, interleaved: bool, turns: &[f32]) = rope_with as rope_isa on scalar avx2;
 }
 
+#[cfg(feature = "train")]
 per_isa! {
     /// The gradient of [`rope`](rope_isa): dx `[rows, n]`, cut in rows, of dy `[rows, n]`, turned back by the same turns.
     pub fn rope_bwd(dx: &mut TileMut, dy: &[f32], n: usize, dim: usize, rot_dim: usize, interleaved: bool, turns: &[f32]) = rope_bwd_with as rope_bwd_isa on scalar avx2;
@@ -152,6 +153,7 @@ fn rope_with<S: Simd>(
     s.apart(Turn { out, x, n, dim, rot_dim, interleaved, turns, sign: 1.0 });
 }
 
+#[cfg(feature = "train")]
 #[inline(always)]
 fn rope_bwd_with<S: Simd>(
     s: S,

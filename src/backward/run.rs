@@ -34,13 +34,13 @@ pub fn back(v: &Back, p: &mut Part, c: &Ctx, l: &Layout) {
         }
         Back::NormDx { dx, dy, x, gain, add } => {
             let (dy, x, add) = (p.read(l.buf(dy)), p.read(l.buf(x)), add.map(|b| p.read(l.buf(b))));
-            (ops.norm_dx)(&mut p.write(l.buf(dx)), dy, x, c.vector(gain), norm.eps, norm.kind, add);
+            (ops.back.norm_dx)(&mut p.write(l.buf(dx)), dy, x, c.vector(gain), norm.eps, norm.kind, add);
         }
         Back::NormDgain { gain, bias, dy, x } => {
             let (dy, x, n) = (p.read(l.buf(dy)), p.read(l.buf(x)), l.width(gain));
             let mut dgain = p.write(l.grad(gain));
             let mut dbias = bias.map(|bias| p.write(l.grad(bias)));
-            (ops.norm_dgain)(&mut dgain, dbias.as_mut(), dy, x, n, norm.eps, norm.kind);
+            (ops.back.norm_dgain)(&mut dgain, dbias.as_mut(), dy, x, n, norm.eps, norm.kind);
         }
         Back::LinearDx { dx, dy, w, add } => {
             let (dy, add) = (p.read(l.buf(dy)), add.map(|b| p.read(l.buf(b))));
@@ -60,26 +60,26 @@ pub fn back(v: &Back, p: &mut Part, c: &Ctx, l: &Layout) {
             let (rope, turns) =
                 if local { (other.as_ref().unwrap_or(all), &t.turns[1]) } else { (all, &t.turns[0]) };
             let (dy, n, dim) = (p.read(l.buf(dy)), cols(dx), c.stack.head_dim);
-            (ops.rope_bwd)(&mut p.write(l.buf(dx)), dy, n, dim, rope.rot_dim, rope.interleaved, turns);
+            (ops.back.rope_bwd)(&mut p.write(l.buf(dx)), dy, n, dim, rope.rot_dim, rope.interleaved, turns);
         }
         Back::AttendDelta { delta, dout, out } => {
             let (dout, out) = (p.read(l.buf(dout)), p.read(l.buf(out)));
-            (ops.attend_delta)(&mut p.write(l.buf(delta)), dout, out, c.stack.head_dim);
+            (ops.back.attend_delta)(&mut p.write(l.buf(delta)), dout, out, c.stack.head_dim);
         }
         Back::AttendDq { dq, delta, from } => {
             let (of, scratch) = (kept(p, l, delta, &from), p.scratch());
-            (ops.attend_dq)(&mut p.write(l.buf(dq)), &of, &c.back_args(from.of), scratch);
+            (ops.back.attend_dq)(&mut p.write(l.buf(dq)), &of, &c.back_args(from.of), scratch);
         }
         Back::AttendDkv { dk, dv, delta, from } => {
             let (of, scratch) = (kept(p, l, delta, &from), p.scratch());
             let (mut dk, mut dv) = (p.write(l.buf(dk)), p.write(l.buf(dv)));
-            (ops.attend_dkv)(&mut dk, &mut dv, &of, &c.back_args(from.of), scratch);
+            (ops.back.attend_dkv)(&mut dk, &mut dv, &of, &c.back_args(from.of), scratch);
         }
         Back::ActDx { dx, dup, dy, x, up, act } => {
             let (dy, x, up) = (p.read(l.buf(dy)), p.read(l.buf(x)), up.map(|b| p.read(l.buf(b))));
             let mut dx_tile = p.write(l.buf(dx));
             let mut dup = dup.map(|dup| p.write(l.buf(dup)));
-            (ops.act_bwd)(&mut dx_tile, dup.as_mut(), dy, x, up, cols(dx), act);
+            (ops.back.act_bwd)(&mut dx_tile, dup.as_mut(), dy, x, up, cols(dx), act);
         }
         Back::RowsDx { dx, dy } => {
             kernels::embed::rows_bwd(&mut p.write(l.buf(dx)), p.read(l.buf(dy)), cols(dx), &t.picks);
@@ -89,7 +89,7 @@ pub fn back(v: &Back, p: &mut Part, c: &Ctx, l: &Layout) {
         }
         Back::LogprobDx { dx, logits, logprob } => {
             let (n, logits, logprob) = (cols(dx), p.read(l.buf(logits)), p.read(l.buf(logprob)));
-            (ops.logprob_bwd)(&mut p.write(l.buf(dx)), logits, n, logprob, &t.targets, &t.seeds);
+            (ops.back.logprob_bwd)(&mut p.write(l.buf(dx)), logits, n, logprob, &t.targets, &t.seeds);
         }
     }
 }

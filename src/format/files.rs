@@ -23,6 +23,7 @@ pub const SINGLE: &str = "model.safetensors";
 pub const INDEX: &str = "model.safetensors.index.json";
 
 /// What of a directory belongs to the tokenizer, and is copied as it is.
+#[cfg(any(feature = "tokenizer", feature = "train"))]
 pub(crate) const TEXT: &[&str] = &[
     "tokenizer.json",
     "tokenizer_config.json",
@@ -35,6 +36,7 @@ pub(crate) const TEXT: &[&str] = &[
     "tokenizer.model",
 ];
 /// A file of those is small; what is larger is something else.
+#[cfg(any(feature = "tokenizer", feature = "train"))]
 pub(crate) const MAX_TEXT: u64 = 64 << 20;
 
 /// PyTorch's weights in one file.

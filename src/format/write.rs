@@ -105,11 +105,13 @@ impl Drop for Draft {
 }
 
 /// A directory without its final name; removed with all in it when it is dropped under that name.
+#[cfg(any(feature = "tokenizer", feature = "train"))]
 pub(crate) struct DraftDir {
     /// Where it is until then.
     pub path: PathBuf,
 }
 
+#[cfg(any(feature = "tokenizer", feature = "train"))]
 impl DraftDir {
     /// A new one, beside `target`.
     ///
@@ -138,6 +140,7 @@ impl DraftDir {
     }
 }
 
+#[cfg(any(feature = "tokenizer", feature = "train"))]
 impl Drop for DraftDir {
     fn drop(&mut self) {
         // Gone already where it took its name; nothing can be done about one that will not go away.

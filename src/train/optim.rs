@@ -140,7 +140,7 @@ impl Optimizer {
             self.pool.install(|| {
                 pieces.for_each(|(sums, grads)| {
                     let rows = sums.len();
-                    (ops.squares)(&mut TileMut::whole(sums, rows, 1), grads);
+                    (ops.back.squares)(&mut TileMut::whole(sums, rows, 1), grads);
                 });
             });
             total(&sums)
@@ -196,7 +196,7 @@ fn step(
                 pieces.for_each(|((values, (first, second)), grads)| {
                     let n = values.len();
                     let [mut p, mut m, mut v] = [values, first, second].map(|mem| TileMut::whole(mem, 1, n));
-                    (ops.adamw)(&mut p, &mut m, &mut v, grads, &step);
+                    (ops.back.adamw)(&mut p, &mut m, &mut v, grads, &step);
                 });
             });
         }
@@ -210,7 +210,7 @@ fn step(
                     let n = values.len();
                     let mut p = TileMut::whole(values, 1, n);
                     let mut sum = (!sum.is_empty()).then(|| TileMut::whole(sum, 1, n));
-                    (ops.sgd)(&mut p, sum.as_mut(), grads, &step);
+                    (ops.back.sgd)(&mut p, sum.as_mut(), grads, &step);
                 });
             });
         }

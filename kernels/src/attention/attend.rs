@@ -34,6 +34,7 @@ fn attend_with<S: Simd>(
     s.apart(Attend { out, stat: None, q, state, args, split, scratch });
 }
 
+#[cfg(feature = "train")]
 per_isa! {
     /// [`attend`](attend_isa) without `split`, with the same bits, which also keeps what gradients need: stat `[rows, heads * 2]`, cut
     /// as [`stat_cut`] says, has each row's and head's largest score and its sum of weights relative to that (-inf and 0
@@ -41,6 +42,7 @@ per_isa! {
     pub fn attend_stat(out: &mut TileMut, stat: &mut TileMut, q: &[f32], state: &StateRef, args: &AttendArgs, scratch: &mut [f32]) = stat_with as attend_stat_isa;
 }
 
+#[cfg(feature = "train")]
 #[inline(always)]
 fn stat_with<S: Simd>(
     s: S,

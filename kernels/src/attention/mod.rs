@@ -9,6 +9,7 @@
 
 mod append;
 mod attend;
+#[cfg(feature = "train")]
 mod back;
 mod bias;
 mod block;
@@ -18,7 +19,10 @@ mod room;
 mod tile;
 
 pub use append::{append, round_to};
-pub use attend::{attend_isa, attend_stat_isa, stat_cut};
+#[cfg(feature = "train")]
+pub use attend::attend_stat_isa;
+pub use attend::{attend_isa, stat_cut};
+#[cfg(feature = "train")]
 pub use back::{
     BackArgs, Kept, attend_dbias_isa, attend_delta_isa, attend_dkv_isa, attend_dq_isa, back_scratch_words,
     dkv_cut, dq_cut,

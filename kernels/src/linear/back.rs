@@ -62,10 +62,10 @@ impl Ops {
                 }
                 let steps = from..n.min(from + tile::STEPS);
                 let panel = &mut panel[..steps.len()];
-                (self.turn)(panel, w, first, steps.clone());
+                (self.back.turn)(panel, w, first, steps.clone());
                 let (last, grows, above) = (steps.end == n, false, 0);
                 let run = Run { first, lanes, above, rows, words: n, steps, grows, last, after: &after };
-                (self.tiles_f32)(&run, dx, bytemuck::cast_slice(panel), dy);
+                (self.back.tiles_f32)(&run, dx, bytemuck::cast_slice(panel), dy);
                 from = run.steps.end.max(1);
             }
         }
@@ -104,7 +104,12 @@ impl Ops {
                     columns(panel, &x[from * k + first..], k, some.len(), lanes);
                     let (above, rows, grows, last) = (cell.rows.start, cell.rows.len(), true, false);
                     let run = Run { first, lanes, above, rows, words, steps, grows, last, after: &after };
-                    (self.tiles_f32)(&run, &mut tile, bytemuck::cast_slice(&panel[..some.len()]), packed);
+                    (self.back.tiles_f32)(
+                        &run,
+                        &mut tile,
+                        bytemuck::cast_slice(&panel[..some.len()]),
+                        packed,
+                    );
                 }
             }
         }

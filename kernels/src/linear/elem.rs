@@ -103,8 +103,10 @@ impl Elem for Bf16 {
 }
 
 /// bf16 weights one by one, widened, for activations that are not rounded.
+#[cfg(feature = "train")]
 pub struct Wide;
 
+#[cfg(feature = "train")]
 impl Elem for Wide {
     const K: usize = 1;
     const BYTES: usize = 2;

@@ -125,6 +125,7 @@ impl<'a> Matrix<'a> {
 
     /// The transpose of a dense matrix in file layout: outputs and inputs change places, the bytes do not. Panics where it
     /// is in panels or quantised.
+    #[cfg(feature = "train")]
     pub(super) fn turned(&self) -> Matrix<'a> {
         assert!(self.order != Order::Panels && self.dtype.block() == 1, "panels and blocks are not turned");
         let order = if self.order == Order::Nk { Order::Kn } else { Order::Nk };

@@ -5,6 +5,7 @@
 
 mod activations;
 mod after;
+#[cfg(feature = "train")]
 mod back;
 mod blocks;
 mod elem;
@@ -14,16 +15,19 @@ mod panel;
 mod quantise;
 mod row;
 mod tile;
+#[cfg(feature = "train")]
 mod turn;
 
 pub use activations::Pack;
 pub(crate) use activations::pack_isa;
 pub use after::After;
+#[cfg(feature = "train")]
 pub use back::{bias_db, dw_cut};
 pub use matrix::{Matrix, MatrixError, Order};
 pub(crate) use packed::pack_panel_isa;
 pub use packed::{embed_row, pack_panel, panel_bytes};
 pub use quantise::{Guide, Unrepresentable, quantise_panel, spans};
+#[cfg(feature = "train")]
 pub(crate) use turn::turn_isa;
 
 use crate::dtype::DType;
@@ -174,11 +178,13 @@ fn dense<E: Elem, S: Simd>(
     }
 }
 
+#[cfg(feature = "train")]
 per_isa! {
     /// Panels of f32 that are ready meet all rows.
     pub fn tiles_f32(run: &Run, out: &mut TileMut, panel: &[u8], x: &[f32]) = tiles_with as tiles_isa;
 }
 
+#[cfg(feature = "train")]
 #[inline(always)]
 fn tiles_with<S: Simd>(s: S, run: &Run, out: &mut TileMut, panel: &[u8], x: &[f32]) {
     s.apart(Tiles::<F32>::new(run, out, panel, x));

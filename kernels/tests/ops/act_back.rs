@@ -39,7 +39,7 @@ fn slopes_with_and_without_a_gated_product() {
         let (rows, mut numbers) = (3, Numbers::new(8));
         let (x, up, dy) = (inputs(rows * n), numbers.vec(rows * n, 2.0), numbers.vec(rows * n, 1.0));
         let cut = Cut::Cols(32);
-        let plain = same_bits(rows, n, cut, |ops, out| (ops.act_bwd)(out, None, &dy, &x, None, n, kind));
+        let plain = same_bits(rows, n, cut, |ops, out| (ops.back.act_bwd)(out, None, &dy, &x, None, n, kind));
         let slopes: Vec<f64> = wide(&x).iter().map(|x| reference::back::act(*x, kind)).collect();
         let want: Vec<f64> = slopes.iter().zip(&dy).map(|(slope, dy)| slope * f64::from(*dy)).collect();
         let off = |i: usize| {
@@ -50,10 +50,11 @@ fn slopes_with_and_without_a_gated_product() {
 
         let out = || Out { rows, cols: n, cut, start: vec![f32::NAN; rows * n] };
         let [dx, dup] = same_bits_of([out(), out()], |ops, [mut dx, mut dup]| {
-            (ops.act_bwd)(&mut dx, Some(&mut dup), &dy, &x, Some(&up), n, kind);
+            (ops.back.act_bwd)(&mut dx, Some(&mut dup), &dy, &x, Some(&up), n, kind);
         });
         let gate: Vec<f32> = dy.iter().zip(&up).map(|(dy, up)| dy * up).collect();
-        let same = same_bits(rows, n, cut, |ops, out| (ops.act_bwd)(out, None, &gate, &x, None, n, kind));
+        let same =
+            same_bits(rows, n, cut, |ops, out| (ops.back.act_bwd)(out, None, &gate, &x, None, n, kind));
         assert_eq!(bits(&dx), bits(&same), "{kind:?}: up is a factor of dy");
         let value = same_bits(rows, n, cut, |ops, out| (ops.act)(out, &x, None, n, kind));
         let want: Vec<f32> = value.iter().zip(&dy).map(|(value, dy)| dy * value).collect();
@@ -66,7 +67,7 @@ fn slopes_far_out_are_those_of_the_line() {
     let x = [1e10, -1e10, 1e20, -1e20, f32::MAX, f32::MIN, 90.0, -90.0];
     for kind in [Act::GeluErf, Act::GeluTanh, Act::Silu, Act::QuickGelu, Act::Relu] {
         let got = same_bits(1, 8, Cut::Cols(32), |ops, out| {
-            (ops.act_bwd)(out, None, &[1.0; 8], &x, None, 8, kind);
+            (ops.back.act_bwd)(out, None, &[1.0; 8], &x, None, 8, kind);
         });
         for (x, got) in x.iter().zip(&got) {
             assert_eq!(*got, if *x > 0.0 { 1.0 } else { 0.0 }, "{kind:?} at {x}");

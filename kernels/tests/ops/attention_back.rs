@@ -51,7 +51,7 @@ impl Batch {
         let got = same_bits_of(outs, |ops, [mut out, mut stat]| {
             let mut scratch = vec![f32::NAN; scratch_words(&shape)];
             let state = StateRef::whole(&self.world.pages, 0);
-            (ops.attend_stat)(&mut out, &mut stat, &q, &state, args, &mut scratch);
+            (ops.back.attend_stat)(&mut out, &mut stat, &q, &state, args, &mut scratch);
         });
         assert_eq!(bits(&got[0]), bits(&self.world.attend(Ops::best(), args, None, 1)));
         got
@@ -150,7 +150,7 @@ impl Batch {
         let (shape, [out, stat]) = (self.shape(), self.forward(args));
         let (rows, heads, cols) = (self.rows.len(), shape.heads, shape.heads * shape.dim);
         let delta = same_bits(rows, heads, Cut::Pieces(heads), |ops, delta| {
-            (ops.attend_delta)(delta, &self.dout, &out, shape.dim);
+            (ops.back.attend_delta)(delta, &self.dout, &out, shape.dim);
         });
         let q = self.world.gather(&self.world.queries, heads, &self.rows);
         let (k, v) = (self.rounded(&self.world.keys), self.rounded(&self.world.values));
@@ -168,12 +168,12 @@ impl Batch {
         let scratch = || vec![f32::NAN; back_scratch_words(&shape)];
         let out = |rows: usize, cols: usize, cut| Out { rows, cols, cut, start: vec![f32::NAN; rows * cols] };
         let [dq] = same_bits_of([out(rows, cols, dq_cut(&shape, rows))], |ops, [mut dq]| {
-            (ops.attend_dq)(&mut dq, &kept, &back, &mut scratch());
+            (ops.back.attend_dq)(&mut dq, &kept, &back, &mut scratch());
         });
         let (key_rows, width) = (k.len() / (shape.kv_heads * shape.dim), shape.kv_heads * shape.dim);
         let cut = dkv_cut(&shape, key_rows);
         let [dk, dv] = same_bits_of([(); 2].map(|()| out(key_rows, width, cut)), |ops, [mut dk, mut dv]| {
-            (ops.attend_dkv)(&mut dk, &mut dv, &kept, &back, &mut scratch());
+            (ops.back.attend_dkv)(&mut dk, &mut dv, &kept, &back, &mut scratch());
         });
         // Cut in another way.
         let ops = Ops::best();
@@ -181,10 +181,10 @@ impl Batch {
         let tile = |mem, rows, cols, cell| {
             TileMut::part(mem, rows, cols, Cut::Blocks { rows: 37, cols: cell }, 0, 1)
         };
-        (ops.attend_dq)(&mut tile(&mut other_q, rows, cols, shape.dim), &kept, &back, &mut scratch());
+        (ops.back.attend_dq)(&mut tile(&mut other_q, rows, cols, shape.dim), &kept, &back, &mut scratch());
         let (mut k_tile, mut v_tile) =
             (tile(&mut other_k, key_rows, width, width), tile(&mut other_v, key_rows, width, width));
-        (ops.attend_dkv)(&mut k_tile, &mut v_tile, &kept, &back, &mut scratch());
+        (ops.back.attend_dkv)(&mut k_tile, &mut v_tile, &kept, &back, &mut scratch());
         assert_eq!([other_q, other_k, other_v].map(|x| bits(&x)), [&dq, &dk, &dv].map(|x| bits(x)));
         let what = format!("{shape:?} {:?} {} {:?}", args.window, args.causal, args.cap);
         let want = self.want(args, &wide(&k), &wide(&v));
@@ -195,7 +195,7 @@ impl Batch {
             let far = 2 * FAR + 1;
             let zeros = Out { rows: heads, cols: far, cut: Cut::Pieces(far), start: vec![0.0; heads * far] };
             let [dbias] = same_bits_of([zeros], |ops, [mut dbias]| {
-                (ops.attend_dbias)(&mut dbias, &kept, &back, &mut scratch());
+                (ops.back.attend_dbias)(&mut dbias, &kept, &back, &mut scratch());
             });
             close(&dbias, &want.dbias[0], |i| want.dbias[1][i], &format!("dbias {what}"));
         }
@@ -273,10 +273,10 @@ fn rows_of_no_sequence_get_zeros() {
         let (mut dq, mut dk, mut dv) = (vec![f32::NAN; 2 * n], vec![f32::NAN; n], vec![f32::NAN; n]);
         let mut scratch = vec![f32::NAN; back_scratch_words(&shape)];
         let whole = |mem, cols, cut| TileMut::part(mem, 4, cols, cut, 0, 1);
-        (ops.attend_dq)(&mut whole(&mut dq, 32, dq_cut(&shape, 4)), &kept, &args, &mut scratch);
+        (ops.back.attend_dq)(&mut whole(&mut dq, 32, dq_cut(&shape, 4)), &kept, &args, &mut scratch);
         let cut = dkv_cut(&shape, 4);
         let (mut k, mut v) = (whole(&mut dk, 16, cut), whole(&mut dv, 16, cut));
-        (ops.attend_dkv)(&mut k, &mut v, &kept, &args, &mut scratch);
+        (ops.back.attend_dkv)(&mut k, &mut v, &kept, &args, &mut scratch);
         for x in [&dq, &dk, &dv] {
             let (own, others) = x.split_at(x.len() / 2);
             assert!(own.iter().all(|x| x.is_finite()) && others.iter().all(|x| *x == 0.0), "{}", ops.name());

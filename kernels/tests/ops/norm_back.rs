@@ -57,12 +57,12 @@ fn gradients_of_rows_and_gains() {
         let (gain, dy, add) = (numbers.vec(n, 2.0), numbers.vec(rows * n, 1.0), numbers.vec(rows * n, 4.0));
         let (add, eps) = (more.then_some(&add[..]), 1e-5);
         let dx = same_bits(rows, n, Cut::Pieces(n), |ops, out| {
-            (ops.norm_dx)(out, &dy, &x, &gain, eps, kind, add);
+            (ops.back.norm_dx)(out, &dy, &x, &gain, eps, kind, add);
         });
         let starts = [numbers.vec(n, 1.0), numbers.vec(n, 1.0)];
         let outs = starts.clone().map(|start| Out { rows: 1, cols: n, cut: Cut::Cols(16), start });
         let [dgain, dbias] = same_bits_of(outs, |ops, [mut dgain, mut dbias]| {
-            (ops.norm_dgain)(&mut dgain, more.then_some(&mut dbias), &dy, &x, n, eps, kind);
+            (ops.back.norm_dgain)(&mut dgain, more.then_some(&mut dbias), &dy, &x, n, eps, kind);
         });
 
         let [x, gain, dy] = [&x, &gain, &dy].map(|x| wide(x));
@@ -100,7 +100,7 @@ fn heads_are_rows_of_their_own() {
     let (x, dy, gain) = (numbers.vec(n, 1.0), numbers.vec(n, 1.0), numbers.vec(dim, 1.0));
     let run = |rows, cols| {
         same_bits(rows, cols, Cut::Pieces(dim), |ops, out| {
-            (ops.norm_dx)(out, &dy, &x, &gain, 1e-6, Norm::Rms, None);
+            (ops.back.norm_dx)(out, &dy, &x, &gain, 1e-6, Norm::Rms, None);
         })
     };
     assert_eq!(bits(&run(rows, heads * dim)), bits(&run(rows * heads, dim)));

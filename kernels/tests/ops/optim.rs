@@ -20,7 +20,9 @@ fn adamw_is_the_paper() {
         let step = AdamW { lr: 3e-3, betas, eps: 1e-8, decay: 0.1, scale: 0.5, corrections };
         let [a, b] = cuts(n).map(|(rows, cols, cut)| {
             let outs = [&p, &m, &v].map(|start| Out { rows, cols, cut, start: start.clone() });
-            same_bits_of(outs, |ops, [mut p, mut m, mut v]| (ops.adamw)(&mut p, &mut m, &mut v, &g, &step))
+            same_bits_of(outs, |ops, [mut p, mut m, mut v]| {
+                (ops.back.adamw)(&mut p, &mut m, &mut v, &g, &step)
+            })
         });
         assert!((0..3).all(|i| bits(&a[i]) == bits(&b[i])));
         let want: Vec<[f64; 3]> = (0..n)
@@ -58,7 +60,7 @@ fn descent_with_and_without_momentum() {
         for ((rows, cols, cut), momentum) in cuts(n).into_iter().flat_map(|c| [(c, true), (c, false)]) {
             let outs = [&p, &b].map(|start| Out { rows, cols, cut, start: start.clone() });
             let [got, sum] = same_bits_of(outs, |ops, [mut p, mut b]| {
-                (ops.sgd)(&mut p, momentum.then_some(&mut b), &g, &step);
+                (ops.back.sgd)(&mut p, momentum.then_some(&mut b), &g, &step);
             });
             let gradient = |i: usize| f64::from(g[i]) * 2.0 + f64::from(step.decay) * f64::from(p[i]);
             let of_sum = |i: usize| f64::from(step.momentum) * f64::from(b[i]) + gradient(i);
@@ -75,7 +77,7 @@ fn descent_with_and_without_momentum() {
 fn squares_are_summed_in_blocks() {
     for n in [0, 1, 15, 4095, BLOCK, BLOCK + 1, 3 * BLOCK + 77] {
         let x = Numbers::new(n as u64).vec(n, 3.0);
-        let got = same_bits(blocks(n), 1, Cut::Pieces(1), |ops, out| (ops.squares)(out, &x));
+        let got = same_bits(blocks(n), 1, Cut::Pieces(1), |ops, out| (ops.back.squares)(out, &x));
         let want: Vec<f64> = wide(&x).chunks(BLOCK).map(|x| x.iter().map(|x| x * x).sum()).collect();
         close(&got, &want, |i| want[i] * (BLOCK as f64 / 16.0 + 6.0) * U, "squares");
         assert_eq!(total(&got), wide(&got).iter().sum::<f64>());

@@ -17,7 +17,7 @@ fn heads_turn_back() {
                 turns(&freq, *pos, scale, table);
             }
             let got = same_bits(rows, n, Cut::Pieces(n), |ops, out| {
-                (ops.rope_bwd)(out, &dy, n, dim, rot_dim, interleaved, &table);
+                (ops.back.rope_bwd)(out, &dy, n, dim, rot_dim, interleaved, &table);
             });
             let mut want = Vec::new();
             for (pos, dy) in positions.iter().zip(wide(&dy).chunks_exact(n)) {
@@ -100,10 +100,10 @@ fn gradients_of_log_probabilities() {
         let logprob =
             same_bits(rows, 2, Cut::Pieces(2), |ops, out| (ops.logprob)(out, &logits, vocab, &targets));
         let stats = same_bits(rows, 2, Cut::Pieces(2), |ops, out| {
-            (ops.logprob_stats)(out, &logits, vocab, &logprob);
+            (ops.back.logprob_stats)(out, &logits, vocab, &logprob);
         });
         let got = same_bits(rows, vocab, Cut::Pieces(vocab), |ops, out| {
-            (ops.logprob_bwd)(out, &logits, vocab, &logprob, &targets, SEEDS.as_flattened());
+            (ops.back.logprob_bwd)(out, &logits, vocab, &logprob, &targets, SEEDS.as_flattened());
         });
         let sum = (vocab as f64 / 16.0 + 5.0) * U;
         for (r, x) in wide(&logits).chunks_exact(vocab).enumerate() {
@@ -146,7 +146,7 @@ fn stats_size(stats: &[f32], r: usize) -> f64 {
 fn rows_without_weights_are_not_read() {
     let (logits, logprob) = ([f32::NAN; 6], [f32::NAN; 4]);
     let got = same_bits(2, 3, Cut::Pieces(3), |ops, out| {
-        (ops.logprob_bwd)(out, &logits, 3, &logprob, &[9, 9], &[0.0; 6]);
+        (ops.back.logprob_bwd)(out, &logits, 3, &logprob, &[9, 9], &[0.0; 6]);
     });
     assert_eq!(got, [0.0; 6]);
 }
@@ -156,7 +156,7 @@ fn forbidden_tokens_get_no_gradient() {
     let logits = [1.0, f32::NEG_INFINITY, 0.5];
     let logprob = same_bits(1, 2, Cut::Pieces(2), |ops, out| (ops.logprob)(out, &logits, 3, &[0]));
     let got = same_bits(1, 3, Cut::Pieces(3), |ops, out| {
-        (ops.logprob_bwd)(out, &logits, 3, &logprob, &[0], &[1.0, 0.0, 0.5]);
+        (ops.back.logprob_bwd)(out, &logits, 3, &logprob, &[0], &[1.0, 0.0, 0.5]);
     });
     assert!(got[1] == 0.0 && got[0] > 0.0 && got[2] < 0.0, "{got:?}");
 }
