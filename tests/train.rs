@@ -177,7 +177,7 @@ fn lessons() -> Vec<Lesson> {
 
 fn run(model: &Arc<Model>, learn: &LearnConfig) -> Run {
     let task = Box::new(NextToken::new(lessons(), 0.1).expect("a task"));
-    assert_eq!(task.len(), 7);
+    assert_eq!(task.examples(), 7);
     let config = RunConfig { steps: 6, batch: 3, tokens: 40, rate: 3e-3, ..RunConfig::default() };
     Run::new(Learner::new(model, learn).expect("a learner"), task, config).expect("a run")
 }

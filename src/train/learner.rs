@@ -233,7 +233,7 @@ impl Learner {
     /// All that learns, in a fixed order.
     pub fn learned(&mut self) -> Vec<Learned<'_>> {
         let (grads, learns) = self.runner.grads_mut();
-        let (grads, learns) = (&*grads, &*learns);
+        let grads = &*grads;
         let params = self.weights.params.iter_mut().enumerate();
         let learned = params.filter_map(|(i, param)| {
             let span = learns.span(P(i as u32))?;

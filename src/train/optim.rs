@@ -74,7 +74,7 @@ impl Optimizer {
             }
             Rule::Sgd { momentum, decay } => (0.0..1.0).contains(&momentum) && decay >= 0.0,
         };
-        if !fits || !(clip >= 0.0 && clip.is_finite()) {
+        if !(fits && clip >= 0.0 && clip.is_finite()) {
             let what = format!(
                 "expected betas and momentum from 0 to below 1, eps above 0, decay and clip 0 or more, found {rule:?} and clip {clip}"
             );

@@ -86,7 +86,7 @@ impl Run {
             return Err(Error::Argument { name: "run", what });
         }
         let optimizer = Optimizer::new(&learner, config.rule, config.clip)?;
-        let order = Order::new(task.len(), config.seed);
+        let order = Order::new(task.examples(), config.seed);
         Ok(Run { learner, optimizer, task, order, config })
     }
 
@@ -118,7 +118,7 @@ impl Run {
         };
         let norm = self.optimizer.step(&mut self.learner, rate)?;
         let seen = (done + 1) * self.config.batch as u64;
-        let epoch = seen as f64 / self.task.len() as f64;
+        let epoch = seen as f64 / self.task.examples() as f64;
         Ok(Report { step: done + 1, loss, rate, norm, tokens, epoch })
     }
 

@@ -10,8 +10,8 @@ use std::sync::atomic::AtomicBool;
 
 /// Something to learn from.
 pub trait Task {
-    /// Examples, at least one.
-    fn len(&self) -> usize;
+    /// How many examples there are, at least one.
+    fn examples(&self) -> usize;
 
     /// Tokens that a pass over an example runs.
     fn tokens(&self, example: usize) -> usize;
@@ -67,11 +67,11 @@ impl NextToken {
     /// # Errors
     /// As [`Learner::forward`].
     pub fn loss(&mut self, learner: &mut Learner, tokens: usize, cancel: &AtomicBool) -> Result<f64> {
-        let total = (0..self.len()).map(|i| self.weight(i)).sum();
+        let total = (0..self.examples()).map(|i| self.weight(i)).sum();
         let (mut loss, mut at) = (0.0, 0);
-        while at < self.len() {
+        while at < self.examples() {
             let mut rows = 0;
-            let fits = (at..self.len()).take_while(|i| {
+            let fits = (at..self.examples()).take_while(|i| {
                 rows += self.tokens(*i);
                 rows <= tokens
             });
@@ -115,7 +115,7 @@ fn targets(ids: &[u32], rows: &[u32]) -> Vec<u32> {
 }
 
 impl Task for NextToken {
-    fn len(&self) -> usize {
+    fn examples(&self) -> usize {
         self.lessons.len()
     }
 
@@ -164,7 +164,7 @@ impl Rewards {
 }
 
 impl Task for Rewards {
-    fn len(&self) -> usize {
+    fn examples(&self) -> usize {
         self.rankings.len()
     }
 
@@ -241,7 +241,7 @@ impl Preferences {
 }
 
 impl Task for Preferences {
-    fn len(&self) -> usize {
+    fn examples(&self) -> usize {
         self.rankings.len()
     }
 

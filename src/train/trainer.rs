@@ -96,7 +96,7 @@ impl Trainer {
     }
 
     fn passes(&mut self, task: &mut dyn Task, cancel: &AtomicBool) -> Result<(f64, usize)> {
-        let all: Vec<usize> = (0..task.len()).collect();
+        let all: Vec<usize> = (0..task.examples()).collect();
         passes(task, &mut self.learner, &all, self.tokens, cancel)
     }
 

@@ -190,7 +190,7 @@ fn go(
 ) -> Result<(), Failure> {
     let place = Place::new(options, base(options, kind))?;
     let learner = Learner::new(model, &options.learns())?;
-    let config = options.config(task.len());
+    let config = options.config(task.examples());
     let mut run = Run::new(learner, task, config)?;
     let begun = place.resume(options, (&mut run.learner, &mut run.optimizer))?.as_u64().unwrap_or(0);
     interrupt::install(|| {});
