@@ -3,10 +3,10 @@
 use crate::arch::{Arch, Head, Position, Side, Stack};
 use crate::verb::{Buf, Of, Verb};
 use crate::weights::{LinearW, NormW, P, StackW, Weights};
-use kernels::{DType, Ops};
 use kernels::act::Act;
 use kernels::attention::{AttendShape, Cache, part_words, parts, splits};
 use kernels::linear::Pack;
+use kernels::{DType, Ops};
 
 /// All that a program depends on, besides the model: two calls of one shape share a program.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -192,7 +192,7 @@ impl<'m> Exec<'m> {
         let rows = self.bufs[x.0 as usize].0;
         let x = self.pack(x, Pack::of(dtype));
         let out = self.buf(rows, n);
-        self.verbs.push(Verb::Linear { out, x, w, bias, add });
+        self.verbs.push(Verb::Linear { out, x, rows, w, bias, add, then: None });
         out
     }
 

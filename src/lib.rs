@@ -21,6 +21,7 @@ pub mod engine;
 pub mod error;
 mod exec;
 pub mod format;
+mod fuse;
 #[cfg(feature = "tokenizer")]
 pub mod generate;
 mod layout;

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 /// The chapters of the header, in the order of their functions.
 const SOURCES: [&str; 18] = [
     "version", "status", "error", "engine", "parts", "model", "info", "tokens", "sampler", "session", "feed",
-    "logits", "batch", "generate", "encode", "beams",
-    "train", "ppo",
+    "logits", "batch", "generate", "encode", "beams", "train", "ppo",
 ];
 
 fn root() -> PathBuf {

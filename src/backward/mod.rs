@@ -144,7 +144,8 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
         match *verb {
             Verb::Embed { tokens, positions, types, .. } => {
                 let scale = self.e.stack().embed.scale;
-                let tables = [(Some(tokens), By::Ids, scale), (positions, By::Places, 1.0), (types, By::Types, 1.0)];
+                let tables =
+                    [(Some(tokens), By::Ids, scale), (positions, By::Places, 1.0), (types, By::Types, 1.0)];
                 for (table, by, scale) in tables {
                     self.table(table, dy, by, scale);
                 }
@@ -244,8 +245,10 @@ fn ties(before: &[Verb], verb: &Verb) -> (Option<Buf>, [Option<Buf>; 3], [Option
     match *verb {
         Verb::Embed { out, tokens, positions, types } => (Some(out), none, [Some(tokens), positions, types]),
         Verb::Places { out, positions } => (Some(out), none, [Some(positions), None, None]),
-        Verb::Norm { out, x, gain, bias, add, .. } => (Some(out), [Some(x), add, None], [Some(gain), bias, None]),
-        Verb::Linear { out, x, w, bias, add } => {
+        Verb::Norm { out, x, gain, bias, add, .. } => {
+            (Some(out), [Some(x), add, None], [Some(gain), bias, None])
+        }
+        Verb::Linear { out, x, w, bias, add, .. } => {
             (Some(out), [Some(unpacked(before, x)), add, None], [Some(w), bias, None])
         }
         Verb::Attend { layer, out, q, of, .. } => {

@@ -33,7 +33,9 @@ impl Teacher {
             INLAID_OBJECTIVE_NEXT_TOKEN => Objective::NextToken { smoothing: c.smoothing },
             INLAID_OBJECTIVE_REWARD => Objective::Rewards,
             INLAID_OBJECTIVE_DPO => Objective::Preferences { beta: f64::from(c.dpo_beta) },
-            other => return Err(argument("objective", format!("expected INLAID_OBJECTIVE_..., found {other}"))),
+            other => {
+                return Err(argument("objective", format!("expected INLAID_OBJECTIVE_..., found {other}")));
+            }
         };
         let learn = learns(c, targets)?;
         let trainer = Trainer::new(model, &learn, objective, rule(c), c.clip, c.pass_tokens as usize)?;

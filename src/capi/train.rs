@@ -200,7 +200,9 @@ pub(super) unsafe fn hand(out: *mut *mut inlaid_trainer, teacher: teaching::Teac
 ///
 /// # Safety
 /// `from` is NULL or points to a struct with valid fields.
-pub(super) unsafe fn config_of(from: *const inlaid_train_config) -> Result<(inlaid_train_config, Vec<String>)> {
+pub(super) unsafe fn config_of(
+    from: *const inlaid_train_config,
+) -> Result<(inlaid_train_config, Vec<String>)> {
     // SAFETY: the caller's promise, for the struct and its array.
     unsafe {
         let c = read(from)?;
@@ -212,7 +214,10 @@ pub(super) unsafe fn config_of(from: *const inlaid_train_config) -> Result<(inla
 
 /// Fills `*config`, of `struct_size` bytes, with the defaults.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn inlaid_train_config_init(config: *mut inlaid_train_config, struct_size: usize) -> i32 {
+pub unsafe extern "C" fn inlaid_train_config_init(
+    config: *mut inlaid_train_config,
+    struct_size: usize,
+) -> i32 {
     // SAFETY: the caller's promise.
     unsafe { guard(null_mut(), || init(config, struct_size)) }
 }
@@ -286,7 +291,8 @@ pub unsafe extern "C" fn inlaid_trainer_step(
             for example in slice("examples", examples, n)? {
                 let ids = slice("ids", example.ids, example.n)?;
                 if example.first == 0 || example.first >= ids.len() || example.reserved != 0 {
-                    let what = "expected examples of at least one token and one to learn, and reserved to be 0";
+                    let what =
+                        "expected examples of at least one token and one to learn, and reserved to be 0";
                     return Err(argument("examples", what));
                 }
                 lessons.push((ids, example.first));

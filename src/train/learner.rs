@@ -5,8 +5,8 @@ use crate::arch::{Arch, Side};
 use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::exec::{Shape, Want};
-use crate::learns::Learns;
 use crate::format::tensors::TensorRef;
+use crate::learns::Learns;
 use crate::model::Model;
 use crate::runner::{Feed, Mode, Parts, Pick, Runner};
 use crate::state::{Sequence, pages_for};
@@ -86,7 +86,9 @@ impl Learner {
         let mut learned = match &config.what {
             What::Lora(lora) => lora::attach(&mut weights, lora, config.seed)?,
             What::All => chosen(&weights, |_| true)?,
-            What::Named(parts) => chosen(&weights, |name| parts.iter().any(|part| name.contains(part.as_str())))?,
+            What::Named(parts) => {
+                chosen(&weights, |name| parts.iter().any(|part| name.contains(part.as_str())))?
+            }
         };
         let words: u64 = learned.iter().map(|p| elements(&weights.params[p.0 as usize])).sum();
         let charge = model.engine().charge("parameters that learn", words.saturating_mul(4))?;
@@ -174,7 +176,10 @@ impl Learner {
     /// `Argument` for another number of seeds, or where no batch ran; `Cancelled`: clear the gradients then.
     pub fn backward(&mut self, seeds: &[f32], values: &[f32], cancel: &AtomicBool) -> Result<()> {
         let Some(shape) = self.shape else {
-            return Err(Error::Argument { name: "seeds", what: "expected a batch to have run before".to_owned() });
+            return Err(Error::Argument {
+                name: "seeds",
+                what: "expected a batch to have run before".to_owned(),
+            });
         };
         self.runner.run_back(parts(&self.model, &self.arch, &self.weights), shape, seeds, values, cancel)
     }
@@ -192,7 +197,9 @@ impl Learner {
     pub fn gradient(&mut self, tensor: &str) -> Result<Vec<f32>> {
         let mut whole = zeros(self.stored(tensor)?.elements())?;
         let (grads, learns) = self.runner.grads_mut();
-        for (i, param) in self.weights.params.iter().enumerate().filter(|(_, param)| param.tensor_name() == Some(tensor)) {
+        for (i, param) in
+            self.weights.params.iter().enumerate().filter(|(_, param)| param.tensor_name() == Some(tensor))
+        {
             if let Some(span) = learns.span(P(i as u32)) {
                 param.scatter(&grads[span.at..span.at + span.rows * span.cols], &mut whole);
             }
@@ -231,12 +238,17 @@ impl Learner {
         let learned = params.filter_map(|(i, param)| {
             let span = learns.span(P(i as u32))?;
             let grads = &grads[span.at..span.at + span.rows * span.cols];
-            let none = if matches!(param, Param::Vector(_)) { "value_head.bias" } else { "value_head.weight" };
+            let none =
+                if matches!(param, Param::Vector(_)) { "value_head.bias" } else { "value_head.weight" };
             let name = name(param).unwrap_or(none).to_owned();
             let shape = param.shape();
             match param {
-                Param::Learned(m) => Some(Learned { name, shape, values: &mut m.values, grads, is_matrix: true }),
-                Param::Vector(v) => Some(Learned { name, shape, values: &mut v.values, grads, is_matrix: false }),
+                Param::Learned(m) => {
+                    Some(Learned { name, shape, values: &mut m.values, grads, is_matrix: true })
+                }
+                Param::Vector(v) => {
+                    Some(Learned { name, shape, values: &mut v.values, grads, is_matrix: false })
+                }
                 Param::Matrix(_) => None,
             }
         });

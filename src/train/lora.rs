@@ -24,14 +24,16 @@ pub struct LoraConfig {
 pub fn attach(weights: &mut Weights, config: &LoraConfig, seed: u64) -> Result<Vec<P>> {
     let LoraConfig { rank, alpha, ref targets } = *config;
     if rank == 0 || rank > 4096 || !alpha.is_finite() || alpha == 0.0 {
-        let what = format!("expected a rank from 1 to 4096 and an alpha that is a number, found {rank} and {alpha}");
+        let what =
+            format!("expected a rank from 1 to 4096 and an alpha that is a number, found {rank} and {alpha}");
         return Err(Error::Argument { name: "lora", what });
     }
     let head = weights.logits();
     let shapes: Vec<Option<[usize; 2]>> = weights.params.iter().map(|param| target(param, targets)).collect();
     let (mut next, mut position, mut made) = (weights.params.len() as u32, 0, Vec::new());
     let mut add = |w: &mut LinearW| -> Result<()> {
-        let Some([n, k]) = shapes[w.w.0 as usize].filter(|_| !(targets.is_empty() && Some(w.w) == head)) else {
+        let Some([n, k]) = shapes[w.w.0 as usize].filter(|_| !(targets.is_empty() && Some(w.w) == head))
+        else {
             return Ok(());
         };
         let (mut a, b) = (zeros(rank * k)?, zeros(n * rank)?);

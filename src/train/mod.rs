@@ -4,8 +4,8 @@
 //! row. What learns (all, named tensors, or an adapter) is a private copy in f32; the model that sessions use is never touched.
 
 pub mod data;
-pub mod init;
 pub mod draw;
+pub mod init;
 pub mod learner;
 pub mod lora;
 pub mod loss;

@@ -66,7 +66,11 @@ impl Optimizer {
     pub fn new(learner: &Learner, rule: Rule, clip: f32) -> Result<Optimizer> {
         let fits = match rule {
             Rule::AdamW { betas: [a, b], eps, decay } => {
-                (0.0..1.0).contains(&a) && (0.0..1.0).contains(&b) && eps > 0.0 && eps.is_finite() && decay >= 0.0
+                (0.0..1.0).contains(&a)
+                    && (0.0..1.0).contains(&b)
+                    && eps > 0.0
+                    && eps.is_finite()
+                    && decay >= 0.0
             }
             Rule::Sgd { momentum, decay } => (0.0..1.0).contains(&momentum) && decay >= 0.0,
         };
@@ -109,7 +113,8 @@ impl Optimizer {
         let norm = self.norm(ops, learner)?;
         if !norm.is_finite() {
             learner.clear();
-            let what = "expected finite gradients: no step was taken (are the rewards, the data and the rate sane?)";
+            let what =
+                "expected finite gradients: no step was taken (are the rewards, the data and the rate sane?)";
             return Err(Error::Argument { name: "gradients", what: what.to_owned() });
         }
         let clip = f64::from(self.clip);

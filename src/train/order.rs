@@ -41,7 +41,8 @@ mod tests {
     #[test]
     fn every_epoch_has_every_example_once_in_another_order() {
         let mut order = Order::new(17, 3);
-        let epochs: Vec<Vec<usize>> = (0..3).map(|e| (0..17).map(|i| order.at(e * 17 + i)).collect()).collect();
+        let epochs: Vec<Vec<usize>> =
+            (0..3).map(|e| (0..17).map(|i| order.at(e * 17 + i)).collect()).collect();
         for epoch in &epochs {
             let mut sorted = epoch.clone();
             sorted.sort_unstable();

@@ -81,7 +81,8 @@ impl Run {
     pub fn new(learner: Learner, task: Box<dyn Task>, config: RunConfig) -> Result<Run> {
         let fits = config.batch > 0 && config.tokens > 0 && config.rate >= 0.0 && config.rate.is_finite();
         if !fits {
-            let what = format!("expected a batch and tokens above 0 and a rate of 0 or more, found {config:?}");
+            let what =
+                format!("expected a batch and tokens above 0 and a rate of 0 or more, found {config:?}");
             return Err(Error::Argument { name: "run", what });
         }
         let optimizer = Optimizer::new(&learner, config.rule, config.clip)?;

@@ -42,13 +42,17 @@ fn weights(learner: &mut Learner, out: &Path) -> Result<()> {
     let tensors = model.tensors();
     let refuse = |what: &str| Error::Unsupported { file: tensors.file().to_owned(), what: what.to_owned() };
     if tensors.is_gguf() {
-        return Err(refuse("saving what was learnt over a GGUF file: convert it to a directory first, and train that"));
+        return Err(refuse(
+            "saving what was learnt over a GGUF file: convert it to a directory first, and train that",
+        ));
     }
     let learned = learned(learner.weights());
     let mut planned = Vec::new();
     for (name, tensor) in tensors.iter() {
         if tensor.is_packed() {
-            return Err(refuse("saving what was learnt over packed weights: train the model that they were made of"));
+            return Err(refuse(
+                "saving what was learnt over packed weights: train the model that they were made of",
+            ));
         }
         let dtype = if learned.contains(name) { DType::F32 } else { tensor.dtype() };
         planned.push(Planned { name: name.to_owned(), dtype, shape: tensor.shape().to_vec(), packed: None });
@@ -169,7 +173,8 @@ pub fn restore(learner: &mut Learner, optimizer: &mut Optimizer, at: &Path, step
     let read = |name: String, shape: [usize; 2]| -> Result<Option<Vec<f32>>> {
         let Some(tensor) = tensors.get(&name)? else { return Ok(None) };
         if tensor.shape() != shape || tensor.dtype() != DType::F32 {
-            let what = format!("expected f32 {shape:?}, found {} {:?}", tensor.dtype().name(), tensor.shape());
+            let what =
+                format!("expected f32 {shape:?}, found {} {:?}", tensor.dtype().name(), tensor.shape());
             return Err(Error::Tensor { file: tensors.file().to_owned(), tensor: name, what });
         }
         let mut values = vec![0.0; tensor.elements()];

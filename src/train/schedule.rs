@@ -47,7 +47,11 @@ impl Schedule {
         let (step, total) = (step as f64, total.max(1) as f64);
         let warm = |warmup: u64, then: &dyn Fn(f64) -> f64| {
             let warmup = warmup as f64;
-            if step < warmup { (step + 1.0) / warmup } else { then(((step - warmup) / (total - warmup).max(1.0)).min(1.0)) }
+            if step < warmup {
+                (step + 1.0) / warmup
+            } else {
+                then(((step - warmup) / (total - warmup).max(1.0)).min(1.0))
+            }
         };
         let half_cosine = |from: f64, to: f64, share: f64| {
             to + (from - to) * 0.5 * (1.0 + (std::f64::consts::PI * share.clamp(0.0, 1.0)).cos())
@@ -55,7 +59,9 @@ impl Schedule {
         let rate = match self {
             Schedule::Constant { warmup } => warm(warmup, &|_| 1.0),
             Schedule::Linear { warmup } => warm(warmup, &|share| 1.0 - share),
-            Schedule::Cosine { warmup, floor } => warm(warmup, &|share| half_cosine(1.0, f64::from(floor), share)),
+            Schedule::Cosine { warmup, floor } => {
+                warm(warmup, &|share| half_cosine(1.0, f64::from(floor), share))
+            }
             Schedule::InverseRoot { warmup } => {
                 let warmup = (warmup as f64).max(1.0);
                 ((step + 1.0) / warmup).min((warmup / (step + 1.0)).sqrt())
@@ -100,7 +106,8 @@ mod tests {
         let cycle = Schedule::OneCycle { up: 0.3 };
         [(0, 0.04), (29, 1.0), (99, 0.04 / 1e4)].map(|(step, want)| close(cycle.at(step, 100), want));
         let slanted = Schedule::Slanted { cut: 0.1, ratio: 32.0 };
-        [(0, 1.0 / 32.0), (10, 1.0), (100, 1.0 / 32.0)].map(|(step, want)| close(slanted.at(step, 100), want));
+        [(0, 1.0 / 32.0), (10, 1.0), (100, 1.0 / 32.0)]
+            .map(|(step, want)| close(slanted.at(step, 100), want));
     }
 
     #[test]

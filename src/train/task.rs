@@ -24,7 +24,13 @@ pub trait Task {
     ///
     /// # Errors
     /// As [`Learner::forward`] and [`Learner::backward`].
-    fn pass(&mut self, learner: &mut Learner, examples: &[usize], total: f64, cancel: &AtomicBool) -> Result<f64>;
+    fn pass(
+        &mut self,
+        learner: &mut Learner,
+        examples: &[usize],
+        total: f64,
+        cancel: &AtomicBool,
+    ) -> Result<f64>;
 }
 
 /// Next tokens of texts: of windows, or of answers behind their prompts (supervised fine-tuning). The loss is a mean over the
@@ -77,7 +83,13 @@ impl NextToken {
         Ok(loss)
     }
 
-    fn forward(&self, learner: &mut Learner, examples: &[usize], total: f64, cancel: &AtomicBool) -> Result<Loss> {
+    fn forward(
+        &self,
+        learner: &mut Learner,
+        examples: &[usize],
+        total: f64,
+        cancel: &AtomicBool,
+    ) -> Result<Loss> {
         let targets: Vec<Vec<u32>> =
             examples.iter().map(|i| targets(&self.lessons[*i].ids, &self.rows[*i])).collect();
         let samples = examples.iter().zip(&targets).map(|(i, targets)| {
@@ -115,7 +127,13 @@ impl Task for NextToken {
         self.rows[example].len() as f64
     }
 
-    fn pass(&mut self, learner: &mut Learner, examples: &[usize], total: f64, cancel: &AtomicBool) -> Result<f64> {
+    fn pass(
+        &mut self,
+        learner: &mut Learner,
+        examples: &[usize],
+        total: f64,
+        cancel: &AtomicBool,
+    ) -> Result<f64> {
         let loss = self.forward(learner, examples, total, cancel)?;
         learner.backward(&loss.seeds, &[], cancel)?;
         Ok(loss.value)
@@ -158,7 +176,13 @@ impl Task for Rewards {
         1.0
     }
 
-    fn pass(&mut self, learner: &mut Learner, examples: &[usize], total: f64, cancel: &AtomicBool) -> Result<f64> {
+    fn pass(
+        &mut self,
+        learner: &mut Learner,
+        examples: &[usize],
+        total: f64,
+        cancel: &AtomicBool,
+    ) -> Result<f64> {
         let outputs = learner.model().arch().head.n;
         if outputs != 1 {
             let what = format!("expected a model with one output (a reward), found {outputs}");
@@ -198,7 +222,10 @@ impl Preferences {
     /// `Argument` as [`Rewards::new`], and for a beta that is not above 0.
     pub fn new(rankings: Vec<Ranking>, reference: Reference, beta: f64) -> Result<Preferences> {
         if !(beta > 0.0 && beta.is_finite()) {
-            return Err(Error::Argument { name: "beta", what: format!("expected more than 0, found {beta}") });
+            return Err(Error::Argument {
+                name: "beta",
+                what: format!("expected more than 0, found {beta}"),
+            });
         }
         let rankings = Rewards::new(rankings)?.rankings;
         let rows = rankings.iter().map(|ranking| [0, 1].map(|i| rows(&ranking.answers[i]))).collect();
@@ -226,12 +253,25 @@ impl Task for Preferences {
         1.0
     }
 
-    fn pass(&mut self, learner: &mut Learner, examples: &[usize], total: f64, cancel: &AtomicBool) -> Result<f64> {
-        let pairs = examples.iter().flat_map(|i| [0, 1].map(|k| (&self.rankings[*i].answers[k].ids, &self.rows[*i][k])));
+    fn pass(
+        &mut self,
+        learner: &mut Learner,
+        examples: &[usize],
+        total: f64,
+        cancel: &AtomicBool,
+    ) -> Result<f64> {
+        let pairs = examples
+            .iter()
+            .flat_map(|i| [0, 1].map(|k| (&self.rankings[*i].answers[k].ids, &self.rows[*i][k])));
         let all: Vec<Vec<u32>> = pairs.clone().map(|(ids, rows)| targets(ids, rows)).collect();
         let batch: Vec<Sample> = pairs
             .zip(&all)
-            .map(|((ids, rows), targets)| Sample { ids: &ids[..ids.len() - 1], rows, targets, ..Sample::default() })
+            .map(|((ids, rows), targets)| Sample {
+                ids: &ids[..ids.len() - 1],
+                rows,
+                targets,
+                ..Sample::default()
+            })
             .collect();
         if examples.iter().any(|i| self.said[*i].is_none()) {
             let sums = sums(&self.reference.logprobs(&batch, cancel)?, &batch);
@@ -242,7 +282,9 @@ impl Task for Preferences {
         learner.forward(&batch, cancel)?;
         let logprobs: Vec<f32> = learner.logprobs().chunks_exact(2).map(|pair| pair[0]).collect();
         let (mut value, mut seeds) = (0.0, Vec::new());
-        for ((i, own), pair) in examples.iter().zip(sums(&logprobs, &batch).chunks_exact(2)).zip(batch.chunks_exact(2)) {
+        for ((i, own), pair) in
+            examples.iter().zip(sums(&logprobs, &batch).chunks_exact(2)).zip(batch.chunks_exact(2))
+        {
             let said = self.said[*i].unwrap_or_default();
             let of = Preferred { chosen: [own[0], said[0]], rejected: [own[1], said[1]] };
             let (loss, by, _) = dpo(of, self.beta);

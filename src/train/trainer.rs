@@ -66,12 +66,20 @@ impl Trainer {
     ///
     /// # Errors
     /// `Argument` for lessons that teach nothing, or a prompt with one answer; as [`Learner::forward`]. Nothing is learnt then.
-    pub fn step(&mut self, lessons: Vec<Lesson>, groups: &[u32], rate: f32, cancel: &AtomicBool) -> Result<Report> {
+    pub fn step(
+        &mut self,
+        lessons: Vec<Lesson>,
+        groups: &[u32],
+        rate: f32,
+        cancel: &AtomicBool,
+    ) -> Result<Report> {
         if !(rate >= 0.0 && rate.is_finite()) {
             return Err(Error::Argument { name: "rate", what: format!("expected 0 or more, found {rate}") });
         }
         let ran = match self.objective {
-            Objective::NextToken { smoothing } => self.passes(&mut NextToken::new(lessons, smoothing)?, cancel),
+            Objective::NextToken { smoothing } => {
+                self.passes(&mut NextToken::new(lessons, smoothing)?, cancel)
+            }
             Objective::Rewards => self.passes(&mut Rewards::new(rankings(lessons, groups))?, cancel),
             Objective::Preferences { beta } => {
                 let model = self.learner.model().clone();

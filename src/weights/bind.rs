@@ -2,7 +2,8 @@
 //! one that nothing uses means that the model is not what its config says.
 
 use super::{
-    AroundW, AttentionW, HeadW, Layer, LinearW, MatrixParam, NormW, Origin, P, Param, StackW, VectorParam, Weights,
+    AroundW, AttentionW, HeadW, Layer, LinearW, MatrixParam, NormW, Origin, P, Param, StackW, VectorParam,
+    Weights,
 };
 use crate::arch::{Arch, Around, Fused, Head, Linear, Mlp, Out, Part, Position, QkNorm, Stack, Table};
 use crate::error::{Error, Result};
@@ -195,7 +196,8 @@ impl<'a> Binder<'a> {
             return Ok(NormW { gain, bias: None, width });
         }
         let gain = self.vector(&format!("{name}.weight"), width, s.norm.gain, 1.0 - s.norm.gain)?;
-        let bias = if s.norm.bias { Some(self.vector(&format!("{name}.bias"), width, 0.0, 0.0)?) } else { None };
+        let bias =
+            if s.norm.bias { Some(self.vector(&format!("{name}.bias"), width, 0.0, 0.0)?) } else { None };
         Ok(NormW { gain, bias, width })
     }
 
@@ -258,7 +260,9 @@ impl<'a> Binder<'a> {
         let shape = [height, width];
         let tensor = match self.tensors.get(&long)? {
             Some(packed) if packed.is_packed() => return self.panels(&own, packed.clone(), [n, k]),
-            _ if self.named(name).is_none() && self.tensors.has(&own) => self.find(&own, &shape, Fill::Random)?,
+            _ if self.named(name).is_none() && self.tensors.has(&own) => {
+                self.find(&own, &shape, Fill::Random)?
+            }
             _ => self.find(name, &shape, Fill::Random)?,
         };
         if tensor.is_packed() {
@@ -349,7 +353,8 @@ impl<'a> Binder<'a> {
             Position::Alibi { scale } => slopes(s.n_heads).into_iter().map(|slope| slope * scale).collect(),
             Position::Relative { buckets, far, .. } => {
                 let (heads, both) = (s.n_heads, !s.attention().causal);
-                let all = self.floats(&format!("{}.weight", s.names.relative), &[buckets, heads], Fill::Random)?;
+                let all =
+                    self.floats(&format!("{}.weight", s.names.relative), &[buckets, heads], Fill::Random)?;
                 distance_table(heads, far, |head, d| all[bucket(d, buckets, far, both) * heads + head])
             }
             Position::Rope { .. } | Position::Table { .. } => return Ok(None),
@@ -485,7 +490,8 @@ impl<'a> Binder<'a> {
 
 /// A tensor that nobody has written: zeros, which take no memory.
 fn unwritten(shape: &[usize]) -> Result<TensorRef> {
-    let bytes = shape.iter().try_fold(4_usize, |bytes, n| bytes.checked_mul(*n)).filter(|n| *n < isize::MAX as usize);
+    let bytes =
+        shape.iter().try_fold(4_usize, |bytes, n| bytes.checked_mul(*n)).filter(|n| *n < isize::MAX as usize);
     let refused = || Error::Memory { what: "a new model", bytes: bytes.unwrap_or(usize::MAX) as u64 };
     let bytes = bytes.ok_or_else(refused)?;
     let memory = MmapMut::map_anon(bytes.max(1)).and_then(MmapMut::make_read_only).map_err(|_| refused())?;

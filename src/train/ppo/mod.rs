@@ -90,7 +90,8 @@ impl PpoConfig {
         if fits && control && counts && self.rate >= 0.0 && self.rate.is_finite() {
             return Ok(());
         }
-        let what = format!("expected counts above 0, weights of 0 or more, gamma and lam up to 1, found {self:?}");
+        let what =
+            format!("expected counts above 0, weights of 0 or more, gamma and lam up to 1, found {self:?}");
         Err(Error::Argument { name: "ppo", what })
     }
 }
@@ -371,7 +372,8 @@ impl Ppo {
         let estimated = rewards.iter().zip(&self.answers);
         let estimated: Vec<_> =
             estimated.map(|(rewards, a)| gae(rewards, &a.values, config.gamma, config.lam)).collect();
-        let mut all: Vec<f64> = estimated.iter().flat_map(|(advantages, _)| advantages.iter().copied()).collect();
+        let mut all: Vec<f64> =
+            estimated.iter().flat_map(|(advantages, _)| advantages.iter().copied()).collect();
         whiten(&mut all, true);
         let mut whitened = all.into_iter();
         let steps = self.answers.iter().zip(&estimated).map(|(answer, (_, returns))| {

@@ -138,7 +138,8 @@ mod tests {
                 let h = 1.0 / 1024.0;
                 let by_logprob =
                     (loss(logprob + h, value, step).value - loss(logprob - h, value, step).value) / (2.0 * h);
-                let by_value = (loss(logprob, value + h, step).value - loss(logprob, value - h, step).value) / (2.0 * h);
+                let by_value =
+                    (loss(logprob, value + h, step).value - loss(logprob, value - h, step).value) / (2.0 * h);
                 assert!((f64::from(at.seeds[0]) - by_logprob).abs() < 2e-3, "{step:?} at {logprob}");
                 assert!((f64::from(at.values[0]) - by_value).abs() < 2e-3, "{step:?} at {value}");
             }

@@ -3,8 +3,8 @@
 use crate::args::{Run as Runs, at_least_one};
 use clap::{Args, ValueEnum};
 use inlaid::model::Model;
-use inlaid::train::run::RunConfig;
 use inlaid::train::lora::LoraConfig;
+use inlaid::train::run::RunConfig;
 use inlaid::train::{LearnConfig, Rule, Schedule, What};
 use serde_json::{Value, json};
 use std::path::PathBuf;

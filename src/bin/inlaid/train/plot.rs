@@ -24,7 +24,9 @@ pub fn curve(log: &Path, key: &str, out: &Path) -> Result<(), Failure> {
     }
     let mut picture = String::new();
     draw(&points, key, &mut picture).map_err(|e| Failure::Cannot(format!("{}: {e}", out.display())))?;
-    inlaid::format::write::whole_file(out, |file| file.write_all(picture.as_bytes()).map_err(Error::io(out)))?;
+    inlaid::format::write::whole_file(out, |file| {
+        file.write_all(picture.as_bytes()).map_err(Error::io(out))
+    })?;
     Ok(())
 }
 

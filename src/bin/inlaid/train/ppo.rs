@@ -62,8 +62,15 @@ impl Ppo {
     fn said(&self) -> Value {
         let mut said = base(&self.options, "ppo");
         said["ppo"] = json!([
-            self.reward, self.max_tokens, self.kl_coef, self.kl_target, self.ppo_epochs, self.minibatch, self.entropy,
-            self.temperature, self.whiten_rewards,
+            self.reward,
+            self.max_tokens,
+            self.kl_coef,
+            self.kl_target,
+            self.ppo_epochs,
+            self.minibatch,
+            self.entropy,
+            self.temperature,
+            self.whiten_rewards,
         ]);
         said
     }

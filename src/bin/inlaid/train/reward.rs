@@ -141,7 +141,10 @@ impl Program {
         let value = text.trim().parse().ok().filter(|value: &f32| value.is_finite());
         let name = &self.name;
         value.ok_or_else(|| {
-            Failure::Cannot(format!("--reward: {name}: expected a line with a number, found {:?}", text.trim_end()))
+            Failure::Cannot(format!(
+                "--reward: {name}: expected a line with a number, found {:?}",
+                text.trim_end()
+            ))
         })
     }
 }
