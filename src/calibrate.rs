@@ -128,7 +128,7 @@ fn add(ops: &Ops, sums: &mut Vec<f32>, rows: &[f32], k: usize, first: usize, len
     let mut packed = vec![0.0; words];
     let pieces = words.checked_div(piece).unwrap_or(0);
     let mut tile = TileMut::part(&mut packed, pieces, piece, Cut::Pieces(piece.max(1)), 0, 1);
-    (ops.pack)(&mut tile, &across, len, count, Pack::F32);
+    ops.pack(&mut tile, &across, len, count, Pack::F32);
     let bytes = bytemuck::cast_slice(&rows[first..]);
     let Ok(w) = Matrix::new(bytes, DType::F32, Order::Kn, len, count, 4 * k) else { return };
     let mut out = vec![0.0; len * len];

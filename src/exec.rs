@@ -207,20 +207,21 @@ impl<'m> Exec<'m> {
     /// `x W^T + bias + add` of the model alone.
     pub(crate) fn plain_linear(&mut self, x: Buf, w: &LinearW, add: Option<Buf>) -> Buf {
         self.inputs.push((w.w, x));
-        let out = self.product(x, w.w, w.bias, w.n, w.dtype, add);
-        let Some(lora) = w.lora else { return out };
+        let Some(lora) = w.lora else { return self.product(x, w.w, w.bias, w.n, w.dtype, add) };
         let mut down = self.product(x, lora.a, None, lora.rank, DType::F32, None);
         if lora.scale != 1.0 {
             down = self.act(Act::Scale(lora.scale), down, None);
         }
-        self.product(down, lora.b, None, w.n, DType::F32, Some(out))
+        // Where the additions of a finished adapter enter too, so that it has these bits.
+        let delta = self.product(down, lora.b, None, w.n, DType::F32, add);
+        self.product(x, w.w, w.bias, w.n, w.dtype, Some(delta))
     }
 
     fn product(&mut self, x: Buf, w: P, bias: Option<P>, n: usize, dtype: DType, add: Option<Buf>) -> Buf {
         let rows = self.bufs[x.0 as usize].0;
         let x = self.pack(x, Pack::of(dtype));
         let out = self.buf(rows, n);
-        self.verbs.push(Verb::Linear { out, x, w, bias, add });
+        self.verbs.push(Verb::Linear { out, x, rows, w, bias, add, then: None });
         out
     }
 

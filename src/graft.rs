@@ -50,23 +50,43 @@ pub enum Graft {
 }
 
 impl Graft {
+    /// Buffers that are read.
+    pub fn reads(&self) -> [Option<Buf>; 3] {
+        match *self {
+            Graft::Lookup { .. } => [None; 3],
+            Graft::Down { x, .. } | Graft::Scale { x, .. } => [Some(x), None, None],
+            Graft::Up { t, x, add, .. } => [t, x, add],
+            Graft::Entry { t, add, .. } => [t, Some(add), None],
+            Graft::Adjust { y, add, .. } => [Some(y), add, None],
+            Graft::Norm { y, x, add, .. } => [Some(y), Some(x), add],
+        }
+    }
+
+    /// The buffer that is written.
+    pub fn writes(&self) -> Buf {
+        match *self {
+            Graft::Down { out, .. }
+            | Graft::Lookup { out, .. }
+            | Graft::Up { out, .. }
+            | Graft::Entry { out, .. }
+            | Graft::Scale { out, .. }
+            | Graft::Adjust { out, .. }
+            | Graft::Norm { out, .. } => out,
+        }
+    }
+
     /// What the step touches and how workers share it.
     pub fn task(&self, l: &Layout) -> Task {
         let read = |b: Buf| Access::Read(l.buf(b));
-        let cols = |b: Buf| Access::Write(l.buf(b), Cut::Cols(PANEL));
-        let (out, reads) = match *self {
-            Graft::Down { out, x, .. } => (Access::Write(l.buf(out), CUT), [Some(x), None, None]),
-            Graft::Lookup { out, .. } => (Access::Write(l.buf(out), Cut::Pieces(l.buf(out).cols)), [None; 3]),
-            Graft::Up { out, t, x, add, .. } => (cols(out), [t, x, add]),
-            Graft::Entry { out, t, add, .. } => (cols(out), [t, Some(add), None]),
-            Graft::Scale { out, x, .. } => (cols(out), [Some(x), None, None]),
-            Graft::Adjust { out, y, add, .. } => (cols(out), [Some(y), add, None]),
-            Graft::Norm { out, y, x, add, width, .. } => {
-                (Access::Write(l.buf(out), Cut::Pieces(width)), [Some(y), Some(x), add])
-            }
+        let out = l.buf(self.writes());
+        let cut = match *self {
+            Graft::Down { .. } => CUT,
+            Graft::Lookup { .. } => Cut::Pieces(out.cols),
+            Graft::Norm { width, .. } => Cut::Pieces(width),
+            _ => Cut::Cols(PANEL),
         };
-        let mut task = vec![out];
-        for b in reads.into_iter().flatten() {
+        let mut task = vec![Access::Write(out, cut)];
+        for b in self.reads().into_iter().flatten() {
             if !task.contains(&read(b)) {
                 task.push(read(b));
             }

@@ -7,6 +7,7 @@ use crate::order::places;
 use crate::verb::{Buf, Of};
 use crate::weights::{P, Weights};
 use kernels::attention::{self, AttendShape, Cache};
+use kernels::linear::Pack;
 use kernels::{Access, Cut, DType, Ops, Span, Task};
 use std::ops::Range;
 
@@ -131,6 +132,11 @@ impl Layout {
     pub fn linear_scratch(&self, w: P) -> usize {
         let (k, dtype) = self.params[w.0 as usize];
         self.ops.linear_scratch(k, dtype)
+    }
+
+    /// How a linear whose results are packed is shared: by the outputs that its rows have in common.
+    pub fn packed_cut(&self, rows: usize, pack: Pack) -> Cut {
+        Cut::Cols(self.ops.pack_panel_words(rows, pack))
     }
 
     /// How attention of the queries is shared: many rows in blocks of rows and heads, few along the keys too.

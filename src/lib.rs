@@ -22,6 +22,7 @@ pub mod engine;
 pub mod error;
 mod exec;
 pub mod format;
+mod fuse;
 #[cfg(feature = "tokenizer")]
 pub mod generate;
 mod graft;

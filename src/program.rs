@@ -7,6 +7,7 @@ use crate::backward;
 use crate::block;
 use crate::error::{Error, Result};
 use crate::exec::{Exec, Shape, Watched};
+use crate::fuse::fuse;
 use crate::layout::Layout;
 use crate::learns::Learns;
 use crate::run::{self, Ctx};
@@ -76,13 +77,16 @@ impl Program {
         let inputs = if observe == Observe::Inputs { e.inputs } else { Vec::new() };
         let watched = if observe == Observe::Attention { e.watched } else { Vec::new() };
 
+        let kept = [Some(answer), logprob, values].into_iter().flatten();
+        let kept: Vec<Buf> =
+            kept.chain(inputs.iter().map(|(_, x)| *x)).chain(watched.iter().map(|(_, x)| *x)).collect();
+        // What learns looks back at everything.
+        let verbs = if shape.learn { verbs } else { fuse(verbs, &|b| bufs[b.0 as usize].1, &kept) };
+        let forward = forward.min(verbs.len());
         let tasks = |l: &Layout| -> Vec<Task> { verbs.iter().map(|v| v.task(l)).collect() };
         let apart = Layout::apart(a, stack, m, ops, cache, &bufs, learns)?;
         let all = tasks(&apart);
         let whole = Plan::new(all.clone(), vec![apart.len, learns.words]).map_err(refused)?;
-        let kept = [Some(answer), logprob, values].into_iter().flatten();
-        let kept: Vec<Buf> =
-            kept.chain(inputs.iter().map(|(_, x)| *x)).chain(watched.iter().map(|(_, x)| *x)).collect();
         let layout = apart.share(&all, whole.stages(), &kept);
         let mut all = tasks(&layout);
         let plan = |tasks| Plan::new(tasks, vec![layout.len, learns.words]).map_err(refused);

@@ -3,9 +3,10 @@
 use crate::arch::{Arch, Position, Stack};
 use crate::layout::Layout;
 use crate::tables::Tables;
-use crate::verb::{Buf, Of, Verb};
+use crate::verb::{Buf, Fused, Of, Verb};
 use crate::weights::{P, StackW, Weights};
 use kernels::attention::{AttendArgs, AttendShape, Bias, Cache};
+use kernels::linear::Then;
 use kernels::{Matrix, Ops, Part};
 
 /// What a run reads besides buffers and state.
@@ -115,13 +116,17 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
         }
         Verb::Pack { out, x, pack } => {
             let span = l.buf(x);
-            (ops.pack)(&mut p.write(l.buf(out)), p.read(span), span.rows, span.cols, pack);
+            ops.pack(&mut p.write(l.buf(out)), p.read(span), span.rows, span.cols, pack);
         }
-        Verb::Linear { out, x, w, bias, add } => {
-            let (x, rows) = (p.read(l.buf(x)), l.buf(out).rows);
+        Verb::Linear { out, x, rows, w, bias, add, then } => {
             let (bias, add) = (bias.map(|b| c.vector(b)), add.map(|b| p.read(l.buf(b))));
-            let scratch = p.scratch();
-            ops.linear(&mut p.write(l.buf(out)), x, rows, &c.matrix(w), bias, add, scratch);
+            let plain = Then { bias, add, ..Then::default() };
+            let then = then.map_or(plain, |Fused { act, times, pack }| {
+                let times = times.map(|b| p.read(l.buf(b)));
+                Then { act: Some(act), times, pack: Some(pack), ..plain }
+            });
+            let (x, scratch) = (p.read(l.buf(x)), p.scratch());
+            ops.linear_then(&mut p.write(l.buf(out)), x, rows, &c.matrix(w), &then, scratch);
         }
         Verb::Rope { out, x, local } => {
             let Position::Rope { all, local: other } = &c.stack.position else { return };
@@ -151,7 +156,7 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
         }
         Verb::Act { out, x, up, act } => {
             let (n, x, up) = (cols(out), p.read(l.buf(x)), up.map(|b| p.read(l.buf(b))));
-            (ops.act)(&mut p.write(l.buf(out)), x, up, n, act);
+            ops.act(&mut p.write(l.buf(out)), x, up, n, act);
         }
         Verb::Rows { out, x } => {
             kernels::embed::rows(&mut p.write(l.buf(out)), p.read(l.buf(x)), cols(x), &t.picks);

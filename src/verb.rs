@@ -22,6 +22,17 @@ pub enum Of {
     Source,
 }
 
+/// What is made of the sums of a linear before they are written: `act(sums) * times`, laid out for the next linear.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Fused {
+    /// The activation.
+    pub act: Act,
+    /// What it is multiplied by, if anything.
+    pub times: Option<Buf>,
+    /// What the next linear takes.
+    pub pack: Pack,
+}
+
 /// One step of a program. Shapes are those of the buffers; what changes from call to call is in the tables.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Verb {
@@ -33,8 +44,8 @@ pub enum Verb {
     Norm { out: Buf, x: Buf, gain: P, bias: Option<P>, width: usize, add: Option<Buf> },
     /// Rows laid out (and rounded) for linears with weights of one kind; several linears share one.
     Pack { out: Buf, x: Buf, pack: Pack },
-    /// `x W^T + bias + add`, x packed.
-    Linear { out: Buf, x: Buf, w: P, bias: Option<P>, add: Option<Buf> },
+    /// `x W^T + bias + add` of so many rows, x packed, and what follows at once.
+    Linear { out: Buf, x: Buf, rows: usize, w: P, bias: Option<P>, add: Option<Buf>, then: Option<Fused> },
     /// Queries or keys turned by their positions, by the angles of blocks with a window where `local`.
     Rope { out: Buf, x: Buf, local: bool },
     /// Keys and values into the pages of their sequences: a stack's own, or those that the decoder will see of a source.
@@ -60,6 +71,50 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// Buffers that are read. The backward half says none: see [`fuse`](crate::fuse).
+    pub fn reads(&self) -> impl Iterator<Item = Buf> {
+        let all = match *self {
+            Verb::Embed { .. } | Verb::Places { .. } => [None; 3],
+            #[cfg(feature = "train")]
+            Verb::Back(_) => [None; 3],
+            Verb::Norm { x, add, .. } => [Some(x), add, None],
+            Verb::Linear { x, add, then, .. } => [Some(x), add, then.and_then(|then| then.times)],
+            Verb::Append { k, v, .. } => [Some(k), Some(v), None],
+            Verb::Act { x, up, .. } => [Some(x), up, None],
+            Verb::Pack { x, .. }
+            | Verb::Rope { x, .. }
+            | Verb::Attend { q: x, .. }
+            | Verb::Merge { parts: x, .. }
+            | Verb::Rows { x, .. }
+            | Verb::Mean { x, .. }
+            | Verb::Logprob { logits: x, .. } => [Some(x), None, None],
+            Verb::Graft(graft) => graft.reads(),
+        };
+        all.into_iter().flatten()
+    }
+
+    /// The buffer that is written.
+    pub fn writes(&self) -> Option<Buf> {
+        match *self {
+            Verb::Append { .. } => None,
+            #[cfg(feature = "train")]
+            Verb::Back(_) => None,
+            Verb::Embed { out, .. }
+            | Verb::Places { out, .. }
+            | Verb::Norm { out, .. }
+            | Verb::Linear { out, .. }
+            | Verb::Act { out, .. }
+            | Verb::Pack { out, .. }
+            | Verb::Rope { out, .. }
+            | Verb::Attend { out, .. }
+            | Verb::Merge { out, .. }
+            | Verb::Rows { out, .. }
+            | Verb::Mean { out, .. }
+            | Verb::Logprob { out, .. } => Some(out),
+            Verb::Graft(graft) => Some(graft.writes()),
+        }
+    }
+
     /// What the verb touches and how workers share it.
     pub fn task(&self, l: &Layout) -> Task {
         let read = |b: Buf| Access::Read(l.buf(b));
@@ -78,9 +133,14 @@ impl Verb {
             | Verb::Rows { out, x }
             | Verb::Mean { out, x }
             | Verb::Logprob { out, logits: x } => vec![read(x), rows(out)],
-            Verb::Linear { out, x, w, add, .. } => {
-                let mut task = vec![read(x), cols(out), Access::Scratch(l.linear_scratch(w))];
+            Verb::Linear { out, x, rows, w, add, then, .. } => {
+                let out = match then {
+                    None => cols(out),
+                    Some(then) => Access::Write(l.buf(out), l.packed_cut(rows, then.pack)),
+                };
+                let mut task = vec![read(x), out, Access::Scratch(l.linear_scratch(w))];
                 task.extend(add.map(read));
+                task.extend(then.and_then(|then| then.times).map(read));
                 task
             }
             Verb::Append { layer, k, v, of } => {

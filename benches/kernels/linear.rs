@@ -79,7 +79,7 @@ fn inlaid(bencher: Bencher, case: Case, dtype: DType, order: Order, bytes: &[u8]
     case.time(bencher, dtype.block_bytes(), |copy| {
         // Packing is part of the product: the others do it within their calls.
         let mut tile = TileMut::part(&mut packed, words / piece, piece, Cut::Pieces(piece), 0, 1);
-        (ops.pack)(&mut tile, black_box(&x), rows, k, pack);
+        ops.pack(&mut tile, black_box(&x), rows, k, pack);
         let w = Matrix::new(&bytes[copy * size..], dtype, order, n, k, size / n).expect("a matrix");
         let mut tile = TileMut::part(&mut out, rows, n, Cut::Cols(PANEL), 0, 1);
         ops.linear(&mut tile, &packed, rows, &w, None, None, &mut scratch);

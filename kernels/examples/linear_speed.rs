@@ -1,7 +1,7 @@
 //! Times `linear` shape by shape, as shares of what the machine can do: many rows of peak arithmetic, one row of read
-//! bandwidth. `linear_speed [ISA] [THREADS] [DTYPE]`; the two measures of the machine are taken beside each figure.
+//! bandwidth. `linear_speed [ISA] [THREADS] [DTYPE] [packed]`; the two measures of the machine are taken beside each figure.
 
-use kernels::linear::{PANEL, Pack};
+use kernels::linear::{PANEL, Pack, pack_panel, panel_bytes};
 use kernels::peak::{peak_flops, read_bandwidth};
 use kernels::{Access, Cut, DType, Isa, Matrix, Mems, Ops, Order, Pages, Plan, Span, Team, Words};
 use std::sync::atomic::AtomicBool;
@@ -25,6 +25,7 @@ fn main() {
     let ops = Ops::from_env_or(isa).expect("kernels of this machine");
     let threads = args.next().map_or(1, |n| n.parse().expect("a number of threads"));
     let only = args.next();
+    let packed = args.next().is_some_and(|word| word == "packed");
     let team = Team::new(threads).expect("threads");
     println!("{}, {threads} threads", ops.name());
     for dtype in DType::ALL {
@@ -36,17 +37,34 @@ fn main() {
             let one: &[u8] = if dtype == DType::F32 { &[0, 0, 0x80, 0x3F] } else { &[0x80, 0x3F] };
             let size = COLD.max(n * dtype.row_bytes(k).expect("whole blocks")) + 64;
             let bytes: Vec<u8> = one.iter().copied().cycle().take(size).collect();
+            let of = if packed { Order::Panels } else { Order::Nk };
+            let bytes = if packed { panels(&bytes[16..], dtype, n, k) } else { bytes[16..].to_vec() };
             for rows in ROWS {
-                time(ops, &team, dtype, &bytes[16..], [n, k, rows]);
+                time(ops, &team, dtype, of, &bytes, [n, k, rows]);
             }
         }
     }
 }
 
+/// As many matrices as there are, packed.
+fn panels(bytes: &[u8], dtype: DType, n: usize, k: usize) -> Vec<u8> {
+    let (row, size) =
+        (dtype.row_bytes(k).expect("whole blocks"), panel_bytes(dtype, k).expect("whole blocks"));
+    let mut out = vec![0; bytes.len() / (n * row) * n.div_ceil(PANEL) * size];
+    for (i, all) in out.chunks_exact_mut(n.div_ceil(PANEL) * size).enumerate() {
+        let w = Matrix::new(&bytes[i * n * row..], dtype, Order::Nk, n, k, row).expect("a matrix");
+        all.chunks_exact_mut(size).enumerate().for_each(|(p, panel)| pack_panel(panel, &w, p));
+    }
+    out
+}
+
 /// Prints the speed of `[rows, k] x [n, k]`, the fastest of some passes over all copies of the matrix.
-fn time(ops: &'static Ops, team: &Team, dtype: DType, bytes: &[u8], [n, k, rows]: [usize; 3]) {
-    let size = n * dtype.row_bytes(k).expect("whole blocks");
-    let copies = if rows > 8 { 1 } else { (COLD / size).max(1) };
+fn time(ops: &'static Ops, team: &Team, dtype: DType, order: Order, bytes: &[u8], [n, k, rows]: [usize; 3]) {
+    let size = match order {
+        Order::Panels => n.div_ceil(PANEL) * panel_bytes(dtype, k).expect("whole blocks"),
+        _ => n * dtype.row_bytes(k).expect("whole blocks"),
+    };
+    let copies = if rows > 8 { 1 } else { (bytes.len().min(COLD) / size).max(1) };
     let pack = Pack::of(dtype);
     let (words, piece) = (ops.packed_words(rows, k, pack), ops.pack_piece(rows, k, pack));
     let x = Span { mem: 0, at: 0, rows, cols: k };
@@ -68,10 +86,10 @@ fn time(ops: &'static Ops, team: &Team, dtype: DType, bytes: &[u8], [n, k, rows]
         let start = Instant::now();
         let mems = Mems { mems: &mut [&mut a, &mut b, &mut c], pages: &mut pages, scratch: &mut scratch };
         let done = plan.run(team, mems, &AtomicBool::new(false), &|task, mut part| match task {
-            0 => (ops.pack)(&mut part.write(packed), part.read(x), rows, k, pack),
+            0 => ops.pack(&mut part.write(packed), part.read(x), rows, k, pack),
             copy => {
                 let bytes = &bytes[(copy - 1) * size..][..size];
-                let w = Matrix::new(bytes, dtype, Order::Nk, n, k, size / n).expect("a matrix");
+                let w = Matrix::new(bytes, dtype, order, n, k, size / n).expect("a matrix");
                 let (x, scratch) = (part.read(packed), part.scratch());
                 ops.linear(&mut part.write(out), x, rows, &w, None, None, scratch);
             }

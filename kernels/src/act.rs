@@ -8,7 +8,7 @@ pub use back::act_bwd_isa;
 
 use crate::math::{erf, exp, tanh};
 use crate::norm::filled;
-use crate::ops::per_isa;
+use crate::ops::{Ops, per_isa};
 use crate::plan::TileMut;
 use crate::simd::{LANES, Simd};
 
@@ -33,47 +33,54 @@ pub enum Act {
     Scale(f32),
 }
 
-per_isa! {
+impl Ops {
     /// out `[rows, n]`, cut by columns: `act(x) * up`, or `act(x)`; x, up `[rows, n]`.
-    pub fn act(out: &mut TileMut, x: &[f32], up: Option<&[f32]>, n: usize, kind: Act) = act_with as act_isa;
+    pub fn act(&self, out: &mut TileMut, x: &[f32], up: Option<&[f32]>, n: usize, kind: Act) {
+        for r in out.rows() {
+            let cols = r * n + out.cols().start..r * n + out.cols().end;
+            let out = out.row(r);
+            out.copy_from_slice(&x[cols.clone()]);
+            (self.apply)(out, kind);
+            if let Some(up) = up {
+                for (out, up) in out.iter_mut().zip(&up[cols]) {
+                    *out *= up;
+                }
+            }
+        }
+    }
+}
+
+per_isa! {
+    /// `act(x)` of every element.
+    pub fn apply(x: &mut [f32], kind: Act) = apply_with as act_isa;
 }
 
 #[inline(always)]
-fn act_with<S: Simd>(s: S, out: &mut TileMut, x: &[f32], up: Option<&[f32]>, n: usize, kind: Act) {
-    for r in out.rows() {
-        let cols = r * n + out.cols().start..r * n + out.cols().end;
-        let (x, out) = (&x[cols.clone()], out.row(r));
-        match kind {
-            Act::Silu => each(s, out, x, Act::Silu),
-            Act::GeluErf => each(s, out, x, Act::GeluErf),
-            Act::GeluTanh => each(s, out, x, Act::GeluTanh),
-            Act::Relu => each(s, out, x, Act::Relu),
-            Act::QuickGelu => each(s, out, x, Act::QuickGelu),
-            // A cap of 1 has the bits of tanh: one loop for both.
-            Act::Tanh | Act::Cap(_) => {
-                each(s, out, x, Act::Cap(if let Act::Cap(c) = kind { c } else { 1.0 }))
-            }
-            Act::Scale(c) => each(s, out, x, Act::Scale(c)),
-        }
-        if let Some(up) = up {
-            for (out, up) in out.iter_mut().zip(&up[cols]) {
-                *out *= up;
-            }
-        }
+fn apply_with<S: Simd>(s: S, x: &mut [f32], kind: Act) {
+    match kind {
+        Act::Silu => each(s, x, Act::Silu),
+        Act::GeluErf => each(s, x, Act::GeluErf),
+        Act::GeluTanh => each(s, x, Act::GeluTanh),
+        Act::Relu => each(s, x, Act::Relu),
+        Act::QuickGelu => each(s, x, Act::QuickGelu),
+        // A cap of 1 has the bits of tanh: one loop for both.
+        Act::Tanh | Act::Cap(_) => each(s, x, Act::Cap(if let Act::Cap(c) = kind { c } else { 1.0 })),
+        Act::Scale(c) => each(s, x, Act::Scale(c)),
     }
 }
 
 /// The activation of every element. `kind` is a constant wherever this is inlined, so that the loops do not branch; a
 /// function passed in would not be inlined for sure, and would then lose the instruction set.
 #[inline(always)]
-fn each<S: Simd>(s: S, out: &mut [f32], x: &[f32], kind: Act) {
-    let ((out, last), (x, tail)) = (out.as_chunks_mut::<LANES>(), x.as_chunks::<LANES>());
-    let (tail, mut rest) = (filled(tail, 0.0), [0.0; LANES]);
+fn each<S: Simd>(s: S, x: &mut [f32], kind: Act) {
+    let (whole, tail) = x.as_chunks_mut::<LANES>();
+    let mut rest = filled(tail, 0.0);
     // What is left over goes the way of the others, for the computation is long.
-    for (out, x) in out.iter_mut().zip(x).chain([(&mut rest, &tail)]) {
-        s.store(value(s, s.load(x), kind), out);
+    let rest_of = if tail.is_empty() { None } else { Some(&mut rest) };
+    for x in whole.iter_mut().chain(rest_of) {
+        s.store(value(s, s.load(x), kind), x);
     }
-    last.copy_from_slice(&rest[..last.len()]);
+    tail.copy_from_slice(&rest[..tail.len()]);
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@ use crate::act::Act;
 use crate::attention::AttendArgs;
 #[cfg(feature = "train")]
 use crate::back::Back;
-use crate::linear::{Kernel, Matrix, Pack};
+use crate::linear::{Kernel, Laid, Matrix, PANEL, Pack};
 use crate::norm::Norm;
 use crate::pages::{StateMut, StateRef};
 use crate::plan::TileMut;
@@ -69,8 +69,10 @@ pub struct Ops {
     pub(crate) tile_rows: usize,
     /// Whether pairs of bf16 have an instruction.
     pub(crate) pairs: bool,
-    /// Rows of activations as a linear reads them.
-    pub pack: fn(&mut TileMut, &[f32], usize, usize, Pack),
+    /// Whether signed bytes are widened to meet signed weights.
+    pub(crate) wide: bool,
+    /// [`crate::linear::pack_isa`]
+    pub(crate) pack_block: fn(&mut [f32], &[&[f32; PANEL]], usize, usize, Laid),
     /// [`crate::linear::pack_panel`]
     pub pack_panel: fn(&mut [u8], &Matrix, usize),
     pub(crate) linear_f32: Kernel,
@@ -82,7 +84,7 @@ pub struct Ops {
     /// [`crate::rope::rope_isa`]
     pub rope: fn(&mut TileMut, &[f32], usize, usize, usize, bool, &[f32]),
     /// [`crate::act::act_isa`]
-    pub act: fn(&mut TileMut, &[f32], Option<&[f32]>, usize, Act),
+    pub(crate) apply: fn(&mut [f32], Act),
     /// [`crate::softmax::softmax_isa`]
     pub softmax: fn(&mut [f32]),
     /// [`crate::logprob::logprob_isa`]
@@ -114,13 +116,14 @@ pub struct Ops {
 /// of what takes little time beside them (norms, softmax and the like) or waits for memory (one row along a file's blocks):
 /// 512 bits would gain nothing there.
 macro_rules! table {
-    ($isa:expr, $name:literal, $tile_rows:literal, $pairs:literal, $instance:ident, $f32:ident, $blocks:ident, $small:ident) => {
+    ($isa:expr, $name:literal, $tile_rows:literal, $pairs:literal, $wide:literal, $instance:ident, $f32:ident, $blocks:ident, $small:ident) => {
         Ops {
             isa: $isa,
             name: $name,
             tile_rows: $tile_rows,
             pairs: $pairs,
-            pack: crate::linear::pack_isa::$instance,
+            wide: $wide,
+            pack_block: crate::linear::pack_isa::$small,
             pack_panel: crate::linear::pack_panel_isa::$small,
             linear_f32: crate::linear::f32_isa::$f32,
             linear_bf16: crate::linear::bf16_isa::$instance,
@@ -128,7 +131,7 @@ macro_rules! table {
             linear_blocks_row: crate::linear::row_isa::$small,
             norm: crate::norm::norm_isa::$small,
             rope: crate::rope::rope_isa::$small,
-            act: crate::act::act_isa::$f32,
+            apply: crate::act::act_isa::$f32,
             softmax: crate::softmax::softmax_isa::$small,
             logprob: crate::logprob::logprob_isa::$small,
             block_max: crate::sample::block_max_isa::$small,
@@ -163,17 +166,17 @@ macro_rules! table {
     };
 }
 
-static SCALAR: Ops = table!(Isa::Scalar, "scalar", 1, false, scalar, scalar, scalar, scalar);
+static SCALAR: Ops = table!(Isa::Scalar, "scalar", 1, false, false, scalar, scalar, scalar, scalar);
 #[cfg(target_arch = "x86_64")]
-static AVX2: Ops = table!(Isa::Avx2, "avx2", 6, false, avx2, avx2, avx2, avx2);
+static AVX2: Ops = table!(Isa::Avx2, "avx2", 6, false, true, avx2, avx2, avx2, avx2);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Ops = table!(Isa::Avx512, "avx512", 14, false, avx512, avx512, avx512, avx2);
+static AVX512: Ops = table!(Isa::Avx512, "avx512", 14, false, false, avx512, avx512, avx512, avx2);
 #[cfg(target_arch = "x86_64")]
 static AVX512_VNNI: Ops =
-    table!(Isa::Avx512, "avx512 with vnni", 14, false, avx512, avx512, avx512_vnni, avx2);
+    table!(Isa::Avx512, "avx512 with vnni", 14, false, false, avx512, avx512, avx512_vnni, avx2);
 #[cfg(target_arch = "x86_64")]
 static AVX512_BF16: Ops =
-    table!(Isa::Avx512, "avx512 with vnni and bf16", 14, true, avx512_bf16, avx512, avx512_vnni, avx2);
+    table!(Isa::Avx512, "avx512 with vnni and bf16", 14, true, false, avx512_bf16, avx512, avx512_vnni, avx2);
 
 impl Ops {
     /// Which instruction set.

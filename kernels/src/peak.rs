@@ -8,7 +8,7 @@ use crate::words::Words;
 use std::time::{Duration, Instant};
 
 /// Independent chains: more than latency times throughput of every fused multiply-add unit known to us (Zen 4 needs 8
-/// vectors of 256 bits, or 12 for pairs of bf16), and few enough to stay in registers.
+/// vectors of 256 bits, or 12 for pairs of bf16).
 const CHAINS: usize = 12;
 
 /// Steps of each chain between two looks at the clock: some hundreds of microseconds.
@@ -73,8 +73,11 @@ fn spin_with<S: Simd>(s: S, out: &mut [f32], steps: usize, kind: Pack) {
     // Values that the compiler cannot know, and that neither grow nor become subnormal.
     let (a, b) = (s.splat(std::hint::black_box(0.75)), s.splat(std::hint::black_box(0.5)));
     let mut acc = [b; CHAINS];
-    for _ in 0..steps {
-        for acc in &mut acc[..times::<S>(CHAINS)] {
+    // A chain that left its register would wait for memory: where a vector is two of sixteen registers, half as many
+    // chains go twice as far.
+    let (chains, rounds) = if const { S::REGISTERS == 16 } { (CHAINS / 2, 2) } else { (CHAINS, 1) };
+    for _ in 0..steps * rounds {
+        for acc in &mut acc[..times::<S>(chains)] {
             *acc = if kind == Pack::Bf16 { s.dot(*acc, a, b) } else { s.fma(*acc, a, b) };
         }
     }

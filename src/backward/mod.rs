@@ -248,7 +248,7 @@ fn ties(before: &[Verb], verb: &Verb) -> (Option<Buf>, [Option<Buf>; 3], [Option
         Verb::Norm { out, x, gain, bias, add, .. } => {
             (Some(out), [Some(x), add, None], [Some(gain), bias, None])
         }
-        Verb::Linear { out, x, w, bias, add } => {
+        Verb::Linear { out, x, w, bias, add, .. } => {
             (Some(out), [Some(unpacked(before, x)), add, None], [Some(w), bias, None])
         }
         Verb::Attend { layer, out, q, of, .. } => {

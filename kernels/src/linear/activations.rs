@@ -1,7 +1,7 @@
-//! Floor 0: rows of activations as a linear reads them: interleaved by tiles, rounded or quantised to suit the weights.
-//! Knows no weights.
+//! Floor 0: rows of activations as a linear reads them: interleaved by tiles, rounded or quantised to suit the weights,
+//! from rows or straight from the sums of the linear before. Knows no weights.
 
-use super::tile;
+use super::{PANEL, tile::MOST};
 use crate::dtype::DType;
 use crate::ops::{Ops, per_isa};
 use crate::plan::TileMut;
@@ -15,16 +15,25 @@ pub enum Pack {
     /// Rounded to bf16, for bf16 weights: in pairs where pairs have an instruction, else as f32, the odd one of a pair
     /// first.
     Bf16,
-    /// Signed bytes with a scale for each 32, for quantised weights.
+    /// Signed bytes with a scale for each 32, for quantised weights of four bits that are multiplied as they are.
     Bytes,
+    /// The same for other quantised weights: where bytes of both signs have no instruction of their own, the bytes are
+    /// widened to sixteen bits.
+    Shorts,
 }
 
-/// Elements of k that share a scale.
+/// Elements of k that share a scale, and that are laid out at once: as many as a panel has outputs, so that a panel of sums
+/// is a block of what the next linear reads.
 pub const BLOCK: usize = 32;
+const _: () = assert!(BLOCK == PANEL);
 
 /// Words of a block of [`Pack::Bytes`]: its bytes, the scale, scale times sum of the bytes, and (as i32) the sums of the
 /// bytes of its halves.
 pub const BLOCK_WORDS: usize = BLOCK / 4 + 4;
+
+/// Words of a block of [`Pack::Shorts`] where it is widened: of each quad of bytes the first and the third, side by side;
+/// then of each the second and the fourth; then as above.
+pub const WIDE_WORDS: usize = BLOCK / 2 + 4;
 
 impl Pack {
     /// What weights of a type take.
@@ -33,152 +42,217 @@ impl Pack {
         match dtype {
             DType::F32 | DType::F16 => Pack::F32,
             DType::BF16 => Pack::Bf16,
-            _ => Pack::Bytes,
+            DType::Q4_0 | DType::Q4_1 | DType::Q4K => Pack::Bytes,
+            _ => Pack::Shorts,
+        }
+    }
+}
+
+/// What a set makes of a [`Pack`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Laid {
+    F32,
+    /// Rounded, the odd one of a pair first.
+    Rounded,
+    /// Pairs of bf16.
+    Pairs,
+    Bytes,
+    Shorts,
+}
+
+impl Laid {
+    /// Words of a row of k.
+    fn words(self, k: usize) -> usize {
+        match self {
+            Laid::F32 => k,
+            Laid::Rounded => k.next_multiple_of(2),
+            Laid::Pairs => k.div_ceil(2),
+            Laid::Bytes => k.div_ceil(BLOCK) * BLOCK_WORDS,
+            Laid::Shorts => k.div_ceil(BLOCK) * WIDE_WORDS,
         }
     }
 }
 
 impl Ops {
-    /// Words of a row of k.
-    fn row_words(&self, k: usize, pack: Pack) -> usize {
+    pub(super) fn laid(&self, pack: Pack) -> Laid {
         match pack {
-            Pack::F32 => k,
-            Pack::Bf16 if self.pairs => k.div_ceil(2),
-            Pack::Bf16 => k.next_multiple_of(2),
-            Pack::Bytes => k.div_ceil(BLOCK) * BLOCK_WORDS,
+            Pack::F32 => Laid::F32,
+            Pack::Bf16 if self.pairs => Laid::Pairs,
+            Pack::Bf16 => Laid::Rounded,
+            Pack::Shorts if self.wide => Laid::Shorts,
+            Pack::Bytes | Pack::Shorts => Laid::Bytes,
         }
+    }
+
+    /// Rows of a piece.
+    pub(super) fn piece_rows(&self, rows: usize) -> usize {
+        if rows <= 1 { 1 } else { self.tile_rows }
     }
 
     /// Words of `rows` packed rows: pieces of `pack_piece` words, each of which holds as many rows as a tile takes.
     #[must_use]
     pub fn packed_words(&self, rows: usize, k: usize, pack: Pack) -> usize {
-        let pieces = if rows <= 1 { rows } else { rows.div_ceil(self.tile_rows) };
-        pieces * self.pack_piece(rows, k, pack)
+        rows.div_ceil(self.piece_rows(rows)) * self.pack_piece(rows, k, pack)
     }
 
     /// Words of a piece.
     #[must_use]
     pub fn pack_piece(&self, rows: usize, k: usize, pack: Pack) -> usize {
-        let rows = if rows <= 1 { 1 } else { self.tile_rows };
-        (rows * self.row_words(k, pack)).max(1)
+        (self.piece_rows(rows) * self.laid(pack).words(k)).max(1)
+    }
+
+    /// Words of [`PANEL`] elements of k of a piece: where a linear's results are packed as they come, workers share them so.
+    #[must_use]
+    pub fn pack_panel_words(&self, rows: usize, pack: Pack) -> usize {
+        self.pack_piece(rows, PANEL, pack)
+    }
+
+    /// out: packed rows, cut in pieces of [`Ops::pack_piece`]: `[words of k][tile rows]` each, or one plain row. x `[rows, k]`.
+    pub fn pack(&self, out: &mut TileMut, x: &[f32], rows: usize, k: usize, pack: Pack) {
+        let (stride, laid) = (self.piece_rows(rows), self.laid(pack));
+        let (unit, whole) = (stride * laid.words(BLOCK), k / BLOCK);
+        for piece in out.rows() {
+            let (first, out) = (piece * stride, out.row(piece));
+            let m = stride.min(rows - first);
+            let mut block = [&[0.0; BLOCK]; MOST];
+            for b in 0..whole {
+                for (i, block) in block.iter_mut().enumerate().take(m) {
+                    *block = x[(first + i) * k + b * BLOCK..].first_chunk().expect("a block of a row");
+                }
+                (self.pack_block)(&mut out[b * unit..][..unit], &block[..m], 0, stride, laid);
+            }
+            let left = k - whole * BLOCK;
+            for i in 0..if left > 0 { m } else { 0 } {
+                let (mut last, mut words) = ([0.0; BLOCK], [0.0; BLOCK]);
+                last[..left].copy_from_slice(&x[(first + i) * k + whole * BLOCK..][..left]);
+                (self.pack_block)(&mut words[..laid.words(BLOCK)], &[&last], 0, 1, laid);
+                let out = out[whole * unit + i..].iter_mut().step_by(stride);
+                out.zip(&words[..laid.words(left)]).for_each(|(out, word)| *out = *word);
+            }
+        }
     }
 }
 
 per_isa! {
-    /// out: packed rows, cut in pieces of [`Ops::pack_piece`]: `[words of k][tile rows]` each, or one plain row. x `[rows, k]`.
-    pub fn pack(out: &mut TileMut, x: &[f32], rows: usize, k: usize, pack: Pack) =
-        pack_with as pack_isa on scalar avx2 avx512 avx512_bf16;
+    /// out `[words of a block][stride]`: 32 elements of some rows, the first of which is row `first` of its piece.
+    pub fn block(out: &mut [f32], rows: &[&[f32; BLOCK]], first: usize, stride: usize, laid: Laid) =
+        block_with as pack_isa on scalar avx2;
 }
 
 #[inline(always)]
-fn pack_with<S: Simd>(s: S, out: &mut TileMut, x: &[f32], rows: usize, k: usize, pack: Pack) {
-    let stride = if rows <= 1 { 1 } else { tile::rows::<S>() };
-    for piece in out.rows() {
-        let (first, out) = (piece * stride, out.row(piece));
-        if const { S::REGISTERS >= 16 } && pack == Pack::F32 && stride > 1 && first + stride <= rows {
-            let x = &x[first * k..];
-            if const { S::REGISTERS >= 32 } {
-                interleave::<14>(out, x, k)
-            } else {
-                interleave::<6>(out, x, k)
+fn block_with<S: Simd>(
+    s: S,
+    out: &mut [f32],
+    rows: &[&[f32; BLOCK]],
+    first: usize,
+    stride: usize,
+    laid: Laid,
+) {
+    match laid {
+        Laid::F32 => interleave(s, out, rows, first, stride),
+        Laid::Rounded => {
+            let mut rounded = [[0.0; BLOCK]; MOST];
+            for (out, row) in rounded.iter_mut().zip(rows) {
+                for (j, x) in row.iter().enumerate() {
+                    out[j ^ 1] = f32::from_bits(to_bf16(*x) << 16);
+                }
             }
-            continue;
-        }
-        for i in 0..stride.min(rows - first) {
-            let x = &x[(first + i) * k..][..k];
-            let out = out[i..].iter_mut().step_by(stride);
-            match pack {
-                Pack::F32 => out.zip(x).for_each(|(out, x)| *out = *x),
-                Pack::Bf16 => pairs::<S>(out, x),
-                Pack::Bytes => bytes(s, out, x),
+            let mut refs = [&[0.0; BLOCK]; MOST];
+            for (to, row) in refs.iter_mut().zip(&rounded) {
+                *to = row;
             }
+            interleave(s, out, &refs[..rows.len()], first, stride);
         }
-    }
-}
-
-/// `R` rows of `k` as `[k][R]`: in blocks of k, whose ends need not be looked for.
-#[inline(always)]
-fn interleave<const R: usize>(out: &mut [f32], x: &[f32], k: usize) {
-    const STEPS: usize = 8;
-    let (out, mut rows) = (out.as_chunks_mut::<R>().0, [&[][..]; R]);
-    for (i, row) in rows.iter_mut().enumerate() {
-        *row = &x[i * k..][..k];
-    }
-    let (blocks, rest) = out[..k].as_chunks_mut::<STEPS>();
-    for (block, out) in blocks.iter_mut().enumerate() {
-        for (i, row) in rows.iter().enumerate() {
-            let row: &[f32; STEPS] = row[block * STEPS..].first_chunk().expect("a block of a row");
-            for j in 0..STEPS {
-                out[j][i] = row[j];
+        Laid::Pairs => {
+            for (i, row) in rows.iter().enumerate() {
+                for (j, pair) in row.as_chunks::<2>().0.iter().enumerate() {
+                    out[j * stride + first + i] = f32::from_bits(to_bf16(pair[0]) | to_bf16(pair[1]) << 16);
+                }
             }
         }
-    }
-    let done = k - rest.len();
-    for (j, out) in rest.iter_mut().enumerate() {
-        for (out, row) in out.iter_mut().zip(&rows) {
-            *out = row[done + j];
+        Laid::Bytes | Laid::Shorts => {
+            for (i, row) in rows.iter().enumerate() {
+                quantised(s, &mut out[first + i..], row, stride, laid == Laid::Shorts);
+            }
         }
     }
 }
 
-/// Pairs of bf16; the second one of the last may be missing.
+/// 32 elements of some rows, side by side.
 #[inline(always)]
-fn pairs<'a, S: Simd>(mut out: impl Iterator<Item = &'a mut f32>, x: &[f32]) {
-    let mut put = |word: u32| {
-        if let Some(out) = out.next() {
-            *out = f32::from_bits(word);
-        }
-    };
-    for pair in x.chunks(2) {
-        let (low, high) = (to_bf16(pair[0]), pair.get(1).map_or(0, |x| to_bf16(*x)));
-        if S::PAIRS {
-            put(low | high << 16);
-        } else {
-            put(high << 16);
-            put(low << 16);
+fn interleave<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32; BLOCK]], first: usize, stride: usize) {
+    let mut i = 0;
+    if stride == 1 {
+        out[..BLOCK].copy_from_slice(rows[0]);
+        return;
+    }
+    while let Some(some) = rows[i..].first_chunk() {
+        s.columns::<8>(some, &mut out[first + i..], stride);
+        i += 8;
+    }
+    if let Some(some) = rows[i..].first_chunk() {
+        s.columns::<6>(some, &mut out[first + i..], stride);
+        i += 6;
+    }
+    for (i, row) in rows.iter().enumerate().skip(i) {
+        for (j, x) in row.iter().enumerate() {
+            out[j * stride + first + i] = *x;
         }
     }
 }
 
 /// Adding it to a number below 2^22 leaves the nearest integer, ties to even, in the low bits.
-const MAGIC: f32 = 12_582_912.0;
+pub(crate) const MAGIC: f32 = 12_582_912.0;
 
-/// Blocks of signed bytes: the largest magnitude becomes 127. A block with a number that is not finite gets a scale that
-/// is NaN.
+/// A block of signed bytes, every `stride` words: the largest magnitude becomes 127. A block with a number that is not finite
+/// gets a scale that is NaN.
 #[inline(always)]
-fn bytes<'a, S: Simd>(s: S, mut out: impl Iterator<Item = &'a mut f32>, x: &[f32]) {
-    for x in x.chunks(BLOCK) {
-        let mut padded = [0.0; BLOCK];
-        padded[..x.len()].copy_from_slice(x);
-        let (a, b) = (s.load(&padded), s.load(&padded[LANES..]));
-        let (zero, one) = (s.zero(), s.splat(1.0));
-        let most = s.fold_max(s.max(s.copysign(a, one), s.copysign(b, one)));
-        // Zero times what is not finite is NaN.
-        let finite = s.fold_sum(s.fma(a, zero, s.mul(b, zero))) == 0.0;
-        let inverse = if finite && most > 0.0 { 127.0 / most } else { 0.0 };
-        let scale = if finite { most / 127.0 } else { f32::NAN };
-        let (inverse, magic) = (s.splat(if inverse.is_finite() { inverse } else { 0.0 }), s.splat(MAGIC));
-        let mut rounded = [0.0; BLOCK];
-        if finite {
-            s.store(s.fma(a, inverse, magic), &mut rounded);
-            s.store(s.fma(b, inverse, magic), &mut rounded[LANES..]);
-        } else {
-            rounded = [MAGIC; BLOCK];
+fn quantised<S: Simd>(s: S, out: &mut [f32], x: &[f32; BLOCK], stride: usize, wide: bool) {
+    let (a, b) = (s.load(x), s.load(&x[LANES..]));
+    let (zero, one) = (s.zero(), s.splat(1.0));
+    let most = s.fold_max(s.max(s.copysign(a, one), s.copysign(b, one)));
+    // Zero times what is not finite is NaN.
+    let finite = s.fold_sum(s.fma(a, zero, s.mul(b, zero))) == 0.0;
+    let inverse = if finite && most > 0.0 { 127.0 / most } else { 0.0 };
+    let scale = if finite { most / 127.0 } else { f32::NAN };
+    let (inverse, magic) = (s.splat(if inverse.is_finite() { inverse } else { 0.0 }), s.splat(MAGIC));
+    let rounded = if finite { [s.fma(a, inverse, magic), s.fma(b, inverse, magic)] } else { [magic; 2] };
+    let (q, sums) = s.low_bytes(rounded);
+    let tail = [scale, scale * (sums[0] + sums[1]) as f32, word(sums[0]), word(sums[1])];
+    let at = if wide {
+        let mut halves = [[0i16; BLOCK / 2]; 2];
+        for (j, q) in q.as_chunks::<2>().0.iter().enumerate() {
+            let both = i16::from_le_bytes(q.map(i8::cast_unsigned));
+            (halves[0][j], halves[1][j]) = (both << 8 >> 8, both >> 8);
         }
-        let mut q = [0i8; BLOCK];
-        for i in 0..BLOCK {
-            q[i] = rounded[i].to_bits().wrapping_sub(MAGIC.to_bits()) as i8;
+        let words: &[f32; BLOCK / 2] = bytemuck::cast_ref(&halves);
+        for (j, x) in words.iter().enumerate() {
+            out[j * stride] = *x;
         }
-        let sum = |half: &[i8]| half.iter().map(|q| i32::from(*q)).sum::<i32>();
-        let sums = [sum(&q[..BLOCK / 2]), sum(&q[BLOCK / 2..])];
-        let words =
-            q.as_chunks::<4>().0.iter().map(|q| f32::from_bits(u32::from_le_bytes(q.map(i8::cast_unsigned))));
-        let tail = [scale, scale * (sums[0] + sums[1]) as f32];
-        let tail = tail.into_iter().chain(sums.map(|sum| f32::from_bits(sum.cast_unsigned())));
-        for word in words.chain(tail) {
-            if let Some(out) = out.next() {
-                *out = word;
-            }
+        BLOCK / 2
+    } else {
+        for (j, q) in q.as_chunks::<4>().0.iter().enumerate() {
+            out[j * stride] = word(i32::from_le_bytes(q.map(i8::cast_unsigned)));
         }
+        BLOCK / 4
+    };
+    for (j, x) in tail.into_iter().enumerate() {
+        out[(at + j) * stride] = x;
     }
+}
+
+#[inline(always)]
+fn word(x: i32) -> f32 {
+    f32::from_bits(x.cast_unsigned())
+}
+
+/// Widened words of a block of one row as bytes again.
+#[inline(always)]
+pub fn narrowed(wide: &[f32; BLOCK / 2]) -> [u8; BLOCK] {
+    let mut out = [0; BLOCK];
+    for (j, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let (first, second) = (wide[j].to_bits(), wide[j + BLOCK / 4].to_bits());
+        *out = (first & 0x00FF_00FF | (second & 0x00FF_00FF) << 8).to_le_bytes();
+    }
+    out
 }

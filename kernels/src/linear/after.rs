@@ -1,31 +1,162 @@
-//! Floor 0: what happens to the finished sums of a linear. Knows no weights.
+//! Floor 0: what happens to the finished sums of a linear, and where they go: to rows, or laid out as the next linear reads
+//! them. Knows no weights.
 
+use super::PANEL;
+use super::activations::{BLOCK, Laid, Pack};
+use super::tile::MOST;
+use crate::act::Act;
+use crate::ops::Ops;
 use crate::plan::TileMut;
+use crate::simd::{Apart, LANES, Simd};
+use std::ops::Range;
 
-/// What happens to a finished sum.
-pub struct After<'a> {
-    pub(super) n: usize,
-    pub(super) bias: Option<&'a [f32]>,
-    pub(super) add: Option<&'a [f32]>,
+/// What happens to finished sums `[rows, n]`, in this order.
+#[derive(Clone, Copy, Default)]
+pub struct Then<'a> {
+    /// `[n]`, added.
+    pub bias: Option<&'a [f32]>,
+    /// `[rows, n]`, added.
+    pub add: Option<&'a [f32]>,
+    /// Taken of each.
+    pub act: Option<Act>,
+    /// `[rows, n]`, multiplied by.
+    pub times: Option<&'a [f32]>,
+    /// How they are laid out for the next linear, n a multiple of [`PANEL`]; else as rows.
+    pub pack: Option<Pack>,
 }
 
-impl After<'_> {
-    /// Writes the sums of outputs `first..` of row `r`.
+/// The same, for kernels.
+pub struct After<'a> {
+    then: Then<'a>,
+    n: usize,
+    rows: usize,
+    /// Rows of a piece, where results are packed, how they are laid out, and the words of a panel of them.
+    piece: usize,
+    laid: Laid,
+    unit: usize,
+    ops: &'a Ops,
+}
+
+impl<'a> After<'a> {
+    /// Of `n` outputs of so many rows. Panics where outputs that are to be packed are no whole panels.
+    pub fn new(ops: &'a Ops, rows: usize, n: usize, then: &Then<'a>) -> After<'a> {
+        let pack = then.pack.unwrap_or(Pack::F32);
+        assert!(then.pack.is_none() || n.is_multiple_of(PANEL), "{n} outputs are no whole panels");
+        let (piece, laid, unit) = (ops.piece_rows(rows), ops.laid(pack), ops.pack_panel_words(rows, pack));
+        After { then: *then, n, rows, piece, laid, unit, ops }
+    }
+
+    /// Rows in all.
+    #[inline(always)]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The outputs that `out` has room for.
+    #[inline(always)]
+    pub fn outputs(&self, out: &TileMut) -> Range<usize> {
+        let cols = out.cols();
+        match self.then.pack {
+            None => cols,
+            Some(_) => cols.start / self.unit * PANEL..cols.end / self.unit * PANEL,
+        }
+    }
+
+    /// Takes the sums of `lanes` outputs from `first` on (a panel, but for the last) of rows from `r` on, all of one piece.
+    #[inline(always)]
+    pub fn finish<S: Simd>(
+        &self,
+        s: S,
+        out: &mut TileMut,
+        r: usize,
+        first: usize,
+        lanes: usize,
+        sums: &mut [[f32; PANEL]],
+    ) {
+        s.apart(Finish { after: self, out, r, first, lanes, sums });
+    }
+
+    /// Sums of a panel that ends early.
     #[inline(never)]
-    pub(super) fn store(&self, out: &mut TileMut, r: usize, first: usize, sums: &[f32]) {
-        let at = first - out.cols().start;
-        let out = &mut out.row(r)[at..];
-        let out = &mut out[..sums.len()];
-        out.copy_from_slice(sums);
-        if let Some(bias) = self.bias {
-            for (out, bias) in out.iter_mut().zip(&bias[first..first + sums.len()]) {
-                *out += bias;
+    fn narrow(&self, r: usize, first: usize, lanes: usize, sums: &mut [[f32; PANEL]]) {
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let row = (r + i) * self.n + first;
+            let added = [self.then.bias.map(|x| &x[first..]), self.then.add.map(|x| &x[row..])];
+            for x in added.into_iter().flatten() {
+                sums[..lanes].iter_mut().zip(&x[..lanes]).for_each(|(sum, x)| *sum += x);
             }
         }
-        if let Some(add) = self.add {
-            for (out, add) in out.iter_mut().zip(&add[r * self.n + first..][..sums.len()]) {
-                *out += add;
+    }
+
+    /// Activations, products, and to where they belong.
+    #[inline(never)]
+    fn rest(&self, out: &mut TileMut, r: usize, first: usize, lanes: usize, sums: &mut [[f32; PANEL]]) {
+        if let Some(act) = self.then.act {
+            (self.ops.apply)(sums.as_flattened_mut(), act);
+        }
+        if let Some(times) = self.then.times {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let times = &times[(r + i) * self.n + first..][..lanes];
+                sums[..lanes].iter_mut().zip(times).for_each(|(x, times)| *x *= times);
             }
+        }
+        if self.then.pack.is_none() {
+            let at = first - out.cols().start;
+            for (i, sums) in sums.iter().enumerate() {
+                out.row(r + i)[at..][..lanes].copy_from_slice(&sums[..lanes]);
+            }
+            return;
+        }
+        let mut rows = [&[0.0; BLOCK]; MOST];
+        for (row, sums) in rows.iter_mut().zip(&*sums) {
+            *row = sums;
+        }
+        let at = first / PANEL * self.unit - out.cols().start;
+        let out = &mut out.row(r / self.piece)[at..][..self.unit];
+        (self.ops.pack_block)(out, &rows[..sums.len()], r % self.piece, self.piece, self.laid);
+    }
+}
+
+/// [`After::finish`], compiled once for a set.
+struct Finish<'a, 'o> {
+    after: &'a After<'a>,
+    out: &'a mut TileMut<'o>,
+    r: usize,
+    first: usize,
+    lanes: usize,
+    sums: &'a mut [[f32; PANEL]],
+}
+
+impl<S: Simd> Apart<S> for Finish<'_, '_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let Finish { after, out, r, first, lanes, sums } = self;
+        let then = &after.then;
+        if lanes < PANEL {
+            after.narrow(r, first, lanes, sums);
+            return after.rest(out, r, first, lanes, sums);
+        }
+        // The usual: nothing but sums.
+        let plain = then.act.is_none() && then.times.is_none() && then.pack.is_none();
+        let at = if plain { first - out.cols().start } else { 0 };
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let [mut low, mut high] = [s.load(sums), s.load(&sums[LANES..])];
+            if let Some(bias) = then.bias {
+                let bias = &bias[first..][..PANEL];
+                (low, high) = (s.add(low, s.load(bias)), s.add(high, s.load(&bias[LANES..])));
+            }
+            if let Some(add) = then.add {
+                let add = &add[(r + i) * after.n + first..][..PANEL];
+                (low, high) = (s.add(low, s.load(add)), s.add(high, s.load(&add[LANES..])));
+            }
+            let to = if plain { &mut out.row(r + i)[at..][..PANEL] } else { &mut sums[..] };
+            s.store(low, to);
+            s.store(high, &mut to[LANES..]);
+        }
+        if !plain {
+            after.rest(out, r, first, PANEL, sums);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! for dx, over rows in order for dw and db, which begin with what they hold: a batch in two parts has the bits of one.
 //! Knows no models.
 
-use super::{After, Matrix, PANEL, Run, tile};
+use super::{After, Matrix, PANEL, Run, Then, tile};
 use crate::ops::Ops;
 use crate::plan::{Cut, TileMut};
 use std::ops::Range;
@@ -53,7 +53,8 @@ impl Ops {
             return;
         }
         assert!(cols.end <= w.k(), "{} inputs of {}", cols.end, w.k());
-        let (after, panel) = (After { n: w.k(), bias: None, add }, scratch.as_chunks_mut::<PANEL>().0);
+        let then = Then { add, ..Then::default() };
+        let (after, panel) = (After::new(self, rows, w.k(), &then), scratch.as_chunks_mut::<PANEL>().0);
         for first in cols.clone().step_by(PANEL) {
             let (mut from, lanes) = (0, PANEL.min(cols.end - first));
             while from < n || from == 0 {
@@ -63,8 +64,8 @@ impl Ops {
                 let steps = from..n.min(from + tile::STEPS);
                 let panel = &mut panel[..steps.len()];
                 (self.back.turn)(panel, w, first, steps.clone());
-                let (last, grows, above) = (steps.end == n, false, 0);
-                let run = Run { first, lanes, above, rows, words: n, steps, grows, last, after: &after };
+                let (rows, last, grows, home) = (0..rows, steps.end == n, false, Some(0));
+                let run = Run { first, lanes, rows, words: n, steps, grows, home, last, after: &after };
                 (self.back.tiles_f32)(&run, dx, bytemuck::cast_slice(panel), dy);
                 from = run.steps.end.max(1);
             }
@@ -85,10 +86,11 @@ impl Ops {
         let (n, k) = (dw.rows().end, dw.cols().end);
         assert!(dy.len() >= rows * n && x.len() >= rows * k, "{rows} rows of {n} and {k} elements");
         let (packed, panel) = scratch.split_at_mut(ROWS * STEPS);
-        let (panel, after) = (panel.as_chunks_mut::<PANEL>().0, After { n: k, bias: None, add: None });
+        let panel = panel.as_chunks_mut::<PANEL>().0;
         for cell in dw.cells() {
             assert!(cell.rows.len() <= ROWS, "a cell of {} rows", cell.rows.len());
             let mut tile = dw.cell(&cell);
+            let after = After::new(self, cell.rows.len(), k, &Then::default());
             for from in (0..rows).step_by(STEPS) {
                 if tile.stop() {
                     return;
@@ -102,8 +104,8 @@ impl Ops {
                 for first in cell.cols.clone().step_by(PANEL) {
                     let (lanes, steps, words) = (PANEL.min(cell.cols.end - first), 0..some.len(), some.len());
                     columns(panel, &x[from * k + first..], k, some.len(), lanes);
-                    let (above, rows, grows, last) = (cell.rows.start, cell.rows.len(), true, false);
-                    let run = Run { first, lanes, above, rows, words, steps, grows, last, after: &after };
+                    let (home, rows, grows, last) = (Some(cell.rows.start), 0..cell.rows.len(), true, false);
+                    let run = Run { first, lanes, rows, words, steps, grows, home, last, after: &after };
                     (self.back.tiles_f32)(
                         &run,
                         &mut tile,

@@ -19,8 +19,9 @@ mod tile;
 mod turn;
 
 pub use activations::Pack;
-pub(crate) use activations::pack_isa;
-pub use after::After;
+pub(crate) use activations::{Laid, pack_isa};
+pub(crate) use after::After;
+pub use after::Then;
 #[cfg(feature = "train")]
 pub use back::{bias_db, dw_cut};
 pub use matrix::{Matrix, MatrixError, Order};
@@ -41,13 +42,23 @@ use std::ops::Range;
 /// Outputs that lie side by side: two vectors, so that a tile of 14 rows fills the registers of AVX-512.
 pub const PANEL: usize = 32;
 
+/// Rows that meet all panels of a worker one after the other: a multiple of every tile's. Their activations stay near, and
+/// so does what is left of one run of k for the next.
+const ROWS: usize = 504;
+
+/// The same, where panels are multiplied as they lie: nothing is lost by reading them more often.
+const NEAR_ROWS: usize = 168;
+
+/// Words of the sums of so many, and of those of a tile that are dropped.
+const SUMS: usize = (ROWS + tile::MOST) * PANEL;
+
 impl Ops {
     /// Scratch words of a linear with weights of a type.
     #[must_use]
     pub fn linear_scratch(&self, k: usize, dtype: DType) -> usize {
         // A word of weights may become two of the panel.
         let dense = k.saturating_add(1).min(2 * tile::STEPS).saturating_mul(PANEL);
-        if dtype.block() == 1 { dense } else { blocks::SCRATCH }
+        (if dtype.block() == 1 { dense } else { blocks::SCRATCH }).saturating_add(SUMS)
     }
 
     /// out `[rows, n]`, cut by columns in groups of [`PANEL`]: `x W^T + bias + add`. x packed for w's type; bias `[n]`;
@@ -64,17 +75,33 @@ impl Ops {
         add: Option<&[f32]>,
         scratch: &mut [f32],
     ) {
-        let cols = out.cols();
+        self.linear_then(out, x, rows, w, &Then { bias, add, ..Then::default() }, scratch);
+    }
+
+    /// The same, with what is to happen `then`. Where results are packed, out is pieces of [`Ops::pack_piece`], cut by columns
+    /// in groups of [`Ops::pack_panel_words`].
+    ///
+    /// Panics where the sizes do not fit.
+    pub fn linear_then(
+        &self,
+        out: &mut TileMut,
+        x: &[f32],
+        rows: usize,
+        w: &Matrix,
+        then: &Then,
+        scratch: &mut [f32],
+    ) {
+        let after = After::new(self, rows, w.n(), then);
+        let cols = after.outputs(out);
         if rows == 0 || cols.is_empty() {
             return;
         }
         assert!(cols.end <= w.n(), "{} outputs of {}", cols.end, w.n());
-        let after = After { n: w.n(), bias, add };
         let kernel = match Pack::of(w.dtype()) {
             Pack::F32 => self.linear_f32,
             Pack::Bf16 => self.linear_bf16,
-            Pack::Bytes if rows == 1 && w.order() == Order::Nk => self.linear_blocks_row,
-            Pack::Bytes => self.linear_blocks,
+            Pack::Bytes | Pack::Shorts if rows == 1 && w.order() == Order::Nk => self.linear_blocks_row,
+            Pack::Bytes | Pack::Shorts => self.linear_blocks,
         };
         kernel(out, x, rows, w, &after, scratch);
     }
@@ -137,40 +164,47 @@ fn dense<E: Elem, S: Simd>(
     after: &After,
     scratch: &mut [f32],
 ) {
-    let (cols, steps) = (out.cols(), w.k().div_ceil(E::K));
+    let cols = after.outputs(out);
+    let steps = w.k().div_ceil(E::K);
     let words = steps * parts::<S, E>();
     // Few rows take the weights as they lie; for more it pays to widen or transpose them once, into scratch. So it does for
     // plain Rust, which is short rather than fast.
     let mapped = const { S::REGISTERS >= 16 } && rows <= row::most::<S>() && w.order() == Order::Nk;
     let ready = parts::<S, E>() == 1 && E::PACKED == 4;
     let direct = w.order() == Order::Panels && (ready || rows <= tile::rows::<S>());
-    for first in cols.clone().step_by(PANEL) {
-        if out.stop() {
+    let (scratch, sums) = scratch.split_at_mut(scratch.len() - SUMS);
+    let mut to = Sink { out, sums: sums.as_chunks_mut().0 };
+    let near = if direct { NEAR_ROWS } else { ROWS };
+    for (top, first) in
+        (0..rows).step_by(near).flat_map(|top| cols.clone().step_by(PANEL).map(move |c| (top, c)))
+    {
+        if to.out.stop() {
             return;
         }
         let lanes = PANEL.min(cols.end - first);
         if mapped && lanes == PANEL && (S::REGISTERS >= 32 || w.rows(first, PANEL).is_some()) {
             if const { S::REGISTERS >= 16 } {
-                few_rows::<S, E>(s, out, w, x, rows, first, after);
+                few_rows::<S, E>(s, to.out, w, x, rows, first, after);
             }
             continue;
         }
         let mut from = 0;
         while from < steps || from == 0 {
             let some = from..steps.min(from + tile::STEPS);
-            let (steps_of, last) = (some.clone(), some.end == steps);
-            let run = Run { first, lanes, above: 0, rows, words, steps: steps_of, grows: false, last, after };
+            let (rows, last) = (top..rows.min(top + near), some.end == steps);
+            let run =
+                Run { first, lanes, rows, words, steps: some.clone(), grows: false, home: None, last, after };
             if direct {
                 let bytes = &w.panel(first / PANEL)[some.start * PANEL * E::PACKED..];
-                s.apart(Tiles::<E>::new(&run, out, &bytes[..some.len() * PANEL * E::PACKED], x));
+                s.apart(Tiles::<E>::new(&run, &mut to, &bytes[..some.len() * PANEL * E::PACKED], x));
             } else {
                 let panel = &mut scratch.as_chunks_mut::<PANEL>().0[..some.len() * parts::<S, E>()];
                 panel::fill::<S, E>(s, panel, w, first, some);
                 let bytes = bytemuck::cast_slice(panel);
                 if const { parts::<S, E>() == 1 && E::K == 2 } {
-                    s.apart(Tiles::<E>::new(&run, out, bytes, x));
+                    s.apart(Tiles::<E>::new(&run, &mut to, bytes, x));
                 } else {
-                    s.apart(Tiles::<F32>::new(&run.scaled(parts::<S, E>()), out, bytes, x));
+                    s.apart(Tiles::<F32>::new(&run.scaled(parts::<S, E>()), &mut to, bytes, x));
                 }
             }
             from = run.steps.end.max(1);
@@ -180,29 +214,46 @@ fn dense<E: Elem, S: Simd>(
 
 #[cfg(feature = "train")]
 per_isa! {
-    /// Panels of f32 that are ready meet all rows.
+    /// Panels of f32 that are ready meet all rows, whose sums stay in `out`.
     pub fn tiles_f32(run: &Run, out: &mut TileMut, panel: &[u8], x: &[f32]) = tiles_with as tiles_isa;
 }
 
 #[cfg(feature = "train")]
 #[inline(always)]
 fn tiles_with<S: Simd>(s: S, run: &Run, out: &mut TileMut, panel: &[u8], x: &[f32]) {
-    s.apart(Tiles::<F32>::new(run, out, panel, x));
+    let mut sums = [[0.0; PANEL]; tile::MOST];
+    s.apart(Tiles::<F32>::new(run, &mut Sink { out, sums: &mut sums }, panel, x));
 }
 
-/// One panel of outputs and a run of its steps, which all rows meet.
+/// Where sums go.
+struct Sink<'a, 'o> {
+    out: &'a mut TileMut<'o>,
+    /// Those of the rows of a run, with garbage in them before the first: [`SUMS`] words; or of a tile, where they stay in
+    /// `out`.
+    sums: &'a mut [[f32; PANEL]],
+}
+
+impl Sink<'_, '_> {
+    /// The sums of `M` rows from row `at` of a run on.
+    #[inline(always)]
+    fn of<const M: usize>(&mut self, at: usize) -> &mut [[f32; PANEL]; M] {
+        self.sums[at..].first_chunk_mut().expect("sums of each row")
+    }
+}
+
+/// One panel of outputs and a run of its steps, which some rows meet.
 pub struct Run<'a> {
     /// First output, and outputs that exist.
     first: usize,
     lanes: usize,
-    /// Rows of `out` before the first, and rows.
-    above: usize,
-    rows: usize,
+    rows: Range<usize>,
     /// Words of a packed row of activations.
     words: usize,
     steps: Range<usize>,
     /// Whether sums begin with what `out` holds, and not with zero.
     grows: bool,
+    /// Rows of `out` before the first, where the sums stay there between runs; else they stay in the sink.
+    home: Option<usize>,
     /// Whether the sums end here.
     last: bool,
     after: &'a After<'a>,
@@ -212,44 +263,41 @@ impl Run<'_> {
     /// The same run where every step has become several.
     #[inline(always)]
     fn scaled(&self, parts: usize) -> Self {
-        Run { steps: self.steps.start * parts..self.steps.end * parts, ..*self }
+        Run { steps: self.steps.start * parts..self.steps.end * parts, rows: self.rows.clone(), ..*self }
     }
 
     /// All rows, tile by tile.
     #[inline(always)]
-    fn tiles<S: Simd, E: Elem>(&self, s: S, out: &mut TileMut, panel: &[u8], x: &[f32]) {
-        let stride = if self.rows == 1 { 1 } else { tile::rows::<S>() };
-        let (parts, mut r, mut sums) = (parts::<S, E>(), 0, [[0.0; PANEL]; tile::MOST]);
-        while r < self.rows {
-            let m = stride.min(self.rows - r);
+    fn tiles<S: Simd, E: Elem>(&self, s: S, to: &mut Sink, panel: &[u8], x: &[f32]) {
+        let stride = if self.after.rows() == 1 { 1 } else { tile::rows::<S>() };
+        let (parts, mut r) = (parts::<S, E>(), self.rows.start);
+        while r < self.rows.end {
+            let m = stride.min(self.rows.end - r);
             let x = &x[r * self.words..][..self.words * stride];
             let x = &x[self.steps.start * parts * stride..self.steps.end * parts * stride];
-            self.some_rows::<S, E>(s, out, panel, x, [self.above + r, m, stride], &mut sums);
+            self.load(to, r, m);
+            self.some_rows::<S, E>(s, to, panel, x, [r, m, stride]);
             r += m;
         }
     }
 
     /// A tile of `m` rows from row `r`, packed with `stride`. The next larger width that is compiled takes them: the rows
-    /// beyond are computed from whatever the packed piece holds there, and dropped. `sums` is room for them, with garbage in it.
+    /// beyond are computed from whatever the packed piece holds there, and dropped.
     #[inline(always)]
     fn some_rows<S: Simd, E: Elem>(
         &self,
         s: S,
-        out: &mut TileMut,
+        to: &mut Sink,
         panel: &[u8],
         x: &[f32],
         [r, m, stride]: [usize; 3],
-        sums: &mut [[f32; PANEL]; tile::MOST],
     ) {
         let fresh = !self.goes_on();
         macro_rules! tiles {
             ($($m:literal)*) => {
                 match m {
                     $(..=$m => {
-                        let sums = sums.first_chunk_mut().expect("sums of each row");
-                        self.load(out, r, &mut sums[..m]);
-                        tile::tile::<S, E, $m>(s, sums, panel, x, stride, fresh);
-                        self.store(s, out, r, &sums[..m]);
+                        tile::tile::<S, E, $m>(s, to.of(self.place(r)), panel, x, stride, fresh);
                     })*
                     _ => unreachable!("a tile of {m} rows"),
                 }
@@ -263,93 +311,67 @@ impl Run<'_> {
         } else {
             tiles!(1);
         }
+        self.finish(s, to, r, m);
     }
 
-    /// Whether `out` holds what sums begin with.
+    /// Whether there are sums to begin with.
     fn goes_on(&self) -> bool {
         self.grows || self.steps.start > 0
     }
 
-    /// The sums so far of rows from `r` on: what the run before left, if there was one. Not inlined: it is the same for every width
-    /// and set.
-    #[inline(never)]
-    fn load(&self, out: &mut TileMut, r: usize, sums: &mut [[f32; PANEL]]) {
-        if self.goes_on() {
-            let at = self.first - out.cols().start;
-            for (i, sums) in sums.iter_mut().enumerate() {
-                sums[..self.lanes].copy_from_slice(&out.row(r + i)[at..][..self.lanes]);
+    /// Where the sums of row `r` are in the sink.
+    #[inline(always)]
+    fn place(&self, r: usize) -> usize {
+        if self.home.is_some() { 0 } else { r - self.rows.start }
+    }
+
+    /// The sums so far of `m` rows from row `r` on, where they stay in `out`.
+    #[inline(always)]
+    fn load(&self, to: &mut Sink, r: usize, m: usize) {
+        if let (Some(above), true) = (self.home, self.goes_on()) {
+            let at = self.first - to.out.cols().start;
+            for (i, sums) in to.sums.iter_mut().enumerate().take(m) {
+                sums[..self.lanes].copy_from_slice(&to.out.row(above + r + i)[at..][..self.lanes]);
             }
         }
     }
 
-    /// Writes them, finished or not.
+    /// Finishes the sums of `m` rows from row `r` on, where they end here; or brings them home.
     #[inline(always)]
-    fn store<S: Simd>(&self, s: S, out: &mut TileMut, r: usize, sums: &[[f32; PANEL]]) {
-        s.apart(Store { run: self, out, r, sums });
-    }
-}
-
-/// [`Run::store`], compiled once for all widths of a set.
-struct Store<'a, 'o> {
-    run: &'a Run<'a>,
-    out: &'a mut TileMut<'o>,
-    r: usize,
-    sums: &'a [[f32; PANEL]],
-}
-
-impl<S: Simd> Apart<S> for Store<'_, '_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run(self, s: S) {
-        let Store { run, out, r, sums } = self;
-        let (after, first, at) = (run.after, run.first, run.first - out.cols().start);
-        for (i, sums) in sums.iter().enumerate() {
-            if run.last && run.lanes < PANEL {
-                after.store(out, r + i, first, &sums[..run.lanes]);
-                continue;
+    fn finish<S: Simd>(&self, s: S, to: &mut Sink, r: usize, m: usize) {
+        let (above, sums) = (self.home.unwrap_or(0), &mut to.sums[self.place(r)..][..m]);
+        if self.last {
+            self.after.finish(s, to.out, above + r, self.first, self.lanes, sums);
+        } else if self.home.is_some() {
+            let at = self.first - to.out.cols().start;
+            for (i, sums) in sums.iter().enumerate() {
+                to.out.row(above + r + i)[at..][..self.lanes].copy_from_slice(&sums[..self.lanes]);
             }
-            let out = &mut out.row(r + i)[at..][..run.lanes];
-            if !run.last {
-                out.copy_from_slice(&sums[..run.lanes]);
-                continue;
-            }
-            let [mut low, mut high] = [s.load(sums), s.load(&sums[LANES..])];
-            if let Some(bias) = after.bias {
-                let bias = &bias[first..][..PANEL];
-                (low, high) = (s.add(low, s.load(bias)), s.add(high, s.load(&bias[LANES..])));
-            }
-            if let Some(add) = after.add {
-                let add = &add[(r + i) * after.n + first..][..PANEL];
-                (low, high) = (s.add(low, s.load(add)), s.add(high, s.load(&add[LANES..])));
-            }
-            s.store(low, out);
-            s.store(high, &mut out[LANES..]);
         }
     }
 }
 
 /// [`Run::tiles`], compiled once for an element type: several kinds of weights become f32 first.
-struct Tiles<'a, 'o, E> {
+struct Tiles<'a, 's, 'o, E> {
     run: &'a Run<'a>,
-    out: &'a mut TileMut<'o>,
+    to: &'a mut Sink<'s, 'o>,
     panel: &'a [u8],
     x: &'a [f32],
     of: PhantomData<E>,
 }
 
-impl<'a, 'o, E> Tiles<'a, 'o, E> {
-    fn new(run: &'a Run<'a>, out: &'a mut TileMut<'o>, panel: &'a [u8], x: &'a [f32]) -> Self {
-        Tiles { run, out, panel, x, of: PhantomData }
+impl<'a, 's, 'o, E> Tiles<'a, 's, 'o, E> {
+    fn new(run: &'a Run<'a>, to: &'a mut Sink<'s, 'o>, panel: &'a [u8], x: &'a [f32]) -> Self {
+        Tiles { run, to, panel, x, of: PhantomData }
     }
 }
 
-impl<S: Simd, E: Elem> Apart<S> for Tiles<'_, '_, E> {
+impl<S: Simd, E: Elem> Apart<S> for Tiles<'_, '_, '_, E> {
     type Out = ();
 
     #[inline(always)]
     fn run(self, s: S) {
-        self.run.tiles::<S, E>(s, self.out, self.panel, self.x);
+        self.run.tiles::<S, E>(s, self.to, self.panel, self.x);
     }
 }
 
@@ -364,16 +386,15 @@ fn few_rows<S: Simd, E: Elem>(
     first: usize,
     after: &After,
 ) {
-    let mut lanes = [0.0; PANEL];
+    let mut all = [[0.0; PANEL]; 8];
     macro_rules! sums {
         ($($m:literal)*) => {
-            for first in [first, first + LANES] {
+            for half in [0, LANES] {
                 match rows {
                     $(..=$m => {
-                        let sums = row::sixteen::<S, E, $m>(s, w, first, x);
-                        for (r, sums) in sums.into_iter().enumerate().take(rows) {
-                            s.store(sums, &mut lanes);
-                            after.store(out, r, first, &lanes[..LANES]);
+                        let sums = row::sixteen::<S, E, $m>(s, w, first + half, x);
+                        for (all, sums) in all.iter_mut().zip(sums) {
+                            s.store(sums, &mut all[half..]);
                         }
                     })*
                     _ => unreachable!("{rows} rows are not few"),
@@ -384,14 +405,15 @@ fn few_rows<S: Simd, E: Elem>(
     if const { S::REGISTERS >= 32 } {
         sums!(1 2 4 8);
     } else if const { E::LINE == 1 && S::REGISTERS >= 16 } {
-        for first in (first..first + PANEL).step_by(8) {
-            s.store(row::lines::<S, E, 8>(s, w, first, x), &mut lanes);
-            after.store(out, 0, first, &lanes[..8]);
+        let mut lanes = [0.0; LANES];
+        for at in (0..PANEL).step_by(8) {
+            s.store(row::lines::<S, E, 8>(s, w, first + at, x), &mut lanes);
+            all[0][at..][..8].copy_from_slice(&lanes[..8]);
         }
     } else {
-        for first in [first, first + LANES] {
-            s.store(row::lines::<S, E, LANES>(s, w, first, x), &mut lanes);
-            after.store(out, 0, first, &lanes[..LANES]);
+        for half in [0, LANES] {
+            s.store(row::lines::<S, E, LANES>(s, w, first + half, x), &mut all[0][half..]);
         }
     }
+    after.finish(s, out, 0, first, PANEL, &mut all[..rows]);
 }

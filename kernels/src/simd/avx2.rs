@@ -181,6 +181,71 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn columns<const R: usize>(self, rows: &[&[f32; 32]; R], out: &mut [f32], stride: usize) {
+        assert!(
+            (R == 6 || R == 8) && stride.checked_mul(31).is_some_and(|at| out.len() >= at.saturating_add(R))
+        );
+        for word in (0..32).step_by(4) {
+            // SAFETY: four words of rows of 32; of `out` the words that were checked.
+            unsafe {
+                let mut at = [rows[0].as_ptr().add(word); 8];
+                for i in 0..8 {
+                    at[i] = rows[i.min(R - 1)].as_ptr().add(word);
+                }
+                for (j, x) in exchanged(at).into_iter().enumerate() {
+                    let to = out.as_mut_ptr().add((word + j) * stride);
+                    if R == 8 {
+                        _mm256_storeu_ps(to, x);
+                    } else {
+                        _mm_storeu_ps(to, _mm256_castps256_ps128(x));
+                        let rest = _mm_castps_pd(_mm256_extractf128_ps::<1>(x));
+                        _mm_store_sd(to.add(4).cast(), rest);
+                    }
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    fn low_bytes(self, x: [V; 2]) -> ([i8; 32], [i32; 2]) {
+        let mut out = [0i8; 32];
+        unsafe {
+            // Bytes with their sign as words, which packing leaves as they are.
+            let mut w = [_mm256_setzero_si256(); 4];
+            for i in 0..4 {
+                let bits = _mm256_castps_si256(x[i / 2][i % 2]);
+                w[i] = _mm256_srai_epi32::<24>(_mm256_slli_epi32::<24>(bits));
+            }
+            let halves = [_mm256_packs_epi32(w[0], w[1]), _mm256_packs_epi32(w[2], w[3])];
+            let bytes = _mm256_packs_epi16(halves[0], halves[1]);
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let bytes = _mm256_permutevar8x32_epi32(bytes, order);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes);
+            let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+            let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+            let two = _mm256_hadd_epi32(quads, quads);
+            let one = _mm256_hadd_epi32(two, two);
+            (out, [_mm256_extract_epi32::<0>(one), _mm256_extract_epi32::<4>(one)])
+        }
+    }
+    #[inline(always)]
+    fn fold_sum(self, a: V) -> f32 {
+        unsafe {
+            let eight = _mm256_add_ps(a[0], a[1]);
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
+    fn fold_max(self, a: V) -> f32 {
+        unsafe {
+            let eight = _mm256_max_ps(a[0], a[1]);
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
     fn load_eight(self, x: &[f32]) -> V {
         let x: &[f32; 8] = x.first_chunk().expect("eight elements");
         unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_setzero_ps()] }
@@ -285,11 +350,26 @@ unsafe fn widen_f16(a: __m256i, b: __m256i) -> V {
 unsafe fn columns(from: *const f32, stride: usize) -> [__m256; 4] {
     // SAFETY: as the function's.
     unsafe {
+        let mut at = [from; 8];
+        for i in 0..8 {
+            at[i] = from.byte_add(i * stride);
+        }
+        exchanged(at)
+    }
+}
+
+/// The four words at each of eight places: word j of all in vector j.
+///
+/// # Safety
+/// The processor has AVX; the sixteen bytes at each place can be read.
+#[inline(always)]
+unsafe fn exchanged(at: [*const f32; 8]) -> [__m256; 4] {
+    // SAFETY: as the function's.
+    unsafe {
         // Inserting what memory has costs no shuffle.
         let mut x = [_mm256_setzero_ps(); 4];
         for i in 0..4 {
-            let (a, b) =
-                (_mm_loadu_ps(from.byte_add(i * stride)), _mm_loadu_ps(from.byte_add((i + 4) * stride)));
+            let (a, b) = (_mm_loadu_ps(at[i]), _mm_loadu_ps(at[i + 4]));
             x[i] = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(a), b);
         }
         let (a, b) = (_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));

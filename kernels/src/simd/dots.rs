@@ -14,6 +14,9 @@ pub trait Dots: Simd {
     type Short: Copy;
     /// Signed weights, made ready for [`bytes`](Dots::bytes).
     type Ready: Copy;
+    /// Steps in which a quad of signed bytes is multiplied: in two where both sides are widened, the first and the third byte,
+    /// then the others.
+    const PARTS: usize = 1;
     /// The set without instructions of its own for sums: what needs none is compiled for that one.
     type Plain: Simd;
 
@@ -38,11 +41,17 @@ pub trait Dots: Simd {
     /// The sums.
     fn long(self, acc: Self::Short) -> Self::I;
 
-    /// Signed weights, made ready.
-    fn ready(self, w: Self::I) -> Self::Ready;
+    /// Signed weights, made ready for a step.
+    fn ready(self, w: Self::I, part: usize) -> Self::Ready;
+    /// The same of weights that are widened already, where there are two steps.
+    #[inline(always)]
+    fn widened(self, w: Self::I) -> Self::Ready {
+        self.ready(w, 0)
+    }
     /// What a sum begins with, where `sum` is the sum of all x it will meet.
     fn begin(self, sum: i32) -> Self::I;
-    /// acc + the four products of each lane: w and x in -127..=127.
+    /// acc + the products of each lane in a step: w and x in -127..=127, x quads, or where there are two steps the pair of each
+    /// quad, widened.
     fn bytes(self, acc: Self::I, w: Self::Ready, x: Self::I) -> Self::I;
 }
 
@@ -90,7 +99,7 @@ impl Dots for Scalar {
         acc
     }
     #[inline(always)]
-    fn ready(self, w: [i32; 16]) -> [i32; 16] {
+    fn ready(self, w: [i32; 16], _: usize) -> [i32; 16] {
         w
     }
     #[inline(always)]
@@ -123,9 +132,10 @@ impl Dots for Avx2 {
     type I = [__m256i; 2];
     /// Sixteen-bit sums of two products: eight of at most 2 * 15 * 127 fit.
     type Short = [__m256i; 2];
-    /// The weights, and their magnitudes.
-    type Ready = [__m256i; 4];
+    /// Pairs of weights, widened.
+    type Ready = [__m256i; 2];
     type Plain = Avx2;
+    const PARTS: usize = 2;
 
     #[inline(always)]
     fn plain(self) -> Avx2 {
@@ -177,23 +187,30 @@ impl Dots for Avx2 {
         }
     }
     #[inline(always)]
-    fn ready(self, w: [__m256i; 2]) -> [__m256i; 4] {
-        unsafe { [w[0], w[1], _mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])] }
+    fn ready(self, w: [__m256i; 2], part: usize) -> [__m256i; 2] {
+        unsafe {
+            if part == 0 {
+                let high = [_mm256_slli_epi16::<8>(w[0]), _mm256_slli_epi16::<8>(w[1])];
+                [_mm256_srai_epi16::<8>(high[0]), _mm256_srai_epi16::<8>(high[1])]
+            } else {
+                [_mm256_srai_epi16::<8>(w[0]), _mm256_srai_epi16::<8>(w[1])]
+            }
+        }
+    }
+    #[inline(always)]
+    fn widened(self, w: [__m256i; 2]) -> [__m256i; 2] {
+        w
     }
     #[inline(always)]
     fn begin(self, _: i32) -> [__m256i; 2] {
         self.short()
     }
     #[inline(always)]
-    fn bytes(self, acc: [__m256i; 2], w: [__m256i; 4], x: [__m256i; 2]) -> [__m256i; 2] {
-        // |w| * (x with the sign of w): two products of at most 127 * 127 do not saturate.
+    fn bytes(self, acc: [__m256i; 2], w: [__m256i; 2], x: [__m256i; 2]) -> [__m256i; 2] {
         unsafe {
-            let ones = _mm256_set1_epi16(1);
-            let low = _mm256_maddubs_epi16(w[2], _mm256_sign_epi8(x[0], w[0]));
-            let high = _mm256_maddubs_epi16(w[3], _mm256_sign_epi8(x[1], w[1]));
             [
-                _mm256_add_epi32(acc[0], _mm256_madd_epi16(low, ones)),
-                _mm256_add_epi32(acc[1], _mm256_madd_epi16(high, ones)),
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(w[0], x[0])),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(w[1], x[1])),
             ]
         }
     }
@@ -255,7 +272,7 @@ impl Dots for Avx512 {
         unsafe { _mm512_madd_epi16(acc, _mm512_set1_epi16(1)) }
     }
     #[inline(always)]
-    fn ready(self, w: __m512i) -> (__mmask64, __m512i) {
+    fn ready(self, w: __m512i, _: usize) -> (__mmask64, __m512i) {
         unsafe { (_mm512_movepi8_mask(w), _mm512_abs_epi8(w)) }
     }
     #[inline(always)]
@@ -293,7 +310,7 @@ impl Dots for Avx512Vnni {
         acc
     }
     #[inline(always)]
-    fn ready(self, w: __m512i) -> __m512i {
+    fn ready(self, w: __m512i, _: usize) -> __m512i {
         unsafe { _mm512_xor_si512(w, _mm512_set1_epi8(i8::MIN)) }
     }
     #[inline(always)]

@@ -126,6 +126,29 @@ pub trait Simd: Copy + Send + Sync + 'static {
             }
         }
     }
+    /// 32 words of `R` rows (6 or 8) with rows and words exchanged: word j of row i to `out[j * stride + i]`. Panics where
+    /// there is less room.
+    #[inline(always)]
+    fn columns<const R: usize>(self, rows: &[&[f32; 32]; R], out: &mut [f32], stride: usize) {
+        for j in 0..32 {
+            let out = &mut out[j * stride..][..R];
+            for i in 0..R {
+                out[i] = rows[i][j];
+            }
+        }
+    }
+    /// Of 32 numbers the low bytes of their bits, and the sums of those of either half.
+    #[inline(always)]
+    fn low_bytes(self, x: [Self::V; 2]) -> ([i8; 32], [i32; 2]) {
+        let (mut words, mut out, mut sums) = ([0.0; 32], [0i8; 32], [0; 2]);
+        self.store(x[0], &mut words);
+        self.store(x[1], &mut words[LANES..]);
+        for i in 0..32 {
+            out[i] = words[i].to_bits() as i8;
+            sums[i / LANES] += i32::from(out[i]);
+        }
+        (out, sums)
+    }
     /// The first eight elements, and zeros: what is done with those lanes alone costs nothing in the others. Panics where
     /// there are fewer.
     #[inline(always)]

@@ -183,7 +183,7 @@ fn packing_is_the_same_however_it_is_cut() {
     for rows in [0, 1, 2, 13, 14, 29] {
         for k in [1, 2, 33] {
             let x = Numbers::new(4).vec(rows * k);
-            for kind in [Pack::F32, Pack::Bf16, Pack::Bytes] {
+            for kind in [Pack::F32, Pack::Bf16, Pack::Bytes, Pack::Shorts] {
                 for ops in isas() {
                     let whole: Vec<u32> =
                         pack(ops, &x, rows, k, kind, 1).iter().map(|x| x.to_bits()).collect();

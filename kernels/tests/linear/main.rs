@@ -3,6 +3,7 @@
 
 mod back;
 mod bits;
+mod fused;
 mod numbers;
 mod quantise;
 mod quantised;
@@ -130,7 +131,7 @@ pub(crate) fn pack(ops: &Ops, x: &[f32], rows: usize, k: usize, pack: Pack, of: 
     for worker in 0..of {
         let pieces = words.checked_div(piece).unwrap_or(0);
         let mut tile = TileMut::part(&mut out, pieces, piece, Cut::Pieces(piece.max(1)), worker, of);
-        (ops.pack)(&mut tile, x, rows, k, pack);
+        ops.pack(&mut tile, x, rows, k, pack);
     }
     out
 }

@@ -33,8 +33,8 @@ fn activations_with_and_without_a_gated_product() {
             let (rows, mut numbers) = (3, Numbers::new(7));
             let (x, up) = (inputs(rows * n), numbers.vec(rows * n, 2.0));
             let cut = Cut::Cols(32);
-            let plain = same_bits(rows, n, cut, |ops, out| (ops.act)(out, &x, None, n, kind));
-            let gated = same_bits(rows, n, cut, |ops, out| (ops.act)(out, &x, Some(&up), n, kind));
+            let plain = same_bits(rows, n, cut, |ops, out| ops.act(out, &x, None, n, kind));
+            let gated = same_bits(rows, n, cut, |ops, out| ops.act(out, &x, Some(&up), n, kind));
             let product: Vec<f32> = plain.iter().zip(&up).map(|(y, up)| y * up).collect();
             assert_eq!(bits(&gated), bits(&product), "{kind:?}: the gate is one product");
 

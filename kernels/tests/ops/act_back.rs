@@ -56,7 +56,7 @@ fn slopes_with_and_without_a_gated_product() {
         let same =
             same_bits(rows, n, cut, |ops, out| (ops.back.act_bwd)(out, None, &gate, &x, None, n, kind));
         assert_eq!(bits(&dx), bits(&same), "{kind:?}: up is a factor of dy");
-        let value = same_bits(rows, n, cut, |ops, out| (ops.act)(out, &x, None, n, kind));
+        let value = same_bits(rows, n, cut, |ops, out| ops.act(out, &x, None, n, kind));
         let want: Vec<f32> = value.iter().zip(&dy).map(|(value, dy)| dy * value).collect();
         assert_eq!(bits(&dup), bits(&want), "{kind:?}: dup is one product");
     }

@@ -14,8 +14,8 @@ pub use row::row_isa;
 use spread::MOST;
 pub use unpack::values;
 
-use super::activations::{BLOCK, BLOCK_WORDS};
-use super::{After, Matrix, Order, PANEL, Run, tile as dense};
+use super::activations::{BLOCK, BLOCK_WORDS, WIDE_WORDS};
+use super::{After, Matrix, Order, PANEL, ROWS, Run, Sink, tile as dense};
 use crate::ops::per_isa;
 use crate::plan::TileMut;
 use crate::simd::{Apart, Bytes, Dots, LANES, Pairs, Simd};
@@ -31,8 +31,14 @@ const CODES: usize = BLOCKS * PANEL * BLOCK / 4;
 /// Words of the codes of half as many outputs, in the order of a file.
 const PAIRS: usize = BLOCKS * LANES * BLOCK / 4;
 
-/// Scratch words: codes twice, two scales a block, a minimum a block.
-pub const SCRATCH: usize = CODES + PAIRS + 3 * BLOCKS * PANEL;
+/// Words of codes that are widened, of half as many blocks.
+const WIDE: usize = CODES;
+
+/// Words to unpack in: codes twice, two scales a block, a minimum a block.
+const UNPACK: usize = CODES + PAIRS + 3 * BLOCKS * PANEL;
+
+/// Scratch words.
+pub const SCRATCH: usize = UNPACK + WIDE;
 
 /// What unpacking works in.
 struct Scratch<'a> {
@@ -47,10 +53,10 @@ struct Scratch<'a> {
 }
 
 impl<'a> Scratch<'a> {
-    /// Of [`SCRATCH`] words. Panics where there are fewer.
+    /// Of [`UNPACK`] words. Panics where there are fewer.
     #[inline(always)]
     fn of(scratch: &'a mut [f32]) -> Scratch<'a> {
-        let (codes, rest) = scratch[..SCRATCH].split_at_mut(CODES);
+        let (codes, rest) = scratch[..UNPACK].split_at_mut(CODES);
         let (of_pairs, rest) = rest.split_at_mut(PAIRS);
         let (scales, mins) = rest.as_chunks_mut().0.split_at_mut(2 * BLOCKS);
         Scratch { codes: bytemuck::cast_slice_mut(codes), scales, mins, pairs: pairs(of_pairs) }
@@ -69,7 +75,8 @@ const _: () = assert!(MOST * LANES * BLOCK / 4 <= SCRATCH);
 
 /// Some blocks of 32 outputs, ready to be multiplied.
 pub struct Unpacked<'a> {
-    /// Bytes `[quads of k][32][4]`, `stride` bytes from block to block; the last one may end early.
+    /// Bytes `[quads of k][32][4]`, or widened `[pairs of k][32][2]`, `stride` bytes from block to block; the last one may
+    /// end early.
     pub codes: &'a [u8],
     pub stride: usize,
     /// `[groups][32]`
@@ -94,51 +101,57 @@ fn blocks_with<S: Dots<Plain: Bytes>>(
     after: &After,
     scratch: &mut [f32],
 ) {
-    let (cols, blocks, form) = (out.cols(), w.k() / BLOCK, Form::of(w.dtype()));
-    let mut scratch = Scratch::of(scratch);
-    for first in cols.clone().step_by(PANEL) {
-        if out.stop() {
+    let (cols, blocks, form) = (after.outputs(out), w.k() / BLOCK, Form::of(w.dtype()));
+    let (scratch, sums) = scratch.split_at_mut(SCRATCH);
+    let (wide, scratch) = scratch.split_at_mut(WIDE);
+    let wide: &mut [u8] = bytemuck::cast_slice_mut(wide);
+    let (mut scratch, mut to) = (Scratch::of(scratch), Sink { out, sums: sums.as_chunks_mut().0 });
+    for (top, first) in
+        (0..rows).step_by(ROWS).flat_map(|top| cols.clone().step_by(PANEL).map(move |c| (top, c)))
+    {
+        if to.out.stop() {
             return;
         }
         let whole = Run {
             first,
             lanes: PANEL.min(cols.end - first),
-            above: 0,
-            rows,
-            words: blocks * BLOCK_WORDS,
+            rows: top..rows.min(top + ROWS),
+            words: blocks * block_words::<S>(&form),
             steps: 0..blocks,
             grows: false,
+            home: None,
             last: true,
             after,
         };
         // Few rows meet every block as it comes by, in one stream; for more it pays to unpack once. So does plain Rust,
         // which is short rather than fast.
         if const { S::REGISTERS >= 16 } && w.order() == Order::Panels && rows <= dense::rows::<S>() {
-            whole.stream(s, out, &form, w.panel(first / PANEL), x, scratch.codes);
+            whole.stream(s, &mut to, &form, w.panel(first / PANEL), x, scratch.codes);
             continue;
         }
         let mut from = 0;
         while from < blocks || from == 0 {
-            let some = from..blocks.min(from + BLOCKS);
-            let run = Run { steps: some.clone(), last: some.end == blocks, ..whole };
-            let form = &form;
-            let unpacked = s.plain().apart(Unpack { form, w, first, some, scratch: &mut scratch });
-            run.tiles_of_blocks(s, out, form, &unpacked, x);
+            let some = from..blocks.min(from + if is_wide::<S>(&form) { BLOCKS / 2 } else { BLOCKS });
+            let last = some.end == blocks;
+            let run = Run { steps: some.clone(), last, rows: whole.rows.clone(), ..whole };
+            let (form, scratch) = (&form, &mut scratch);
+            let unpacked = s.plain().apart(Unpack { form, w, first, some, scratch, wide });
+            run.tiles_of_blocks(s, &mut to, form, &unpacked, x);
             from = run.steps.end.max(1);
         }
     }
 }
 
-/// Rows of a tile of signed bytes: their weights take two registers each on AVX2.
+/// Whether a set widens the codes of a format, and what they meet.
 #[inline(always)]
-const fn byte_rows<S: Dots>() -> usize {
-    if S::REGISTERS >= 32 {
-        14
-    } else if S::REGISTERS >= 16 {
-        3
-    } else {
-        1
-    }
+fn is_wide<S: Dots>(form: &Form) -> bool {
+    S::PARTS == 2 && !form.nibbles
+}
+
+/// Words of a block of activations.
+#[inline(always)]
+fn block_words<S: Dots>(form: &Form) -> usize {
+    if is_wide::<S>(form) { WIDE_WORDS } else { BLOCK_WORDS }
 }
 
 /// Calls `$kernel!(M, ONE)` for `$m` rows: the next larger width that is compiled takes them.
@@ -155,65 +168,58 @@ macro_rules! widths {
 impl Run<'_> {
     /// All rows, tile by tile, over unpacked blocks.
     #[inline(always)]
-    fn tiles_of_blocks<S: Dots>(&self, s: S, out: &mut TileMut, form: &Form, w: &Unpacked, x: &[f32]) {
-        let piece = if self.rows == 1 { 1 } else { dense::rows::<S>() };
-        let tile = if form.nibbles { piece } else { piece.min(byte_rows::<S>()) };
-        let mut r = 0;
-        while r < self.rows {
-            let (start, within) = (r - r % piece, r % piece);
-            let m = tile.min(self.rows - r).min(piece - within);
-            let x = &x[start * self.words..][..self.words * piece];
-            let x = &x[self.steps.start * BLOCK_WORDS * piece..self.steps.end * BLOCK_WORDS * piece];
+    fn tiles_of_blocks<S: Dots>(&self, s: S, to: &mut Sink, form: &Form, w: &Unpacked, x: &[f32]) {
+        let one = self.after.rows() == 1;
+        let (piece, words) = (if one { 1 } else { dense::rows::<S>() }, block_words::<S>(form));
+        let mut r = self.rows.start;
+        while r < self.rows.end {
+            let m = piece.min(self.rows.end - r);
+            let x = &x[r * self.words..][..self.words * piece];
+            let x = &x[self.steps.start * words * piece..self.steps.end * words * piece];
             macro_rules! tile {
                 ($width:literal, $one:literal) => {{
-                    let mut sums = [[0.0; PANEL]; $width];
-                    self.load(out, r, &mut sums[..m]);
-                    meet::<S, $width, $one>(s, &mut sums, form, w, &x[within..]);
-                    self.store(s, out, r, &sums[..m]);
+                    let sums = to.of::<$width>(r - self.rows.start);
+                    if self.steps.start == 0 {
+                        *sums = [[0.0; PANEL]; $width];
+                    }
+                    meet::<S, $width, $one>(s, sums, form, w, x);
                 }};
             }
-            let one = self.rows == 1;
             if const { S::REGISTERS >= 32 } {
                 widths!(m, one, tile, 4 14);
             } else if const { S::REGISTERS >= 16 } {
-                widths!(m, one, tile, 3 6);
+                widths!(m, one, tile, 2 4 6);
             } else {
                 widths!(m, one, tile, 1);
             }
+            self.finish(s, to, r, m);
             r += m;
         }
     }
 
     /// Few rows over the blocks of a packed panel, each of which is read once.
     #[inline(always)]
-    fn stream<S: Dots>(
-        &self,
-        s: S,
-        out: &mut TileMut,
-        form: &Form,
-        panel: &[u8],
-        x: &[f32],
-        codes: &mut [u8],
-    ) {
-        let m = self.rows;
+    fn stream<S: Dots>(&self, s: S, to: &mut Sink, form: &Form, panel: &[u8], x: &[f32], codes: &mut [u8]) {
+        let m = self.after.rows();
         macro_rules! tile {
             ($width:literal, $one:literal) => {{
-                let mut sums = [[0.0; PANEL]; $width];
-                stream::<S, $width, $one>(s, &mut sums, form, panel, self.steps.end, x, codes);
-                self.store(s, out, 0, &sums[..m]);
+                let sums = to.of::<$width>(0);
+                *sums = [[0.0; PANEL]; $width];
+                stream::<S, $width, $one>(s, sums, form, panel, self.steps.end, x, codes);
             }};
         }
         if const { S::REGISTERS >= 32 } {
             widths!(m, true, tile, 4 8 14);
         } else if const { S::REGISTERS >= 16 } {
-            widths!(m, true, tile, 3 6);
+            widths!(m, true, tile, 2 4 6);
         } else {
             widths!(m, true, tile, 1);
         }
+        self.finish(s, to, 0, m);
     }
 }
 
-/// [`tile::bytes`], in tiles that fit the registers.
+/// [`tile::bytes`], in a function of its own where it is long.
 #[inline(always)]
 fn signed<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
     s: S,
@@ -223,12 +229,8 @@ fn signed<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
     mins: Option<&[f32; PANEL]>,
     x: &[f32],
 ) {
-    if const { S::REGISTERS == 16 && M == 6 } {
-        for (i, sums) in sums.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            s.apart(Signed::<3, ONE, GROUPS> { sums, codes, scales, mins, x: &x[3 * i..] });
-        }
-    } else if const { ONE && S::REGISTERS >= 16 } {
-        tile::bytes::<S, M, ONE, GROUPS>(s, sums, codes, scales, mins, x);
+    if const { ONE && S::REGISTERS >= 16 } {
+        tile::bytes::<S, M, ONE, false, GROUPS>(s, sums, codes, scales, mins, x);
     } else {
         s.apart(Signed::<M, ONE, GROUPS> { sums, codes, scales, mins, x });
     }
@@ -248,7 +250,35 @@ impl<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> Apart<S> for
 
     #[inline(always)]
     fn run(self, s: S) {
-        tile::bytes::<S, M, ONE, GROUPS>(s, self.sums, self.codes, self.scales, self.mins, self.x);
+        tile::bytes::<S, M, ONE, false, GROUPS>(s, self.sums, self.codes, self.scales, self.mins, self.x);
+    }
+}
+
+/// Some rows meet all of some blocks of signed codes, widened where the set does that.
+struct Meet<'a, 'w, const M: usize, const ONE: bool> {
+    sums: &'a mut [[f32; PANEL]; M],
+    form: &'a Form,
+    w: &'a Unpacked<'w>,
+    x: &'a [f32],
+}
+
+impl<S: Dots, const M: usize, const ONE: bool> Apart<S> for Meet<'_, '_, M, ONE> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let Meet { sums, form, w, x } = self;
+        let words = block_words::<S>(form) * if ONE { 1 } else { dense::rows::<S>() };
+        for (b, codes) in w.codes.chunks(w.stride).enumerate() {
+            let (x, mins) = (&x[b * words..], w.mins.map(|mins| &mins[b]));
+            if form.group == BLOCK {
+                let scales = w.scales[b..].first_chunk().expect("a scale");
+                tile::bytes::<S, M, ONE, true, 1>(s, sums, codes, scales, mins, x);
+            } else {
+                let scales = w.scales[2 * b..].first_chunk().expect("two scales");
+                tile::bytes::<S, M, ONE, true, 2>(s, sums, codes, scales, mins, x);
+            }
+        }
     }
 }
 
@@ -259,6 +289,8 @@ struct Unpack<'a, 's, 'w> {
     first: usize,
     some: Range<usize>,
     scratch: &'a mut Scratch<'s>,
+    /// Where codes are widened, `[blocks][pairs of k][32][2]`.
+    wide: &'a mut [u8],
 }
 
 impl<'a, S: Bytes> Apart<S> for Unpack<'a, '_, '_> {
@@ -266,11 +298,15 @@ impl<'a, S: Bytes> Apart<S> for Unpack<'a, '_, '_> {
 
     #[inline(always)]
     fn run(self, s: S) -> Unpacked<'a> {
-        let Unpack { form, w, first, some, scratch } = self;
-        match w.order() {
+        let Unpack { form, w, first, some, scratch, wide } = self;
+        let unpacked = match w.order() {
             Order::Panels => unpack::panel(s, form, w, first, some, scratch),
             _ => unpack::rows(s, form, w, first, some, scratch),
+        };
+        if const { S::PARTS == 1 } || form.nibbles {
+            return unpacked;
         }
+        unpack::double(unpacked, wide)
     }
 }
 
@@ -308,18 +344,18 @@ fn meet<S: Dots, const M: usize, const ONE: bool>(
     w: &Unpacked,
     x: &[f32],
 ) {
-    let words = BLOCK_WORDS * if ONE { 1 } else { dense::rows::<S>() };
-    for (b, codes) in w.codes.chunks(w.stride).enumerate() {
-        let x = &x[b * words..];
-        let mins = w.mins.map(|mins| &mins[b]);
-        if let (true, Some(mins)) = (form.nibbles, mins) {
-            tile::nibbles::<S, M, ONE, false>(s, sums, codes, &w.scales[b], mins, x);
-        } else if form.group == BLOCK {
-            signed::<S, M, ONE, 1>(s, sums, codes, w.scales[b..].first_chunk().expect("a scale"), mins, x);
-        } else {
-            let scales = w.scales[2 * b..].first_chunk().expect("two scales");
-            signed::<S, M, ONE, 2>(s, sums, codes, scales, mins, x);
+    if let (true, Some(mins)) = (form.nibbles, w.mins) {
+        let words = BLOCK_WORDS * if ONE { 1 } else { dense::rows::<S>() };
+        for (b, codes) in w.codes.chunks(w.stride).enumerate() {
+            tile::nibbles::<S, M, ONE, false>(s, sums, codes, &w.scales[b], &mins[b], &x[b * words..]);
         }
+    } else if const { S::REGISTERS == 16 && M == 6 } {
+        // Half as many sums leave registers for what they are made of.
+        for (i, sums) in sums.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+            s.apart(Meet::<3, ONE> { sums, form, w, x: &x[3 * i..] });
+        }
+    } else {
+        s.apart(Meet::<M, ONE> { sums, form, w, x });
     }
 }
 
@@ -334,7 +370,7 @@ fn stream<S: Dots, const M: usize, const ONE: bool>(
     x: &[f32],
     codes: &mut [u8],
 ) {
-    let words = BLOCK_WORDS * if ONE { 1 } else { dense::rows::<S>() };
+    let words = block_words::<S>(form) * if ONE { 1 } else { dense::rows::<S>() };
     let (mut scales, mut mins) = ([[0.0; PANEL]; 2], [0.0; PANEL]);
     for b in 0..blocks {
         let (scales, mins) = (&mut scales, &mut mins);

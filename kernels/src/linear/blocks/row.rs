@@ -1,17 +1,16 @@
 //! Floor 0: one row of activations times quantised outputs where they lie in a file. The products of a block are summed
 //! along k, which is exact; scales and the chain have outputs in their lanes, as everywhere. Knows no panels.
 
+use super::super::activations::narrowed;
 use super::form::Form;
 use super::spread::{MOST, Small, sixteen};
-use super::{After, BLOCK, BLOCK_WORDS, Matrix, RUN, SCRATCH, pairs};
+use super::{After, BLOCK, Matrix, PANEL, RUN, SCRATCH, block_words, pairs};
 use crate::ops::per_isa;
 use crate::plan::TileMut;
 use crate::simd::{Along, LANES, Pairs};
 
 /// Words of activations after a block's bytes: scale, scale times sum, sums of the halves.
-const SCALE: usize = BLOCK / 4;
-const SCALED_SUM: usize = SCALE + 1;
-const SUMS: usize = SCALE + 2;
+const TAIL: usize = 4;
 
 per_isa! {
     /// [`Ops::linear`](crate::Ops::linear) for one row and quantised weights in file layout.
@@ -29,8 +28,9 @@ fn row_with<S: Along>(
     after: &After,
     scratch: &mut [f32],
 ) {
-    let (cols, blocks, form) = (out.cols(), w.k() / BLOCK, Form::of(w.dtype()));
-    let x = &x.as_chunks::<BLOCK_WORDS>().0[..blocks];
+    let (cols, blocks, form) = (after.outputs(out), w.k() / BLOCK, Form::of(w.dtype()));
+    let words = block_words::<S>(&form);
+    let x = &x[..blocks * words];
     assert!(rows == 1, "one row, not {rows}");
     let (pairs, mut small) = (pairs(&mut scratch[..SCRATCH]), Small::new());
     // Pieces of one size, of whole runs.
@@ -39,32 +39,30 @@ fn row_with<S: Along>(
     let plain = form.bits <= 5 && !form.table;
     let subtract = if plain { 0 } else { form.offset.cast_unsigned() };
     let offset = if form.nibbles { 0 } else { i32::from(form.offset) };
-    for first in cols.clone().step_by(LANES) {
+    for first in cols.clone().step_by(PANEL) {
         if out.stop() {
             return;
         }
-        let (mut acc, mut next) = (s.zero(), w.ahead(first + LANES));
-        for (i, x) in x.chunks(most).enumerate() {
-            let some = i * most..i * most + x.len();
-            sixteen(s, w, first, some, subtract, pairs, &mut small);
-            let work = Work {
-                form: &form,
-                pairs,
-                small: &small,
-                x,
-                lines: (LANES * w.row(first).len()).div_ceil(64 * blocks),
-            };
-            acc = if plain {
-                work.meet::<S, false, 1>(s, acc, offset, &mut next)
-            } else if form.group == BLOCK {
-                work.meet::<S, true, 1>(s, acc, 0, &mut next)
-            } else {
-                work.meet::<S, true, 2>(s, acc, 0, &mut next)
-            };
+        let (lanes, mut sums) = (PANEL.min(cols.end - first), [[0.0; PANEL]]);
+        for half in (0..lanes).step_by(LANES) {
+            let first = first + half;
+            let (mut acc, mut next) = (s.zero(), w.ahead(first + LANES));
+            for (i, x) in x.chunks(most * words).enumerate() {
+                let some = i * most..i * most + x.len() / words;
+                sixteen(s, w, first, some, subtract, pairs, &mut small);
+                let lines = (LANES * w.row(first).len()).div_ceil(64 * blocks);
+                let work = Work { form: &form, pairs, small: &small, x, words, lines };
+                acc = if plain {
+                    work.meet::<S, false, 1>(s, acc, offset, &mut next)
+                } else if form.group == BLOCK {
+                    work.meet::<S, true, 1>(s, acc, 0, &mut next)
+                } else {
+                    work.meet::<S, true, 2>(s, acc, 0, &mut next)
+                };
+            }
+            s.store(acc, &mut sums[0][half..]);
         }
-        let mut lanes = [0.0; LANES];
-        s.store(acc, &mut lanes);
-        after.store(out, 0, first, &lanes[..LANES.min(cols.end - first)]);
+        after.finish(s, out, 0, first, lanes, &mut sums);
     }
 }
 
@@ -73,7 +71,9 @@ struct Work<'a> {
     form: &'a Form,
     pairs: &'a [Pairs],
     small: &'a Small,
-    x: &'a [[f32; BLOCK_WORDS]],
+    x: &'a [f32],
+    /// Words of a block of them.
+    words: usize,
     /// Lines of memory to be asked for with each block.
     lines: usize,
 }
@@ -89,17 +89,21 @@ impl Work<'_> {
         next: &mut *const u8,
     ) -> S::V {
         let has_min = self.form.has_min();
-        for (b, x) in self.x.iter().enumerate() {
+        for (b, x) in self.x.chunks_exact(self.words).enumerate() {
             let (scales, min) = self.small.scales(s, self.form, b);
-            let bytes: &[u8; BLOCK] = bytemuck::cast_slice(&x[..SCALE]).first_chunk().expect("a block");
-            let sum = x[SUMS].to_bits().wrapping_add(x[SUMS + 1].to_bits()).cast_signed();
+            let (x, tail) = x.split_last_chunk::<TAIL>().expect("scale and sums");
+            let bytes = match x.first_chunk() {
+                Some(wide) => narrowed(wide),
+                None => *bytemuck::cast_slice(x).first_chunk().expect("a block"),
+            };
+            let sum = tail[2].to_bits().wrapping_add(tail[3].to_bits()).cast_signed();
             let begin = offset.wrapping_mul(sum).wrapping_neg();
-            let sums = s.sums::<SIGNED, GROUPS>(&self.pairs[b / 2], b % 2, s.load_b(bytes), begin);
+            let sums = s.sums::<SIGNED, GROUPS>(&self.pairs[b / 2], b % 2, s.load_b(&bytes), begin);
             for g in 0..GROUPS {
-                acc = s.fma(s.to_f32(sums[g]), s.mul(scales[g], s.splat(x[SCALE])), acc);
+                acc = s.fma(s.to_f32(sums[g]), s.mul(scales[g], s.splat(tail[0])), acc);
             }
             if has_min {
-                acc = s.fma(min, s.splat(x[SCALED_SUM]), acc);
+                acc = s.fma(min, s.splat(tail[1]), acc);
             }
             // The next sixteen rows, in the order of their addresses: the processor sees one stream.
             for _ in 0..self.lines {

@@ -9,10 +9,9 @@ const QUADS: usize = BLOCK / 4;
 /// Bytes of a quad of 32 outputs.
 const QUAD: usize = 4 * PANEL;
 
-/// Words of activations after a block's bytes: scale, scale times sum, sums of the halves.
+/// Words of activations after a block's bytes: scale, scale times sum.
 const SCALE: usize = QUADS;
 const SCALED_SUM: usize = QUADS + 1;
-const SUMS: usize = QUADS + 2;
 
 /// Words between two quads of `M` rows: rows lie in pieces of `stride`, or one alone.
 #[inline(always)]
@@ -67,9 +66,10 @@ pub fn nibbles<S: Dots, const M: usize, const ONE: bool, const PACKED: bool>(
     }
 }
 
-/// sums `[M][32]` + codes in -127..=127 times `x [BLOCK_WORDS][stride]`: codes `[quads][32][4]`; `GROUPS` scales a block.
+/// sums `[M][32]` + codes in -127..=127 times `x [words of a block][stride]`: codes `[quads][32][4]`, or where
+/// they are `READY` as the set multiplies them, `[pairs][32][2]` if it widens; `GROUPS` scales a block.
 #[inline(always)]
-pub fn bytes<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
+pub fn bytes<S: Dots, const M: usize, const ONE: bool, const READY: bool, const GROUPS: usize>(
     s: S,
     sums: &mut [[f32; PANEL]; M],
     codes: &[u8],
@@ -77,25 +77,33 @@ pub fn bytes<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
     mins: Option<&[f32; PANEL]>,
     x: &[f32],
 ) {
-    let stride = row_words::<S, ONE>();
-    let (codes, x) = (&codes[..QUADS * QUAD], &x[..(BLOCK_WORDS - 1) * stride + M]);
+    let (stride, words) = (row_words::<S, ONE>(), S::PARTS * QUADS);
+    let (scale_at, sum_at, sums_at) = (words, words + 1, words + 2);
+    let size = if READY { words } else { QUADS } * QUAD;
+    let (codes, x) = (&codes[..size], &x[..(words + 3) * stride + M]);
     for half in [0, LANES] {
         for g in 0..GROUPS {
             let mut acc = [s.begin(0); M];
             for i in 0..M {
-                let [a, b] = [SUMS, SUMS + 1].map(|at| x[at * stride + i].to_bits().cast_signed());
+                let [a, b] = [sums_at, sums_at + 1].map(|at| x[at * stride + i].to_bits().cast_signed());
                 let sum = if GROUPS == 1 { a.wrapping_add(b) } else { [a, b][g] };
                 acc[i] = s.begin(sum);
             }
             for q in g * QUADS / GROUPS..(g + 1) * QUADS / GROUPS {
-                let w = s.ready(quads(s, codes, q * QUAD + 4 * half));
-                for i in 0..M {
-                    acc[i] = s.bytes(acc[i], w, s.splat_i(x[q * stride + i]));
+                for part in 0..S::PARTS {
+                    let w = if READY {
+                        s.widened(quads(s, codes, (part * QUADS + q) * QUAD + 4 * half))
+                    } else {
+                        s.ready(quads(s, codes, q * QUAD + 4 * half), part)
+                    };
+                    for i in 0..M {
+                        acc[i] = s.bytes(acc[i], w, s.splat_i(x[(part * QUADS + q) * stride + i]));
+                    }
                 }
             }
             let scale = s.load(&scales[g][half..]);
             for i in 0..M {
-                let scale = s.mul(scale, s.splat(x[SCALE * stride + i]));
+                let scale = s.mul(scale, s.splat(x[scale_at * stride + i]));
                 let out = s.fma(s.to_f32(acc[i]), scale, s.load(&sums[i][half..]));
                 s.store(out, &mut sums[i][half..]);
             }
@@ -103,7 +111,7 @@ pub fn bytes<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
         if let Some(mins) = mins {
             let min = s.load(&mins[half..]);
             for i in 0..M {
-                let scaled = s.splat(x[SCALED_SUM * stride + i]);
+                let scaled = s.splat(x[sum_at * stride + i]);
                 s.store(s.fma(min, scaled, s.load(&sums[i][half..])), &mut sums[i][half..]);
             }
         }

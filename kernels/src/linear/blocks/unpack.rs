@@ -162,6 +162,22 @@ pub fn panel<'a, S: Simd>(
     Unpacked { codes: &codes[..some.len() * CODES], stride: CODES, scales: scale, mins }
 }
 
+/// The codes widened: of each quad first the first and the third, then the others.
+#[inline(always)]
+pub fn double<'a>(unpacked: Unpacked<'a>, wide: &'a mut [u8]) -> Unpacked<'a> {
+    let blocks = unpacked.codes.chunks(unpacked.stride);
+    let count = blocks.len();
+    for (codes, out) in blocks.zip(wide.as_chunks_mut::<{ 2 * CODES }>().0) {
+        let (even, odd) = out.split_at_mut(CODES);
+        let (even, odd) = (even.as_chunks_mut::<2>().0, odd.as_chunks_mut::<2>().0);
+        for ((codes, even), odd) in codes[..CODES].as_chunks::<2>().0.iter().zip(even).zip(odd) {
+            let both = i16::from_le_bytes(*codes);
+            (*even, *odd) = ((both << 8 >> 8).to_le_bytes(), (both >> 8).to_le_bytes());
+        }
+    }
+    Unpacked { codes: &wide[..count * 2 * CODES], stride: 2 * CODES, ..unpacked }
+}
+
 /// Sixteen halves.
 #[inline(always)]
 fn halves<S: Simd>(s: S, bytes: &[u8], from: usize) -> S::V {
