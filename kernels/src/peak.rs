@@ -64,7 +64,7 @@ fn fastest(team: &Team, ms: u64, pass: &(dyn Fn(usize) + Sync)) -> f64 {
 }
 
 per_isa! {
-    /// `CHAINS` chains of `steps` multiply-adds; out `[16]`: their sum.
+    /// `CHAINS` chains of `steps` multiply-adds, or as many in fewer chains; out `[16]`: their sum, each of fewer counted so often.
     pub fn spin(out: &mut [f32], steps: usize, kind: Pack) = spin_with as spin_isa on scalar avx2 avx512 avx512_bf16;
 }
 
@@ -81,7 +81,8 @@ fn spin_with<S: Simd>(s: S, out: &mut [f32], steps: usize, kind: Pack) {
             *acc = if kind == Pack::Bf16 { s.dot(*acc, a, b) } else { s.fma(*acc, a, b) };
         }
     }
-    s.store(acc.into_iter().reduce(|a, b| s.add(a, b)).unwrap_or(a), out);
+    let sum = acc.into_iter().take(chains).reduce(|a, b| s.add(a, b)).unwrap_or(a);
+    s.store(s.mul(sum, s.splat(rounds as f32)), out);
 }
 
 per_isa! {
