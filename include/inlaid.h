@@ -264,6 +264,21 @@
 // the result has the bits of a fresh session with those tokens.
 #define INLAID_OVERFLOW_DROP_OLDEST 1
 
+// Products of two narrow matrices beside the model's own (LoRA, DoRA), whole modules, biases.
+#define INLAID_ADAPTER_LORA 0
+
+// Factors of keys, values and inner activations (IA3).
+#define INLAID_ADAPTER_IA3 1
+
+// Vectors before the tokens' own (prompt tuning).
+#define INLAID_ADAPTER_PROMPT 2
+
+// Keys and values before the tokens' own (prefix tuning).
+#define INLAID_ADAPTER_PREFIX 3
+
+// Small MLPs behind the halves of blocks (bottleneck adapters of the adapters library).
+#define INLAID_ADAPTER_BOTTLENECK 4
+
 // In place of an id: no token was chosen.
 #define INLAID_NO_TOKEN 4294967295
 
@@ -625,6 +640,22 @@ typedef struct {
     // in the conversation before, for answers that repeat much of their prompt.
     const inlaid_model *draft;
 } inlaid_session_config;
+
+// What an adapter is. Set `struct_size`, then call `inlaid_adapter_get_info`.
+typedef struct {
+    // Bytes of this struct as the caller knows it.
+    uint32_t struct_size;
+    // `INLAID_ADAPTER_...`.
+    int32_t kind;
+    // The largest rank of its products; 0 without any.
+    uint32_t rank;
+    // Vectors that it puts before a text: they take room of a session's context.
+    uint32_t virtual_tokens;
+    // Modules that it changes.
+    uint64_t modules;
+    // Numbers that it has.
+    uint64_t parameters;
+} inlaid_adapter_info;
 
 // Time spent and tokens done since a session began. Set `struct_size`, then call `inlaid_session_timings`.
 typedef struct {
@@ -1084,6 +1115,73 @@ void inlaid_session_free(inlaid_session *session);
 // computes. That call answers `INLAID_ERROR_CANCELLED`, and the session is as it was before; an answer ends with
 // `INLAID_FINISH_CANCELLED`, and what was written stays. Never waits. Any thread, also from callbacks; NULL is fine.
 void inlaid_session_cancel(const inlaid_session *session);
+
+// Reads an adapter of `model`: a directory with `adapter_config.json` and `adapter_model.safetensors` as peft writes it.
+// Every tensor must be one that the settings name, in a shape that the model asks for; settings that change what is
+// computed and are not understood are refused by name. On success `*adapter` is a reference that the caller owns; on failure
+// it is NULL. It can be used with this model alone, which it does not keep alive.
+//
+// Errors: `INLAID_ERROR_IO`, `_FORMAT`, `_TENSOR`, `_UNSUPPORTED`, `_BUDGET`. Any thread.
+int32_t inlaid_adapter_open(const inlaid_model *model,
+                            const char *path,
+                            inlaid_adapter **adapter,
+                            inlaid_error *err);
+
+// Says what an adapter is. Any thread.
+int32_t inlaid_adapter_get_info(const inlaid_adapter *adapter, inlaid_adapter_info *info, inlaid_error *err);
+
+// Writes an adapter to the directory `path`, which is made where it is not there, in a form that peft reads as its own.
+// Each of its two files is there whole or not at all.
+//
+// Errors: `INLAID_ERROR_IO` (a full disk is one). Any thread.
+int32_t inlaid_adapter_save(const inlaid_adapter *adapter,
+                            const char *path,
+                            inlaid_error *err);
+
+// Counts one more reference, which the caller owns. NULL is fine. Any thread.
+void inlaid_adapter_retain(const inlaid_adapter *adapter);
+
+// Gives back a reference. The adapter ends with its last reference, and after the last session that uses it. NULL is fine.
+// Any thread.
+void inlaid_adapter_free(inlaid_adapter *adapter);
+
+// Gives a session these adapters, in place of those before; with `n` 0 it has none. `weights` says how much each counts:
+// what an adapter changes is multiplied by its weight; NULL: 1 each. The tokens stay and run anew with the next call that
+// computes, as if the session had had these adapters all along. Other sessions of the model keep theirs, and all can step in
+// one batch.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` (adapters of another model, weights that are no numbers, two prompts), `_CONTEXT_FULL`,
+// `_BUDGET`, `_MEMORY`, `_BUSY`: the session is then as it was before.
+int32_t inlaid_session_set_adapters(inlaid_session *session,
+                                    const inlaid_adapter *const *adapters,
+                                    const float *weights,
+                                    size_t n,
+                                    inlaid_error *err);
+
+// Gives these adapters to whatever names none: sessions that are made from now on, texts, beams; with `n` 0 none. Sessions
+// that are there keep what they have. Arguments as of `inlaid_session_set_adapters`.
+//
+// Errors: `INLAID_ERROR_ARGUMENT`. Any thread.
+int32_t inlaid_model_attach(const inlaid_model *model,
+                            const inlaid_adapter *const *adapters,
+                            const float *weights,
+                            size_t n,
+                            inlaid_error *err);
+
+// Adds these adapters into private copies of the matrices that they change, in place of what was merged before: they cost
+// no time per token then. 16-bit weights are rounded once more. The call waits for a run that goes on; sessions of the
+// model compute what they hold anew with their next call. Arguments as of `inlaid_session_set_adapters`.
+//
+// Errors: `INLAID_ERROR_UNSUPPORTED` (quantised weights, prompts, prefixes, bottlenecks: attach), `_ARGUMENT`, `_TENSOR`,
+// `_BUDGET`, `_MEMORY`: nothing changes then. Any thread.
+int32_t inlaid_model_merge(const inlaid_model *model,
+                           const inlaid_adapter *const *adapters,
+                           const float *weights,
+                           size_t n,
+                           inlaid_error *err);
+
+// Drops the copies: the model is exactly what its files say again. Any thread.
+int32_t inlaid_model_unmerge(const inlaid_model *model, inlaid_error *err);
 
 // Adds `n` tokens and runs them, in chunks.
 //

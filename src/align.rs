@@ -69,6 +69,10 @@ pub fn attention(
             });
         }
     }
+    if let Some((adapter, _)) = model.attached().as_ref().and_then(|grafts| grafts.prompt()) {
+        let what = format!("attention beside an adapter of type {}", adapter.config().kind.name());
+        return Err(Error::Unsupported { file: adapter.name().to_owned(), what });
+    }
     let runner = Runner::observing(model.arch(), Cache::F32, Observe::Attention);
     let mut runner = runner.like(&*model.runner()?);
     let run = |runner: &mut Runner, side, ids: &[u32], source: Option<&Sequence>| {

@@ -4,7 +4,7 @@
 //! same: of the `2 * beams` best continuations of an answer's beams those that end are set aside, if they are among the
 //! first `beams`, and the best that go on become the next beams.
 
-use crate::adapter::Grafts;
+use crate::adapter::{Grafts, lead_of};
 use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::format::files::Load;
@@ -136,12 +136,14 @@ impl Search<'_> {
             return Err(Error::Argument { name: "prompt", what });
         }
         arch.check_ids(prompt.ids)?;
-        let longest = prompt.ids.len().saturating_add(self.config.max_tokens).min(arch.max_positions);
-        if longest == prompt.ids.len() {
+        let lead = lead_of(self.grafts.as_ref());
+        let most = arch.max_positions.saturating_sub(lead);
+        let longest = prompt.ids.len().saturating_add(self.config.max_tokens).min(most);
+        if longest <= prompt.ids.len() {
             let (wanted, limit) = (prompt.ids.len() + 1, arch.max_positions);
             return Err(Error::ContextFull { used: 0, wanted, limit });
         }
-        let bytes = self.model.kv_bytes(longest).saturating_mul(beams as u64);
+        let bytes = self.model.kv_bytes(lead + longest).saturating_mul(beams as u64);
         let charge = self.model.engine().charge("the beams of an answer", bytes)?;
         let mut answer = Answer {
             source: None,
@@ -165,9 +167,13 @@ impl Search<'_> {
         if self.model.arch().reads_source() {
             answer.source = Some(Source::read(self.model, prompt.source, self.grafts.as_ref(), cancel)?);
         }
+        let lead = lead_of(self.grafts.as_ref());
         let mut runner = self.model.runner()?;
         for _ in 0..self.config.beams {
-            answer.seqs.push(runner.pool.open(answer.longest)?);
+            answer.seqs.push(runner.pool.open(lead + answer.longest)?);
+        }
+        if let Some(first) = answer.seqs.first_mut() {
+            runner.fill_lead(self.model.parts(), first, self.grafts.as_ref(), cancel)?;
         }
         Ok(())
     }

@@ -3,17 +3,20 @@
 //! A new directory is made under another name and takes its own when it is complete. Files move into a directory that is
 //! there already one by one.
 
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::format::convert::convert as weights;
-use crate::format::files::{Files, INDEX, MAX_TEXT, SINGLE, TEXT};
-use crate::format::source::Progress;
+use crate::format::convert::{configs, convert as weights};
+use crate::format::files::{Files, INDEX, Load, MAX_TEXT, SINGLE, TEXT};
+use crate::format::source::{Progress, Reading};
 use crate::format::write::{DraftDir, whole_file};
+use crate::model::{Model, ModelConfig};
 use crate::pack::{self, Hold, Importance};
 use crate::tokenizer::{self, gguf::from_gguf};
 use kernels::DType;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::sync::Arc;
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +54,58 @@ pub fn convert(
     force: bool,
     mut progress: Option<Progress>,
 ) -> Result<Converted> {
+    write(files, out, force, |draft| {
+        match to {
+            Target::Dense(dtype) => weights(files, draft, dtype, &mut progress)?,
+            Target::Packed(hold, importance) => {
+                pack::write(files, draft, hold, threads, importance, &mut progress)?;
+            }
+            Target::PackedDense(dtype) => {
+                let dense = draft.join("dense");
+                weights(files, &dense, dtype, &mut progress)?;
+                let dense_files = Files::at(&dense)?;
+                pack::write(&dense_files, draft, Hold::Packed, threads, None, &mut progress)?;
+                fs::remove_dir_all(&dense).map_err(Error::io(&dense))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Writes the model in `files`, with adapters in its weights (each with how much it counts), to the directory `out`, as
+/// [`convert`] does; in the types that the weights have.
+///
+/// # Errors
+/// As [`Model::open`], [`Model::adapter`] and [`Model::merge`]; `Unsupported` for GGUF and packed files; as [`convert`].
+pub fn merge(
+    engine: &Arc<Engine>,
+    files: &Files,
+    adapters: &[(Files, f32)],
+    out: &Path,
+    force: bool,
+    mut progress: Option<Progress>,
+) -> Result<Converted> {
+    let config = ModelConfig { weights: Hold::Mapped, no_tokenizer: true, ..ModelConfig::default() };
+    let model = Model::open(engine, files, config)?;
+    let open = |(files, weight): &(Files, f32)| Ok((model.adapter(files)?, *weight));
+    let list = adapters.iter().map(open).collect::<Result<Vec<_>>>()?;
+    write(files, out, force, |draft| {
+        let apart = model.write_merged(&list, draft, &mut Reading::new(Load::Map, &mut progress))?;
+        let mut map = files.config()?.object_itself().clone();
+        if apart {
+            map.insert("tie_word_embeddings".into(), false.into());
+        }
+        configs(files, map, draft)
+    })
+}
+
+/// Writes a directory of `files`' text and what `fill` adds.
+fn write(
+    files: &Files,
+    out: &Path,
+    force: bool,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Converted> {
     let exists = out.is_dir();
     if exists && !force && fs::read_dir(out).map_err(Error::io(out))?.next().is_some() {
         let what = "the directory is not empty, and force was not asked for";
@@ -59,19 +114,7 @@ pub fn convert(
     // Within the directory or beside it: a rename must not cross to another file system.
     let draft = DraftDir::new(if exists { out.join("model") } else { out.to_owned() })?;
     text(files, &draft.path)?;
-    match to {
-        Target::Dense(dtype) => weights(files, &draft.path, dtype, &mut progress)?,
-        Target::Packed(hold, importance) => {
-            pack::write(files, &draft.path, hold, threads, importance, &mut progress)?;
-        }
-        Target::PackedDense(dtype) => {
-            let dense = draft.path.join("dense");
-            weights(files, &dense, dtype, &mut progress)?;
-            let dense_files = Files::at(&dense)?;
-            pack::write(&dense_files, &draft.path, Hold::Packed, threads, None, &mut progress)?;
-            fs::remove_dir_all(&dense).map_err(Error::io(&dense))?;
-        }
-    }
+    fill(&draft.path)?;
     let written = written(&draft.path)?;
     if exists {
         replace(&draft.path, out, &written.files)?;

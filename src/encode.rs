@@ -3,6 +3,7 @@
 //! Texts of any length share a run, and no padding is computed. Rows of different texts do not touch each other, so a text
 //! has the same bits alone and in any batch.
 
+use crate::adapter::lead_of;
 use crate::arch::{Rows, Side, Task};
 use crate::engine::Charge;
 use crate::error::{Error, Result};
@@ -73,7 +74,7 @@ pub fn run(
 }
 
 fn check(model: &Model, texts: &[Text], ask: Ask) -> Result<()> {
-    let arch = model.arch();
+    let (arch, lead) = (model.arch(), lead_of(model.attached().as_ref()));
     if matches!(ask, Ask::Head | Ask::HeadAt(_)) && (arch.head.task == Task::Hidden || !model.has_head()) {
         let what = format!("{} was saved without a head: it has hidden states alone", model.tensors().file());
         return Err(Error::Argument { name: "model", what });
@@ -90,7 +91,7 @@ fn check(model: &Model, texts: &[Text], ask: Ask) -> Result<()> {
         if text.ids.is_empty() {
             return Err(Error::Argument { name: "texts", what: format!("text {i} has no tokens") });
         }
-        arch.check_len(text.ids.len())?;
+        arch.check_len(lead + text.ids.len())?;
         let types = arch.first().embed.types;
         if let Some(found) = text.types.iter().find(|kind| **kind as usize >= types.max(1)) {
             let what = format!("expected token types below {}, found {found}", types.max(1));
@@ -133,12 +134,14 @@ impl<'m> Seats<'m> {
         cancel: &AtomicBool,
         each: &mut dyn FnMut(usize, &[f32], usize),
     ) -> Result<()> {
+        let grafts = self.model.attached();
+        let lead = lead_of(grafts.as_ref());
         let mut runner = self.model.runner()?;
         for (i, text) in texts[range.clone()].iter().enumerate() {
-            self.seat(&mut runner, i, text.ids.len())?;
+            self.seat(&mut runner, i, lead + text.ids.len())?;
+            runner.fill_lead(self.model.parts(), &mut self.open[i], grafts.as_ref(), cancel)?;
         }
         let (model, arch) = (self.model, self.model.arch());
-        let grafts = model.attached();
         let side = if arch.encoder.is_some() { Side::Encoder } else { Side::Decoder };
         let want = if matches!(ask, Ask::Head | Ask::HeadAt(_)) { Want::Head } else { Want::Hidden };
         runner.begin(Mode { side, want });
@@ -170,7 +173,7 @@ impl<'m> Seats<'m> {
     fn seat(&mut self, runner: &mut Runner, i: usize, len: usize) -> Result<()> {
         if let Some(seq) = self.open.get_mut(i) {
             if seq.limit >= len {
-                runner.pool.rewind(seq, 0);
+                runner.pool.clear(seq);
                 return Ok(());
             }
             runner.pool.close(seq);
@@ -197,7 +200,7 @@ impl Drop for Seats<'_> {
         for (mut seq, charge) in self.open.drain(..).zip(self.charges.drain(..)) {
             match charge {
                 Some(charge) if keep => {
-                    runner.pool.rewind(&mut seq, 0);
+                    runner.pool.clear(&mut seq);
                     runner.spare.push((seq, charge));
                 }
                 _ => runner.pool.close(&mut seq),

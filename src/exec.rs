@@ -2,6 +2,7 @@
 
 use crate::adapter::Need;
 use crate::arch::{Arch, Head, Position, Side, Stack};
+use crate::graft::Graft;
 use crate::verb::{Buf, Of, Verb};
 use crate::weights::{LinearW, NormW, P, Sites, StackW, Weights};
 use kernels::act::Act;
@@ -28,6 +29,19 @@ pub struct Shape {
     pub learn: bool,
     /// Number of what adapters of the rows need; 0: nothing.
     pub graft: u32,
+    /// What the rows are.
+    pub lead: Lead,
+}
+
+/// Whether rows are tokens, or come before them from an adapter.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Lead {
+    /// Tokens.
+    None,
+    /// Vectors in the place of tokens' own.
+    Prompt,
+    /// Keys and values of every block.
+    Prefix,
 }
 
 /// What a run returns.
@@ -43,7 +57,7 @@ impl Shape {
     /// Logits of a decoder.
     pub fn decode(rows: usize, picks: usize) -> Shape {
         let (side, want) = (Side::Decoder, Want::Head);
-        Shape { rows, picks, score: false, side, want, mean: false, learn: false, graft: 0 }
+        Shape { rows, picks, score: false, side, want, mean: false, learn: false, graft: 0, lead: Lead::None }
     }
 }
 
@@ -104,6 +118,11 @@ impl<'m> Exec<'m> {
         }
     }
 
+    /// Rows of the call.
+    pub fn rows(&self) -> usize {
+        self.shape.rows
+    }
+
     /// The stack that is written.
     pub fn stack(&self) -> &'m Stack {
         self.stack
@@ -158,6 +177,10 @@ impl<'m> Exec<'m> {
     /// `[rows, width]` from the tables of tokens, positions and token types.
     pub fn embed(&mut self, tokens: P, positions: Option<P>, types: Option<P>) -> Buf {
         let out = self.buf(self.shape.rows, self.stack.embed.width);
+        if self.shape.lead == Lead::Prompt {
+            self.verbs.push(Verb::Graft(Graft::Prompt { out, positions, types }));
+            return out;
+        }
         self.verbs.push(Verb::Embed { out, tokens, positions, types });
         self.grafted_table(out, tokens)
     }

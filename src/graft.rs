@@ -6,16 +6,17 @@
 //! `out = (x W^T + bias) + (residual + B A x)`: no pass over the outputs is spent, epilogues stay what they are, and rows
 //! without an adapter have the bits of a program without one. Programs without adapters have none of these verbs.
 
-use crate::adapter::{Grafts, Need};
+use crate::adapter::{Grafts, Need, part};
 use crate::exec::Exec;
 use crate::layout::Layout;
 use crate::run::Ctx;
 use crate::tables::Tables;
-use crate::verb::{Buf, Verb};
-use crate::weights::{LinearW, NormW, P, Role};
+use crate::verb::{Buf, Of, Verb};
+use crate::weights::{LinearW, NormW, P, Role, Slice};
 use kernels::embed::embed;
 use kernels::graft::CUT;
 use kernels::linear::PANEL;
+use kernels::simd::LANES;
 use kernels::{Access, Cut, Part, Task, TileMut};
 use std::ops::Range;
 use std::sync::Arc;
@@ -41,10 +42,20 @@ pub enum Graft {
     Up { out: Buf, t: Option<Buf>, x: Option<Buf>, add: Option<Buf>, site: u32 },
     /// `add + B t + (row of T' - row of T)`, of a table.
     Entry { out: Buf, t: Option<Buf>, add: Buf, table: P, site: u32 },
+    /// `[rows, neck]`: `scale * act(down x + bias)` of small MLPs; `raw` and `sum` are what they read.
+    Squeeze { out: Buf, raw: Option<Buf>, sum: Option<Buf>, site: u32 },
+    /// `add` plus what small MLPs make of `t`.
+    Widen { out: Buf, t: Buf, add: Buf, site: u32 },
     /// Inputs times factors.
     Scale { out: Buf, x: Buf, site: u32 },
+    /// `y + add`.
+    Sum { out: Buf, y: Buf, add: Option<Buf> },
     /// `y * factors + shifts + add`.
     Adjust { out: Buf, y: Buf, add: Option<Buf>, site: u32 },
+    /// Vectors of a prompt in the place of tokens' own, plus rows of the tables of positions and types.
+    Prompt { out: Buf, positions: Option<P>, types: Option<P> },
+    /// Keys or values of a prefix for one block.
+    Prefix { out: Buf, layer: u32, values: bool },
     /// The norm of `x` with other parameters, plus `add`; `y` where the rows have none.
     Norm { out: Buf, y: Buf, x: Buf, add: Option<Buf>, width: usize, site: u32 },
 }
@@ -53,11 +64,13 @@ impl Graft {
     /// Buffers that are read.
     pub fn reads(&self) -> [Option<Buf>; 3] {
         match *self {
-            Graft::Lookup { .. } => [None; 3],
+            Graft::Lookup { .. } | Graft::Prompt { .. } | Graft::Prefix { .. } => [None; 3],
             Graft::Down { x, .. } | Graft::Scale { x, .. } => [Some(x), None, None],
             Graft::Up { t, x, add, .. } => [t, x, add],
             Graft::Entry { t, add, .. } => [t, Some(add), None],
-            Graft::Adjust { y, add, .. } => [Some(y), add, None],
+            Graft::Squeeze { raw, sum, .. } => [raw, sum, None],
+            Graft::Widen { t, add, .. } => [Some(t), Some(add), None],
+            Graft::Adjust { y, add, .. } | Graft::Sum { y, add, .. } => [Some(y), add, None],
             Graft::Norm { y, x, add, .. } => [Some(y), Some(x), add],
         }
     }
@@ -70,6 +83,11 @@ impl Graft {
             | Graft::Up { out, .. }
             | Graft::Entry { out, .. }
             | Graft::Scale { out, .. }
+            | Graft::Squeeze { out, .. }
+            | Graft::Widen { out, .. }
+            | Graft::Sum { out, .. }
+            | Graft::Prompt { out, .. }
+            | Graft::Prefix { out, .. }
             | Graft::Adjust { out, .. }
             | Graft::Norm { out, .. } => out,
         }
@@ -80,8 +98,8 @@ impl Graft {
         let read = |b: Buf| Access::Read(l.buf(b));
         let out = l.buf(self.writes());
         let cut = match *self {
-            Graft::Down { .. } => CUT,
-            Graft::Lookup { .. } => Cut::Pieces(out.cols),
+            Graft::Down { .. } | Graft::Squeeze { .. } => CUT,
+            Graft::Lookup { .. } | Graft::Prompt { .. } | Graft::Prefix { .. } => Cut::Pieces(out.cols),
             Graft::Norm { width, .. } => Cut::Pieces(width),
             _ => Cut::Cols(PANEL),
         };
@@ -106,6 +124,29 @@ impl Exec<'_> {
     /// `x W^T + bias + add` with the adapters of this place; `None` where no row has any.
     pub fn grafted(&mut self, x: Buf, w: &LinearW, add: Option<Buf>) -> Option<Buf> {
         let (site, need) = self.need(Role::Linear, w.w)?;
+        if need.neck == 0 {
+            return Some(self.grafted_linear(x, w, add, (site, need)));
+        }
+        let (raw, full) = if need.raw {
+            let y = self.grafted_linear(x, w, None, (site, need));
+            let out = self.like(y);
+            self.verbs.push(Verb::Graft(Graft::Sum { out, y, add }));
+            (Some(y), out)
+        } else {
+            (None, self.grafted_linear(x, w, add, (site, need)))
+        };
+        let after = self.sites().and_then(|sites| sites.list()[site as usize].after);
+        let sum = need.sum.then(|| self.maybe_norm(full, after));
+        let rows = self.bufs[x.0 as usize].0;
+        let t = self.buf(rows, need.neck as usize);
+        self.verbs.push(Verb::Graft(Graft::Squeeze { out: t, raw, sum, site }));
+        let out = self.like(full);
+        self.verbs.push(Verb::Graft(Graft::Widen { out, t, add: full, site }));
+        Some(out)
+    }
+
+    /// The same without small MLPs.
+    fn grafted_linear(&mut self, x: Buf, w: &LinearW, add: Option<Buf>, (site, need): (u32, Need)) -> Buf {
         let rows = self.bufs[x.0 as usize].0;
         let t = (need.rank > 0).then(|| {
             let out = self.buf(rows, need.rank as usize);
@@ -124,12 +165,12 @@ impl Exec<'_> {
             self.verbs.push(Verb::Graft(Graft::Scale { out: input, x, site }));
         }
         if !need.outputs {
-            return Some(self.plain_linear(input, w, delta));
+            return self.plain_linear(input, w, delta);
         }
         let y = self.plain_linear(input, w, None);
         let out = self.like(y);
         self.verbs.push(Verb::Graft(Graft::Adjust { out, y, add: delta, site }));
-        Some(out)
+        out
     }
 
     /// Embeddings `h` with the adapters of the table of tokens.
@@ -144,6 +185,24 @@ impl Exec<'_> {
         let out = self.like(h);
         self.verbs.push(Verb::Graft(Graft::Entry { out, t, add: h, table: tokens, site }));
         out
+    }
+
+    /// Keys and values of a prefix, appended to the pages of every block.
+    pub fn prefix(&mut self) -> Buf {
+        let (rows, stack) = (self.rows(), self.stack());
+        let mut last = self.buf(rows, stack.kv_cols());
+        self.verbs.push(Verb::Graft(Graft::Prefix { out: last, layer: 0, values: false }));
+        for layer in 0..stack.n_layers as u32 {
+            let [k, v] = [false, true].map(|values| {
+                let out = self.buf(rows, stack.kv_cols());
+                self.verbs.push(Verb::Graft(Graft::Prefix { out, layer, values }));
+                out
+            });
+            let window = stack.attention().window_of(layer as usize);
+            self.verbs.push(Verb::Append { layer, k, v, of: Of::Own { window } });
+            last = v;
+        }
+        last
     }
 
     /// The norm `y` of `x`, plus `add`, with the adapters of its parameters.
@@ -191,6 +250,11 @@ pub fn run(g: &Graft, p: &mut Part, c: &Ctx, l: &Layout) {
                 }
             }
         }
+        Graft::Prompt { out, positions, types } => prompt(&mut p.write(l.buf(out)), c, positions, types),
+        Graft::Prefix { out, layer, values } => {
+            let (span, part) = (l.buf(out), 2 * layer as usize + usize::from(values));
+            prefix(&mut p.write(span), t, span.cols, [part, 2 * c.stack.n_layers]);
+        }
         Graft::Lookup { out, site } => {
             let (rows, scale) = (l.buf(out).rows, c.stack.embed.scale);
             lookup(&mut p.write(l.buf(out)), t, rows, site, scale);
@@ -213,6 +277,37 @@ pub fn run(g: &Graft, p: &mut Part, c: &Ctx, l: &Layout) {
                     let w = module.weight_of(place);
                     ops.widen(out, x, wide[1], rows.clone(), &w, 0, piece.gains.as_deref());
                 }
+            }
+        }
+        Graft::Squeeze { out, raw, sum, site } => {
+            let (reads, span) = ([raw, sum].map(|b| b.map(|b| p.read(l.buf(b)))), l.buf(out));
+            squeeze(&mut p.write(span), c, reads, span.rows, site);
+        }
+        Graft::Widen { out, t: low, add, site } => {
+            let (low, add, wide, span) =
+                (p.read(l.buf(low)), p.read(l.buf(add)), l.buf(low).cols, l.buf(out));
+            let out = &mut p.write(span);
+            begin(out, Some(add), span.cols);
+            for (rows, by) in runs(t, span.rows) {
+                let Some(by) = by else { continue };
+                for piece in &by.here(site).necks {
+                    let (neck, cols) = (by.neck(piece), out.cols());
+                    ops.widen(out, low, wide, rows.clone(), &neck.matrices()[1], piece.at, None);
+                    for r in rows.clone() {
+                        let bias = neck.up_bias[cols.clone()].iter();
+                        out.row(r).iter_mut().zip(bias).for_each(|(x, b)| *x += piece.scale * b);
+                    }
+                }
+            }
+        }
+        Graft::Sum { out, y, add } => {
+            let (span, y, add) = (l.buf(out), p.read(l.buf(y)), add.map(|b| p.read(l.buf(b))));
+            let out = &mut p.write(span);
+            begin(out, Some(y), span.cols);
+            let cols = out.cols();
+            for r in out.rows().filter(|_| add.is_some()) {
+                let add = &add.unwrap_or_default()[r * span.cols..][cols.clone()];
+                out.row(r).iter_mut().zip(add).for_each(|(x, add)| *x += add);
             }
         }
         Graft::Entry { out, t: low, add, table, site } => {
@@ -266,6 +361,32 @@ pub fn run(g: &Graft, p: &mut Part, c: &Ctx, l: &Layout) {
     }
 }
 
+/// Inner activations of small MLPs, times their scales.
+fn squeeze(out: &mut TileMut, c: &Ctx, [raw, sum]: [Option<&[f32]>; 2], rows: usize, site: u32) {
+    for (rows, by) in runs(c.tables, rows) {
+        let Some(by) = by else { continue };
+        for piece in &by.here(site).necks {
+            let neck = by.neck(piece);
+            let Some(x) = (if neck.sum { sum } else { raw }) else { continue };
+            c.ops.narrow(out, x, rows.clone(), &neck.matrices()[0], piece.at, 1.0);
+            for cell in out.cells() {
+                let cols = cell.cols.start.max(piece.at)..cell.cols.end.min(piece.at + neck.width);
+                if cols.is_empty() {
+                    continue;
+                }
+                for r in cell.rows.start.max(rows.start)..cell.rows.end.min(rows.end) {
+                    let (mut inner, n) = ([0.0; LANES], cols.len());
+                    let own = &mut out.cell_row(&cell, r)[cols.start - cell.cols.start..][..n];
+                    let bias = &neck.down_bias[cols.start - piece.at..];
+                    inner.iter_mut().zip(own.iter().zip(bias)).for_each(|(to, (x, b))| *to = x + b);
+                    c.ops.act(&mut TileMut::whole(own, 1, n), &inner[..n], None, n, neck.act);
+                    own.iter_mut().for_each(|x| *x *= piece.scale);
+                }
+            }
+        }
+    }
+}
+
 /// `out` becomes `add`, or what changes no bit of a sum.
 fn begin(out: &mut TileMut, add: Option<&[f32]>, n: usize) {
     let cols = out.cols();
@@ -274,6 +395,27 @@ fn begin(out: &mut TileMut, add: Option<&[f32]>, n: usize) {
             Some(add) => out.row(r).copy_from_slice(&add[r * n..][cols.clone()]),
             None => out.row(r).fill(-0.0),
         }
+    }
+}
+
+/// Vectors of a prompt, in order, with their positions and types.
+fn prompt(out: &mut TileMut, c: &Ctx, positions: Option<P>, types: Option<P>) {
+    let (t, matrix) = (c.tables, |p: P| c.weights.params[p.0 as usize].matrix());
+    let Some((adapter, n)) = t.grafted.first().and_then(|g| g.by.prompt()) else { return };
+    let own = part(&adapter.prompt, adapter.prompt.len() / n, Slice::all(n), n);
+    let (positions, types) = (positions.map(matrix), types.map(matrix));
+    let positions = positions.as_ref().map(|table| (table, &t.places[..]));
+    let more: Vec<_> =
+        positions.into_iter().chain(types.as_ref().map(|table| (table, &t.types[..]))).collect();
+    // Only rows of the model's own table are scaled.
+    embed(out, &own, &t.ids, 1.0, &more);
+}
+
+/// The `part`-th of `parts` pieces of each row of a prefix.
+fn prefix(out: &mut TileMut, t: &Tables, cols: usize, [part, parts]: [usize; 2]) {
+    let Some((adapter, _)) = t.grafted.first().and_then(|g| g.by.prompt()) else { return };
+    for r in out.rows() {
+        out.row(r).copy_from_slice(&adapter.prompt[(r * parts + part) * cols..][..cols]);
     }
 }
 

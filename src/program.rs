@@ -6,7 +6,7 @@ use crate::arch::Arch;
 use crate::backward;
 use crate::block;
 use crate::error::{Error, Result};
-use crate::exec::{Exec, Shape, Watched};
+use crate::exec::{Exec, Lead, Shape, Watched};
 use crate::fuse::fuse;
 use crate::layout::Layout;
 use crate::learns::Learns;
@@ -65,7 +65,8 @@ impl Program {
         needs: Option<&[Need]>,
     ) -> Result<Program> {
         let mut e = Exec::new(a, ops, shape, needs.map(|needs| (&m.sites, needs)));
-        let (stack, answer) = (e.stack(), block::model(&mut e, m));
+        let (stack, answer) =
+            (e.stack(), if shape.lead == Lead::Prefix { e.prefix() } else { block::model(&mut e, m) });
         let logprob = shape.score.then(|| e.logprob(answer));
         let forward = e.verbs.len();
         #[cfg(feature = "train")]

@@ -6,7 +6,7 @@ use crate::adapter::{Grafts, Need};
 use crate::arch::{Arch, Position, Side, Stack, check_ids};
 use crate::engine::{Charge, Engine};
 use crate::error::{Error, Result};
-use crate::exec::{Shape, Want, Watched};
+use crate::exec::{Lead, Shape, Want, Watched};
 use crate::graft::Grafted;
 use crate::learns::Learns;
 pub use crate::program::Observe;
@@ -122,6 +122,8 @@ pub struct Runner {
     /// Times that weights were merged or taken back.
     epoch: u64,
     mode: Mode,
+    /// What the rows of the batch are.
+    lead: Lead,
     mean: bool,
     /// Whether what linears read stays until the next run.
     observe: Observe,
@@ -150,6 +152,7 @@ impl Runner {
             merged: None,
             epoch: 0,
             mode: Mode::DECODE,
+            lead: Lead::None,
             mean: false,
             observe: Observe::Nothing,
             learns: None,
@@ -203,7 +206,7 @@ impl Runner {
     /// of feeds would need.
     pub fn begin(&mut self, mode: Mode) {
         self.tables.clear();
-        (self.mode, self.mean) = (mode, false);
+        (self.mode, self.mean, self.lead) = (mode, false, Lead::None);
     }
 
     /// Adds a feed to the batch and grows its pages; its sequence is as long as before until the caller adds the tokens
@@ -386,6 +389,7 @@ impl Runner {
             mean: self.mean,
             learn: self.learns.is_some(),
             graft: 0,
+            lead: self.lead,
         }
     }
 

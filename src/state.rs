@@ -20,8 +20,10 @@ pub struct Pool {
 pub struct Sequence {
     /// Their numbers, in the order of positions.
     pub(crate) pages: Vec<u32>,
-    /// Positions held.
+    /// Tokens held.
     pub len: usize,
+    /// Positions before the first token's, which an adapter filled.
+    pub lead: usize,
     /// Positions it may hold.
     pub limit: usize,
     /// Stands for the page before the first one: sequences with one root compute the same from the same tokens.
@@ -85,12 +87,12 @@ impl Pool {
             }
             self.refs.resize(slots, 0);
         }
-        Ok(Sequence { pages, len: 0, limit, root: ROOT })
+        Ok(Sequence { pages, len: 0, lead: 0, limit, root: ROOT })
     }
 
     /// Ends a sequence: its pages go back, and as many as were set aside for it leave memory.
     pub fn close(&mut self, seq: &mut Sequence) {
-        self.rewind(seq, 0);
+        self.clear(seq);
         self.drop_free(pages_for(seq.limit));
         seq.limit = 0;
     }
@@ -113,7 +115,7 @@ impl Pool {
             self.refs[page as usize] += 1;
             twin.pages.push(page);
         }
-        (twin.len, twin.root) = (seq.len, seq.root);
+        (twin.len, twin.lead, twin.root) = (seq.len, seq.lead, seq.root);
         Ok(twin)
     }
 
@@ -122,9 +124,15 @@ impl Pool {
         self.prefixes.clear();
     }
 
-    /// Forgets positions from `len` on.
+    /// Forgets all, what an adapter filled too.
+    pub fn clear(&mut self, seq: &mut Sequence) {
+        seq.lead = 0;
+        self.rewind(seq, 0);
+    }
+
+    /// Forgets tokens from number `len` on.
     pub fn rewind(&mut self, seq: &mut Sequence, len: usize) {
-        let keep = pages_for(len).min(seq.pages.len());
+        let keep = pages_for(seq.lead + len).min(seq.pages.len());
         for page in seq.pages.drain(keep..) {
             self.refs[page as usize] -= 1;
             if self.refs[page as usize] == 0 {
@@ -137,15 +145,16 @@ impl Pool {
 
     /// Gives the `i`-th sequence the past of the `from[i]`-th; all have one limit. Those beyond `from` become empty.
     pub fn reorder(&mut self, seqs: &mut [Sequence], from: &[usize]) {
-        let pasts: Vec<(Vec<u32>, usize)> = seqs.iter().map(|seq| (seq.pages.clone(), seq.len)).collect();
+        let past = |seq: &Sequence| (seq.pages.clone(), [seq.lead, seq.len]);
+        let pasts: Vec<(Vec<u32>, [usize; 2])> = seqs.iter().map(past).collect();
         for &page in from.iter().flat_map(|i| &pasts[*i].0) {
             self.refs[page as usize] += 1;
         }
         for (i, seq) in seqs.iter_mut().enumerate() {
-            self.rewind(seq, 0);
-            if let Some((pages, len)) = from.get(i).map(|i| &pasts[*i]) {
+            self.clear(seq);
+            if let Some((pages, past)) = from.get(i).map(|i| &pasts[*i]) {
                 seq.pages.extend_from_slice(pages);
-                seq.len = *len;
+                [seq.lead, seq.len] = *past;
             }
         }
     }
@@ -153,6 +162,9 @@ impl Pool {
     /// Takes over the whole pages of `ids`, the tokens of `seq` from its beginning, that any sequence holds beyond what
     /// `seq` does: from then on both hold them, as after a fork. Nothing is copied or computed.
     pub fn adopt(&mut self, seq: &mut Sequence, ids: &[u32]) {
+        if seq.lead > 0 {
+            return; // pages do not begin where tokens do
+        }
         let base = seq.len / PAGE;
         for (at, ids) in ids.chunks_exact(PAGE).enumerate().take(pages_for(seq.limit)).skip(base) {
             let before = if at == 0 { seq.root } else { seq.pages[at - 1] };
@@ -170,6 +182,9 @@ impl Pool {
     /// Makes the pages of `seq` that became full since it had `from` positions known to [`Pool::adopt`]; `ids` are its
     /// tokens from its beginning. A page that another sequence filled with the same meanwhile takes the place of its own.
     pub fn publish(&mut self, seq: &mut Sequence, from: usize, ids: &[u32]) {
+        if seq.lead > 0 {
+            return;
+        }
         for at in from / PAGE..seq.len / PAGE {
             let (own, Some(ids)) = (seq.pages[at], ids.get(at * PAGE..(at + 1) * PAGE)) else { return };
             let before = if at == 0 { seq.root } else { seq.pages[at - 1] };
@@ -194,11 +209,12 @@ impl Pool {
     /// # Errors
     /// `ContextFull` beyond the sequence's limit; nothing changes then.
     pub fn grow(&mut self, seq: &mut Sequence, n: usize) -> Result<()> {
-        if n > seq.limit - seq.len {
-            return Err(Error::ContextFull { used: seq.len, wanted: n, limit: seq.limit });
+        let held = seq.lead + seq.len;
+        if n > seq.limit - held {
+            return Err(Error::ContextFull { used: held, wanted: n, limit: seq.limit });
         }
-        if n > 0 && !seq.len.is_multiple_of(PAGE) {
-            let last = seq.len / PAGE;
+        if n > 0 && !held.is_multiple_of(PAGE) {
+            let last = held / PAGE;
             let old = seq.pages[last];
             if self.refs[old as usize] > 1 {
                 let new = self.take()?;
@@ -209,7 +225,7 @@ impl Pool {
                 self.prefixes.forget(old);
             }
         }
-        while seq.pages.len() * PAGE < seq.len + n {
+        while seq.pages.len() * PAGE < held + n {
             let page = self.take()?;
             seq.pages.push(page);
         }

@@ -80,11 +80,12 @@ impl Tables {
         let number = self.seqs.len() as u32;
         self.starts.pop();
         self.starts.push(self.ids.len() as u32);
-        self.lens.push((seq.len + ids.len()) as u32);
+        let held = seq.lead + seq.len;
+        self.lens.push((held + ids.len()) as u32);
         let (pages, seqs) = (&mut self.pages, &mut self.seqs);
         list(pages, seqs, &mut self.room[0], seq);
         for (i, &id) in ids.iter().enumerate() {
-            let pos = (seq.len + i) as u32;
+            let pos = (held + i) as u32;
             self.ids.push(id);
             self.types.push(types.get(i).copied().unwrap_or(0));
             self.positions.push(pos);
@@ -108,7 +109,7 @@ impl Tables {
 
     /// What the decoder of the sequence that was just added attends to.
     pub fn source(&mut self, source: &Sequence) {
-        self.source_lens.push(source.len as u32);
+        self.source_lens.push((source.lead + source.len) as u32);
         let (pages, seqs) = (&mut self.source_pages, &mut self.source_seqs);
         list(pages, seqs, &mut self.room[1], source);
     }

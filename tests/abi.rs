@@ -37,6 +37,7 @@ fn layouts() -> String {
         inlaid_session_config {
             struct_size, overflow, context, keep, chunk, reserved, sampler, speculate, ignore_rules, draft
         }
+        inlaid_adapter_info { struct_size, kind, rank, virtual_tokens, modules, parameters }
         inlaid_timings {
             struct_size, reserved, prefill_us, prefill_tokens, decode_us, decode_tokens, sample_us, sampled_tokens,
             draft_us, drafted_tokens, accepted_tokens, shared_tokens

@@ -1,10 +1,10 @@
-//! Adapters against what peft answered (`tests/golden/make_adapters.py`), unmerged and merged; and the promises that hold
+//! Adapters against what peft and adapters answered (`tests/golden/make_adapters.py`, `make_bottlenecks.py`), unmerged and merged; and the promises that hold
 //! for them: same bits in any batch, on any number of threads, in steps or at once; merging and taking apart leaves no
 //! trace.
 
 mod common;
 
-use common::{Random, bits, engine, greedy};
+use common::{bits, engine, greedy, write_adapter};
 use inlaid::Error;
 use inlaid::adapter::Adapter;
 use inlaid::arch::Task;
@@ -28,25 +28,6 @@ const MOST: f64 = 2e-4;
 
 type List = Vec<(Arc<Adapter>, f32)>;
 
-/// Writes an adapter with random numbers.
-fn write(dir: &Path, settings: &str, tensors: Vec<(String, Vec<usize>)>) {
-    std::fs::write(dir.join("adapter_config.json"), settings).expect("settings");
-    let mut random = Random(7);
-    let made: Vec<_> = tensors
-        .into_iter()
-        .map(|(name, shape)| {
-            let n = shape.iter().product::<usize>();
-            let scale = 1.5 / (shape[shape.len() - 1] as f32).sqrt();
-            (name, shape, (0..n).flat_map(|_| (scale * random.unit()).to_le_bytes()).collect::<Vec<u8>>())
-        })
-        .collect();
-    let views = made.iter().map(|(name, shape, bytes)| {
-        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("a tensor"))
-    });
-    let path = dir.join("adapter_model.safetensors");
-    safetensors_reference::serialize_to_file(views, None, &path).expect("tensors");
-}
-
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
@@ -66,7 +47,7 @@ fn names() -> Vec<String> {
     let mut all: Vec<String> =
         entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
     all.sort();
-    assert!(all.len() >= 24, "golden adapters are missing");
+    assert!(all.len() >= 39, "golden adapters are missing");
     all
 }
 
@@ -179,6 +160,33 @@ fn merged_adapters_answer_as_peft_does_and_leave_no_trace() {
     }
 }
 
+#[test]
+fn a_saved_adapter_is_the_same_adapter() {
+    let engine = engine(2, None);
+    let dir = tempfile::tempdir().expect("a directory");
+    for name in names().into_iter().filter(|name| answers(name)["with"].is_null()) {
+        let json = answers(&name);
+        let model = open(&engine, json["base"].as_str().expect("a base"), Hold::Auto);
+        let (list, case) = (list(&model, &name, &json), &json["cases"][2]);
+        let out = dir.path().join(&name);
+        list[0].0.save(&out).expect("a place to write");
+        let saved = vec![(model.adapter(&Files::at(&out).expect("files")).expect("the same"), 1.0)];
+        assert_eq!(bits(&answer(&model, &saved, case)), bits(&answer(&model, &list, case)), "{name}");
+        // The same tensors, but for those that say what the model says anyway.
+        let file = if name.starts_with("bn-") { "adapter.safetensors" } else { "adapter_model.safetensors" };
+        let read = |path: &Path| std::fs::read(path.join(file)).expect("tensors");
+        let (old, new) = (read(&folder(&name)), read(&out));
+        let (old, new) =
+            (SafeTensors::deserialize(&old).expect("old"), SafeTensors::deserialize(&new).expect("new"));
+        for (tensor, found) in new.iter() {
+            let want = old.tensor(tensor).unwrap_or_else(|e| panic!("{name}: {tensor}: {e}"));
+            assert_eq!((want.shape(), want.data()), (found.shape(), found.data()), "{name}: {tensor}");
+        }
+        let left: Vec<_> = old.names().into_iter().filter(|t| new.tensor(t).is_err()).collect();
+        assert!(left.iter().all(|tensor| tensor.contains(".base_layer.")), "{name}: {left:?}");
+    }
+}
+
 /// Adapters of decoders on one golden model.
 const SAME_BASE: [&str; 7] = [
     "lora-names",
@@ -193,7 +201,7 @@ const SAME_BASE: [&str; 7] = [
 #[test]
 fn sessions_with_different_adapters_share_a_batch_and_keep_their_bits() {
     let prompts: Vec<Vec<u32>> =
-        (0..9).map(|i| (0..3 + 9 * i).map(|at| (at * 7 + i) % 101).collect()).collect();
+        (0..13).map(|i| (0..3 + 8 * i).map(|at| (at * 7 + i) % 101).collect()).collect();
     let mut want: Option<Vec<Vec<u32>>> = None;
     for (threads, isa) in [(1, None), (3, None), (2, Some(Isa::Scalar))] {
         let engine = engine(threads, isa);
@@ -335,7 +343,11 @@ fn quantised_weights_run_adapters_and_refuse_to_merge_them() {
         (0..2).flat_map(|i| [module(i, "self_attn.q_proj", 64, 64), module(i, "mlp.down_proj", 64, 96)]);
     let settings =
         r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"]}"#;
-    write(dir.path(), settings, tensors.flatten().map(|(name, shape)| (name, shape.to_vec())).collect());
+    write_adapter(
+        dir.path(),
+        settings,
+        tensors.flatten().map(|(name, shape)| (name, shape.to_vec())).collect(),
+    );
     let files = Files::at(dir.path()).expect("files");
     let prompt: Vec<u32> = (0..30).collect();
     let run = |model: &Arc<Model>, adapted: bool| {
@@ -361,7 +373,8 @@ fn tampered(name: &str, settings: impl Fn(&mut Value), tensors: impl Fn(&mut Ten
     let mut json = serde_json::from_slice(&text).expect("JSON");
     settings(&mut json);
     std::fs::write(dir.path().join("adapter_config.json"), json.to_string()).expect("settings");
-    let bytes = std::fs::read(folder(name).join("adapter_model.safetensors")).expect("tensors");
+    let file = if name.starts_with("bn-") { "adapter.safetensors" } else { "adapter_model.safetensors" };
+    let bytes = std::fs::read(folder(name).join(file)).expect("tensors");
     let found = SafeTensors::deserialize(&bytes).expect("safetensors");
     let mut all: Tensors =
         found.iter().map(|(name, t)| (name.to_owned(), (t.shape().to_vec(), t.data().to_vec()))).collect();
@@ -371,8 +384,7 @@ fn tampered(name: &str, settings: impl Fn(&mut Value), tensors: impl Fn(&mut Ten
     };
     let all: &'static Tensors = Box::leak(Box::new(all));
     let views = all.iter().map(|(name, t)| (name, view(t)));
-    let path = dir.path().join("adapter_model.safetensors");
-    safetensors_reference::serialize_to_file(views, None, &path).expect("tensors");
+    safetensors_reference::serialize_to_file(views, None, &dir.path().join(file)).expect("tensors");
     dir
 }
 
@@ -407,6 +419,26 @@ fn settings_that_change_what_is_computed_are_refused_by_name() {
         ("layers_to_transform", r#"["x"]"#, "layers_to_transform"),
         ("modules_to_save", r#"["lm_head"]"#, "lm_head"),
     ];
+    let inner = [
+        ("phm_layer", "true"),
+        ("use_gating", "true"),
+        ("is_parallel", "true"),
+        ("ln_before", "true"),
+        ("ln_after", "true"),
+        ("inv_adapter", r#""nice""#),
+        ("residual_before_ln", "false"),
+        ("original_ln_after", "false"),
+        ("non_linearity", r#""prelu""#),
+        ("architecture", r#""lora""#),
+        ("scaling", r#""learned""#),
+    ];
+    for (key, value) in inner {
+        let value: Value = serde_json::from_str(value).expect("JSON");
+        let dir = tampered("bn-double", |json| json["config"][key] = value.clone(), |_| {});
+        let found = model.adapter(&Files::at(dir.path()).expect("files"));
+        let error = found.err().unwrap_or_else(|| panic!("{key} = {value}")).to_string();
+        assert!(error.contains(key), "{key} = {value}: {error}");
+    }
     for (key, value, word) in cases {
         let value: Value = serde_json::from_str(value).expect("JSON");
         let dir = tampered("lora-names", |json| json[key] = value.clone(), |_| {});

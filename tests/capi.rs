@@ -178,6 +178,16 @@ const TEMPLATE: &str = "{% if not messages %}{{ raise_exception('nobody speaks')
     {% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}\
     {% if add_generation_prompt %}<|assistant|>{% endif %}";
 
+const ADAPTER: &str = r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}"#;
+
+/// The tensors of an adapter of these models.
+fn adapter() -> Vec<(String, Vec<usize>)> {
+    let half = |i: usize, end: &str, shape: [usize; 2]| {
+        (format!("base_model.model.model.layers.{i}.self_attn.q_proj.{end}.weight"), shape.to_vec())
+    };
+    (0..3).flat_map(|i| [half(i, "lora_A", [4, 128]), half(i, "lora_B", [128, 4])]).collect()
+}
+
 /// A model that speaks and one that only counts, as the programs want them.
 fn models() -> &'static (TempDir, TempDir) {
     static MODELS: OnceLock<(TempDir, TempDir)> = OnceLock::new();
@@ -187,6 +197,9 @@ fn models() -> &'static (TempDir, TempDir) {
             "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "tie_word_embeddings": true}"#;
         let (speaks, counts) =
             (common::write_model(config, DType::F32), common::write_model(config, DType::F32));
+        for model in [&speaks, &counts] {
+            common::write_adapter(model.path(), ADAPTER, adapter());
+        }
         let write = |name: &str, value: Value| {
             std::fs::write(speaks.path().join(name), value.to_string()).expect("a file of the model");
         };
@@ -199,7 +212,7 @@ fn models() -> &'static (TempDir, TempDir) {
 
 fn smoke(link: Link) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let names = ["smoke", "models", "texts", "sessions", "answers", "threads", "batch", "tasks"];
+    let names = ["smoke", "models", "texts", "sessions", "answers", "threads", "batch", "tasks", "adapters"];
     let sources = names.map(|name| root().join("tests/capi").join(name).with_extension("c"));
     let Some(exe) = build(dir.path(), &sources, link) else { return };
     let (speaks, counts) = models();

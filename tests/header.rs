@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 /// The chapters of the header, in the order of their functions.
-const SOURCES: [&str; 18] = [
-    "version", "status", "error", "engine", "parts", "model", "info", "tokens", "sampler", "session", "feed",
-    "logits", "batch", "generate", "encode", "beams", "train", "ppo",
+const SOURCES: [&str; 19] = [
+    "version", "status", "error", "engine", "parts", "model", "info", "tokens", "sampler", "session",
+    "adapter", "feed", "logits", "batch", "generate", "encode", "beams", "train", "ppo",
 ];
 
 fn root() -> PathBuf {

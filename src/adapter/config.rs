@@ -1,5 +1,6 @@
 //! Floor 3: `adapter_config.json`: what kind of adapter, and which modules it changes. Knows no tensors.
 
+use super::bottleneck::{self, NeckConfig};
 use super::pattern::Pattern;
 use crate::error::{Error, Result};
 use crate::format::config::{Config, brief};
@@ -25,10 +26,12 @@ pub enum Kind {
     PromptTuning,
     /// Keys and values before the tokens' own (Li and Liang 2021).
     PrefixTuning,
+    /// Small MLPs behind the halves of blocks (Houlsby et al. 2019), in the form of the adapters library.
+    Bottleneck,
 }
 
 impl Kind {
-    /// As `peft_type` spells it.
+    /// As `peft_type` spells it; of the adapters library, its word for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -36,6 +39,7 @@ impl Kind {
             Kind::Ia3 => "IA3",
             Kind::PromptTuning => "PROMPT_TUNING",
             Kind::PrefixTuning => "PREFIX_TUNING",
+            Kind::Bottleneck => "bottleneck",
         }
     }
 }
@@ -91,9 +95,13 @@ pub struct AdapterConfig {
     pub bias: bool,
     /// Vectors before the text.
     pub virtual_tokens: usize,
+    /// How small MLPs are.
+    pub neck: Option<NeckConfig>,
     rank_pattern: Vec<(Pattern, usize)>,
     alpha_pattern: Vec<(Pattern, f32)>,
-    /// The whole object, for a copy that is saved.
+    /// What was said of a head beside the adapter, for a copy that is saved.
+    pub head: Option<Vec<u8>>,
+    /// The whole object, for the same.
     pub object: Map<String, Value>,
 }
 
@@ -126,25 +134,20 @@ impl AdapterConfig {
     /// # Errors
     /// `Unsupported` for a kind or a key that the engine does not do, `Format` for values of the wrong type or range.
     pub fn read(c: &Config) -> Result<AdapterConfig> {
+        if c.object_itself().contains_key("config") && !c.object_itself().contains_key("peft_type") {
+            return bottleneck::config(c);
+        }
         let kind = kind(c)?;
         let mut out = AdapterConfig {
-            file: c.file().to_owned(),
-            kind,
-            targets: None,
-            feedforward: None,
             modules_to_save: strings(c, "modules_to_save")?,
-            rank: 0,
-            alpha: 0.0,
             rslora: c.bool_or("use_rslora", false)?,
             dora: c.bool_or("use_dora", false)?,
             lora_bias: c.bool_or("lora_bias", false)?,
-            bias: false,
-            virtual_tokens: 0,
-            rank_pattern: Vec::new(),
-            alpha_pattern: Vec::new(),
             object: c.object_itself().clone(),
+            ..AdapterConfig::empty(c.file(), kind)
         };
         match kind {
+            Kind::Bottleneck => {}
             Kind::Lora => out.lora(c)?,
             Kind::Ia3 => {
                 out.targets = Some(targets(c, "target_modules")?);
@@ -154,6 +157,29 @@ impl AdapterConfig {
         }
         c.finish(IGNORED)?;
         Ok(out)
+    }
+
+    /// One that says nothing.
+    pub(super) fn empty(file: &str, kind: Kind) -> AdapterConfig {
+        AdapterConfig {
+            file: file.to_owned(),
+            kind,
+            targets: None,
+            feedforward: None,
+            modules_to_save: Vec::new(),
+            rank: 0,
+            alpha: 0.0,
+            rslora: false,
+            dora: false,
+            lora_bias: false,
+            bias: false,
+            virtual_tokens: 0,
+            neck: None,
+            head: None,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+            object: Map::new(),
+        }
     }
 
     fn lora(&mut self, c: &Config) -> Result<()> {

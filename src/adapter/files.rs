@@ -16,6 +16,15 @@ pub const WEIGHTS: &str = "adapter_model.safetensors";
 /// The tensors as older versions wrote them.
 const OLD_WEIGHTS: &str = "adapter_model.bin";
 
+/// The tensors of an adapter of the adapters library.
+pub const BOTTLENECK: &str = "adapter.safetensors";
+/// The same as older versions wrote them.
+const OLD_BOTTLENECK: &str = "pytorch_adapter.bin";
+/// The head that library saves beside them.
+pub const HEAD: &str = "model_head.safetensors";
+/// What that library says of it.
+pub const HEAD_CONFIG: &str = "head_config.json";
+
 /// What an adapter's files say.
 #[derive(Clone, Debug)]
 pub struct AdapterInfo {
@@ -69,7 +78,20 @@ pub fn info(files: &Files) -> Result<AdapterInfo> {
 pub fn config(files: &Files) -> Result<AdapterConfig> {
     let text = files.small(CONFIG, json::MAX_BYTES)?;
     let text = text.ok_or_else(|| bad(&files.name(), format!("expected `{CONFIG}`, found none")))?;
-    AdapterConfig::read(&Config::parse(text.name(), text.bytes())?)
+    let mut config = AdapterConfig::read(&Config::parse(text.name(), text.bytes())?)?;
+    config.head = files.small(HEAD_CONFIG, json::MAX_BYTES)?.map(|text| text.bytes().to_vec());
+    Ok(config)
+}
+
+/// Tensors of a head beside an adapter.
+///
+/// # Errors
+/// As the format's.
+pub fn head(files: &Files) -> Result<Option<Tensors>> {
+    if !files.has(HEAD) {
+        return Ok(None);
+    }
+    safetensors::parse(&files.open(HEAD, &mut Reading::quiet(Load::Map))?).map(Some)
 }
 
 /// Its tensors.
@@ -78,13 +100,14 @@ pub fn config(files: &Files) -> Result<AdapterConfig> {
 /// `Format` where there are none; as the formats'.
 pub fn tensors(files: &Files) -> Result<Tensors> {
     let open = |name| files.open(name, &mut Reading::quiet(Load::Map));
-    if files.has(WEIGHTS) {
-        return safetensors::parse(&open(WEIGHTS)?);
+    if let Some(name) = [WEIGHTS, BOTTLENECK].into_iter().find(|name| files.has(name)) {
+        return safetensors::parse(&open(name)?);
     }
+    let old = [OLD_WEIGHTS, OLD_BOTTLENECK].into_iter().find(|name| files.has(name));
     #[cfg(feature = "checkpoints")]
-    if files.has(OLD_WEIGHTS) {
-        return crate::format::checkpoint::tensors(&open(OLD_WEIGHTS)?);
+    if let Some(name) = old {
+        return crate::format::checkpoint::tensors(&open(name)?);
     }
-    let old = if files.has(OLD_WEIGHTS) { ": this build does not read `adapter_model.bin`" } else { "" };
+    let old = old.map_or(String::new(), |name| format!(": this build does not read `{name}`"));
     Err(bad(&files.name(), format!("expected `{WEIGHTS}`, found none{old}")))
 }

@@ -2,6 +2,7 @@
 //! that dropping the copies takes everything back. Knows no programs.
 
 use super::set::{Grafts, Here, Piece};
+use super::{Adapter, Kind};
 use crate::engine::{Charge, Engine};
 use crate::error::{Error, Result};
 use crate::format::source::Source;
@@ -24,7 +25,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 /// `Unsupported` for quantised weights, or adapters that are no change of weights; `Tensor` for sums that are not finite;
 /// `Budget`, `Memory`.
 pub(crate) fn merge(engine: &Arc<Engine>, base: &Weights, by: &Grafts) -> Result<(Weights, Charge)> {
-    if let Some((adapter, _)) = by.prompt() {
+    let weights_only = |adapter: &Adapter| matches!(adapter.config().kind, Kind::Lora | Kind::Ia3);
+    if let Some((adapter, _)) = by.list.iter().find(|(adapter, _)| !weights_only(adapter)) {
         let kind = adapter.config().kind.name();
         let what = format!("merging an adapter of type {kind}, which changes no weights: attach it,");
         return Err(Error::Unsupported { file: adapter.name().to_owned(), what });
@@ -249,7 +251,7 @@ fn turn(out: &mut [u8], rows: &[u8], size: usize, [n, k]: [usize; 2]) {
 }
 
 /// Rounds to the type of `out`; whether all numbers are finite then.
-fn narrow(to: DType, values: &[f32], out: &mut [u8]) -> bool {
+pub(super) fn narrow(to: DType, values: &[f32], out: &mut [u8]) -> bool {
     let mut finite = true;
     for (out, value) in out.chunks_exact_mut(to.block_bytes()).zip(values) {
         let rounded = match to {

@@ -4,20 +4,31 @@
 //! An adapter is a list of modules, by the names that they have in the library that trained it, each with what the adapter
 //! adds there. What several adapters do together is a [`Grafts`].
 
+mod bottleneck;
 mod config;
 mod files;
 mod merge;
 mod pattern;
 mod read;
+mod save;
 mod set;
+#[cfg(feature = "tokenizer")]
+mod write;
 
+pub use bottleneck::NeckConfig;
 pub use config::{AdapterConfig, Kind};
 pub use files::{AdapterInfo, info};
 pub(crate) use merge::merge;
-pub(crate) use set::{Grafts, Need};
+#[cfg(feature = "train")]
+#[allow(unused_imports)] // of a trainer that saves what it learned
+pub(crate) use save::LowRank;
+pub(crate) use set::{Grafts, Need, lead_of};
+#[cfg(feature = "tokenizer")]
+pub(crate) use write::write;
 
 use crate::engine::Charge;
-use crate::weights::{Role, Slice};
+use crate::weights::{Role, Site, Slice};
+use kernels::act::Act;
 use kernels::{DType, Matrix, Order};
 
 /// An adapter in memory, made for one model. Immutable; may be used by any number of sessions and threads at once.
@@ -69,6 +80,30 @@ pub struct Module {
     pub weight: Option<Vec<f32>>,
     /// `[n]`, in place of the module's own.
     pub bias: Option<Vec<f32>>,
+    /// A small MLP behind the half of a block that the module ends.
+    pub neck: Option<Neck>,
+}
+
+/// A small MLP that is added to a half of a block: `scale * (up act(down x + down_bias) + up_bias)`.
+pub struct Neck {
+    /// What its tensors' names begin with.
+    pub(crate) origin: String,
+    /// Its inner width.
+    pub width: usize,
+    /// Between the matrices.
+    pub act: Act,
+    /// What it is multiplied by.
+    pub scale: f32,
+    /// Whether it reads the half's sum with the residual (normed, where a norm follows), not what comes before.
+    pub sum: bool,
+    /// `[width, d_model]`
+    pub down: Vec<f32>,
+    /// `[width]`
+    pub down_bias: Vec<f32>,
+    /// `[d_model, width]`
+    pub up: Vec<f32>,
+    /// `[d_model]`
+    pub up_bias: Vec<f32>,
 }
 
 /// A narrow product: `scale * B A x`. Of a table `A x` is the column of `A` that a token's number names.
@@ -143,12 +178,38 @@ impl Module {
         part(self.weight.as_deref().expect("a module that is there whole"), self.k, place.rows, place.n)
     }
 
+    /// One of a place's module, in which nothing is changed yet.
+    pub(crate) fn new(path: String, site: &Site) -> Module {
+        Module {
+            path,
+            role: site.role,
+            n: site.rows.whole,
+            k: site.k,
+            by_input: site.by_input,
+            lora: None,
+            outputs: None,
+            inputs: None,
+            weight: None,
+            bias: None,
+            neck: None,
+        }
+    }
+
     fn parameters(&self) -> u64 {
+        let neck = self.neck.iter().flat_map(|n| [&n.down, &n.down_bias, &n.up, &n.up_bias]);
         let lora = self.lora.iter().flat_map(|l| {
             [Some(&l.a), Some(&l.b), l.bias.as_ref(), l.magnitude.as_ref()].into_iter().flatten()
         });
         let own = [&self.outputs, &self.inputs, &self.weight, &self.bias].into_iter().flatten();
-        lora.chain(own).map(|v| v.len() as u64).sum()
+        lora.chain(own).chain(neck).map(|v| v.len() as u64).sum()
+    }
+}
+
+impl Neck {
+    /// `[width, d_model]` and `[d_model, width]`.
+    pub(crate) fn matrices(&self) -> [Matrix<'_>; 2] {
+        let (w, d) = (self.width, self.up_bias.len());
+        [part(&self.down, d, Slice::all(w), w), part(&self.up, w, Slice::all(d), d)]
     }
 }
 

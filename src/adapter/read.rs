@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::files::Files;
 use crate::format::shown;
 use crate::format::tensors::{TensorRef, Tensors};
+use crate::order::sorted;
 use crate::weights::{Role, Site, Weights, matrix_row};
 use kernels::quant::dequantize_row;
 use std::collections::BTreeMap;
@@ -33,7 +34,7 @@ const ENDS: &[&str] = &[
 ];
 
 /// The next adapter's number.
-static NEXT: AtomicU64 = AtomicU64::new(1);
+pub(super) static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Adapter {
     /// Reads the adapter in `files` for a model of family `arch` with these weights.
@@ -50,27 +51,28 @@ impl Adapter {
         let (config, tensors) = (files::config(files)?, files::tensors(files)?);
         let charge = engine.charge("an adapter", tensors.elements().saturating_mul(4))?;
         let mut binder = Binder { arch, weights, config: &config, tensors: &tensors, raw: BTreeMap::new() };
-        let prompt = binder.group()?;
-        let mut modules = Vec::new();
-        for (path, parts) in std::mem::take(&mut binder.raw) {
-            modules.push(binder.module(path, parts)?);
-        }
-        binder.missing(&modules)?;
-        let mut places = Vec::new();
-        for (at, module) in modules.iter().enumerate() {
-            for site in weights.sites.of_module(&module.path) {
-                let own = &weights.sites.list()[site as usize];
-                places.push(Place { site, module: at, rows: own.rows, n: own.n });
+        let (mut prompt, mut modules) = (Vec::new(), Vec::new());
+        if let Some(neck) = config.neck {
+            modules = binder.necks(neck)?;
+            let head = files::head(files)?;
+            let own = Binder { tensors: head.as_ref().unwrap_or(&tensors), raw: BTreeMap::new(), ..binder };
+            if head.is_some() {
+                modules.extend(own.heads()?);
             }
+        } else {
+            prompt = binder.group()?;
+            for (path, parts) in std::mem::take(&mut binder.raw) {
+                modules.push(binder.module(path, parts)?);
+            }
+            binder.missing(&modules)?;
         }
-        places.sort_by_key(|place| place.site);
         Ok(Adapter {
             id: NEXT.fetch_add(1, Relaxed),
             name: files.name(),
             model: weights.sites.id(),
+            places: places(weights, &modules),
             config,
             modules,
-            places,
             prompt,
             _charge: charge,
         })
@@ -80,16 +82,16 @@ impl Adapter {
 /// The tensors of one module, by the ends of their names.
 type Parts = BTreeMap<&'static str, String>;
 
-struct Binder<'a> {
-    arch: &'a Arch,
-    weights: &'a Weights,
+pub(super) struct Binder<'a> {
+    pub arch: &'a Arch,
+    pub weights: &'a Weights,
     config: &'a AdapterConfig,
-    tensors: &'a Tensors,
+    pub tensors: &'a Tensors,
     raw: BTreeMap<String, Parts>,
 }
 
 impl<'a> Binder<'a> {
-    fn wrong(&self, tensor: &str, what: impl Into<String>) -> Error {
+    pub fn wrong(&self, tensor: &str, what: impl Into<String>) -> Error {
         let file = self.tensors.file().to_owned();
         Error::Tensor { file, tensor: shown(tensor), what: what.into() }
     }
@@ -119,7 +121,7 @@ impl<'a> Binder<'a> {
     }
 
     /// All elements of a tensor, which must have this shape and be finite.
-    fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    pub fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let Some(tensor) = self.tensors.get(name)? else { return Err(self.wrong(name, "is missing")) };
         self.floats_of(name, tensor, shape)
     }
@@ -162,19 +164,7 @@ impl<'a> Binder<'a> {
             let what = format!("a model of family {} has no such module: `{path}`", self.arch.family);
             return Err(self.wrong(tensor, what));
         };
-        let (role, by_input) = (site.role, site.by_input);
-        let mut module = Module {
-            path,
-            role,
-            n: site.rows.whole,
-            k: site.k,
-            by_input,
-            lora: None,
-            outputs: None,
-            inputs: None,
-            weight: None,
-            bias: None,
-        };
+        let mut module = Module::new(path, site);
         let halves = [".lora_A.weight", ".lora_B.weight", ".lora_embedding_A", ".lora_embedding_B"];
         if self.config.kind == Kind::Lora && halves.iter().any(|end| parts.contains_key(end)) {
             module.lora = Some(self.lora(&module, site, &mut parts)?);
@@ -350,6 +340,34 @@ impl<'a> Binder<'a> {
         Ok(())
     }
 
+    /// Modules of a head that was saved beside an adapter, but for those that are the model's own.
+    fn heads(&self) -> Result<Vec<Module>> {
+        let mut modules: Vec<Module> = Vec::new();
+        for name in self.tensors.names() {
+            let (path, end) = name.rsplit_once('.').unwrap_or((name, ""));
+            let numbers = self.weights.sites.of_module(path);
+            let site = numbers.last().map(|at| &self.weights.sites.list()[*at as usize]);
+            let Some(site) = site.filter(|site| site.head) else {
+                let what = format!("a head of family {} has no such tensor", self.arch.family);
+                return Err(self.wrong(name, what));
+            };
+            if modules.last().is_none_or(|module| module.path != path) {
+                modules.push(Module::new(path.to_owned(), site));
+            }
+            let Some(module) = modules.last_mut() else { continue };
+            match end {
+                "weight" => {
+                    let own = self.floats(name, &[module.n, module.k])?;
+                    module.weight = (!self.is_own(site, &own)).then_some(own);
+                }
+                _ if site.bias.is_some() => module.bias = Some(self.floats(name, &[module.n])?),
+                _ => return Err(self.wrong(name, "is of a linear that has no bias in the model")),
+            }
+        }
+        modules.retain(|module| module.weight.is_some() || module.bias.is_some());
+        Ok(modules)
+    }
+
     /// Whether these are the model's own numbers, or those that its quantised ones stand for.
     fn is_own(&self, site: &Site, found: &[f32]) -> bool {
         let matrix = self.weights.params[site.w.0 as usize].matrix();
@@ -396,6 +414,19 @@ impl<'a> Binder<'a> {
         let short = |path: &str| path.strip_prefix(self.arch.prefix).unwrap_or(path).to_owned();
         short(a) == short(b)
     }
+}
+
+/// Where modules lie among the places of a model, in the order of those.
+pub(super) fn places(weights: &Weights, modules: &[Module]) -> Vec<Place> {
+    let sites = &weights.sites;
+    let all = modules.iter().enumerate().flat_map(|(module, m)| {
+        let place = move |site: u32| {
+            let own = &sites.list()[site as usize];
+            Place { site, module, rows: own.rows, n: own.n }
+        };
+        sites.of_module(&m.path).into_iter().map(place)
+    });
+    sorted(all.collect(), |a, b| a.site.cmp(&b.site))
 }
 
 /// A matrix `[rows, cols]` with a row per column.

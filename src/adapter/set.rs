@@ -5,7 +5,7 @@
 //! parameters this is the same as adding the differences of the parameters, which is what merging does.
 
 use super::config::{Kind, MAX_SCALE};
-use super::{Adapter, Lora, Module, Place};
+use super::{Adapter, Lora, Module, Neck, Place};
 use crate::error::{Error, Result};
 use crate::weights::{P, Param, Role, Site, Weights};
 use std::sync::Arc;
@@ -23,6 +23,12 @@ pub struct Need {
     pub rank: u32,
     /// Whether there are whole matrices.
     pub full: bool,
+    /// Columns of small MLPs behind the place together, and whether some read what comes before the residual, some the sum.
+    pub neck: u32,
+    /// See `neck`.
+    pub raw: bool,
+    /// See `neck`.
+    pub sum: bool,
     /// Whether inputs are scaled.
     pub inputs: bool,
     /// Whether outputs are scaled or shifted; of a norm: whether it has other parameters.
@@ -41,6 +47,9 @@ impl Need {
         Need {
             rank: self.rank.max(other.rank),
             full: self.full || other.full,
+            neck: self.neck.max(other.neck),
+            raw: self.raw || other.raw,
+            sum: self.sum || other.sum,
             inputs: self.inputs || other.inputs,
             outputs: self.outputs || other.outputs,
         }
@@ -68,6 +77,10 @@ pub struct Here {
     columns: usize,
     /// Matrices in place of the model's own.
     pub full: Vec<Piece>,
+    /// Small MLPs behind the place.
+    pub necks: Vec<Piece>,
+    wide: usize,
+    reads: [bool; 2],
     /// `[k]`: what inputs are multiplied by.
     pub inputs: Option<Vec<f32>>,
     /// `[n]` twice: what the model's own outputs are multiplied by, and what is added then. Of a norm: gains and biases.
@@ -125,6 +138,11 @@ impl Grafts {
         (&self.list[piece.adapter].0.modules[piece.place.module], piece.place)
     }
 
+    /// The small MLP of a piece.
+    pub fn neck(&self, piece: &Piece) -> &Neck {
+        self.module(piece).0.neck.as_ref().expect("a piece of a small MLP")
+    }
+
     /// The narrow product of a piece, and its part there.
     pub fn lora(&self, piece: &Piece) -> (&Lora, Place) {
         let (module, place) = self.module(piece);
@@ -137,6 +155,11 @@ impl Grafts {
         let mut prompts = list.filter(|adapter| adapter.config().virtual_tokens > 0);
         prompts.next().map(|adapter| (adapter, adapter.config().virtual_tokens))
     }
+}
+
+/// Positions that adapters take before the first token.
+pub fn lead_of(grafts: Option<&Arc<Grafts>>) -> usize {
+    grafts.and_then(|grafts| grafts.prompt()).map_or(0, |(_, n)| n)
 }
 
 fn check(weights: &Weights, list: &[(Arc<Adapter>, f32)]) -> Result<()> {
@@ -210,6 +233,11 @@ impl Here {
             self.low.push(Piece { adapter, place, at: self.columns, scale: weight * lora.scale, gains });
             self.columns += lora.rank;
         }
+        if let Some(neck) = &m.neck {
+            self.necks.push(Piece { adapter, place, at: self.wide, scale: weight * neck.scale, gains: None });
+            self.wide += neck.width;
+            self.reads[usize::from(neck.sum)] = true;
+        }
         if let Some(inputs) = &m.inputs {
             let ones = vec![1.0; site.k];
             toward(self.inputs.get_or_insert_with(|| ones.clone()), weight, inputs, &ones);
@@ -243,6 +271,9 @@ impl Here {
             // In steps, so that adapters of like ranks share programs.
             rank: self.columns.next_multiple_of(STEP) as u32,
             full: !self.full.is_empty(),
+            neck: self.wide.next_multiple_of(STEP) as u32,
+            raw: self.reads[0],
+            sum: self.reads[1],
             inputs: self.inputs.is_some(),
             outputs: self.outputs.is_some(),
         }

@@ -4,6 +4,7 @@
 #![allow(non_camel_case_types)] // the names are C's
 #![allow(clippy::missing_safety_doc)] // the header states the rules of pointers once, for all calls
 
+mod adapter;
 mod args;
 mod batch;
 mod beams;
@@ -36,6 +37,7 @@ mod teaching;
 #[cfg_attr(not(feature = "chat-template"), path = "no_template.rs")]
 mod template;
 
+pub use adapter::*;
 pub use batch::{INLAID_NO_TOKEN, inlaid_batch_step};
 pub use beams::*;
 pub use encode::*;

@@ -8,6 +8,11 @@ use crate::runner::Merged;
 use crate::state::ROOT;
 use std::sync::{Arc, PoisonError};
 
+#[cfg(feature = "tokenizer")]
+use crate::format::source::Reading;
+#[cfg(feature = "tokenizer")]
+use std::path::Path;
+
 impl Model {
     /// Reads an adapter of this model: a directory with `adapter_config.json` and `adapter_model.safetensors`.
     ///
@@ -55,6 +60,23 @@ impl Model {
             runner.set_merged(None);
         }
         Ok(())
+    }
+
+    /// Writes its weights, with adapters in them, as a file of the directory `out`; true where the head is no longer the table
+    /// of tokens.
+    ///
+    /// # Errors
+    /// As [`Model::merge`]; `Unsupported` for GGUF and packed files; `Io`, `Cancelled`.
+    #[cfg(feature = "tokenizer")]
+    pub(crate) fn write_merged(
+        &self,
+        list: &[(Arc<Adapter>, f32)],
+        out: &Path,
+        reading: &mut Reading,
+    ) -> Result<bool> {
+        let grafts = Grafts::new(&self.weights, list, ROOT)?;
+        let (weights, _charge) = merge(&self.engine, &self.weights, &grafts)?;
+        crate::adapter::write(&self.weights, &weights, &self.tensors, out, reading)
     }
 
     /// What several adapters do together.

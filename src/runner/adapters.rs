@@ -1,11 +1,14 @@
 //! Floor 4: the adapters that runs have: sets of them, what a batch needs, and weights that some were merged into.
 
-use super::{Merged, PROGRAMS, Runner};
-use crate::adapter::{Adapter, Grafts, Need};
+use super::{Merged, Mode, PROGRAMS, Parts, Runner};
+use crate::adapter::{Adapter, Grafts, Kind, Need};
+use crate::arch::Side;
 use crate::error::Result;
+use crate::exec::{Lead, Want};
 use crate::graft::Grafted;
-use crate::state::ROOT;
+use crate::state::{ROOT, Sequence};
 use crate::weights::Weights;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 impl Runner {
@@ -33,6 +36,30 @@ impl Runner {
             self.next_root.checked_sub(1).filter(|root| *root > u32::MAX / 2).unwrap_or(ROOT - 1);
         self.sets.push(Arc::downgrade(&made));
         Ok(Some(made))
+    }
+
+    /// Fills what `grafts` puts before the first token of an empty sequence, unless that is done.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn fill_lead(
+        &mut self,
+        parts: Parts,
+        seq: &mut Sequence,
+        grafts: Option<&Arc<Grafts>>,
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        let Some(set) = grafts else { return Ok(()) };
+        let Some((adapter, n)) = set.prompt().filter(|_| seq.lead == 0) else { return Ok(()) };
+        let ids: Vec<u32> = (0..n as u32).collect();
+        self.begin(Mode { side: Side::Decoder, want: Want::Hidden });
+        self.lead = if adapter.config().kind == Kind::PrefixTuning { Lead::Prefix } else { Lead::Prompt };
+        self.pool.grow(seq, n)?;
+        self.tables.feed(seq, &ids, &[]);
+        self.tables.grafted.push(Grafted { rows: 0..n, picks: 0..0, by: set.clone() });
+        self.go(parts, cancel)?;
+        seq.lead = n;
+        Ok(())
     }
 
     /// Runs with other weights from now on, or with the model's own. What was computed with those before is not shared.

@@ -1,7 +1,7 @@
 //! Floor 5: the adapters of a session, and what becomes of it where they or the model's weights change. Knows no tensors.
 
 use super::Session;
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, lead_of};
 use crate::error::{Error, Result};
 use crate::state::ROOT;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use std::sync::Arc;
 impl Session {
     /// Uses these adapters from now on, each with its weight, in place of those before; an empty list: none. What was
     /// computed with others is dropped: the tokens stay and run anew with the next call that needs logits, so that the
-    /// session is what it would be had it had these adapters all along. Other sessions of the model keep theirs.
+    /// session is what it would be had it had these adapters all along. Vectors that an adapter puts before the tokens take room
+    /// of the context. Other sessions of the model keep theirs.
     ///
     /// # Errors
-    /// `Argument` for adapters of another model or weights that are no numbers; as [`Session::set_source`]; `Poisoned`. The
+    /// `Argument` for adapters of another model or weights that are no numbers; `ContextFull`; as [`Session::set_source`]; `Poisoned`. The
     /// session is then as it was before.
     pub fn set_adapters(&mut self, list: &[(Arc<Adapter>, f32)]) -> Result<()> {
         let grafts = self.model.grafts(list)?;
@@ -23,13 +24,26 @@ impl Session {
         if same {
             return Ok(());
         }
+        // What comes before the tokens takes positions of the context.
+        let lead = lead_of(grafts.as_ref());
+        let room = self.seq.limit.saturating_sub(lead);
+        if self.tokens.len() > room || room == 0 {
+            return Err(Error::ContextFull { used: self.tokens.len(), wanted: lead, limit: self.seq.limit });
+        }
         let source = self.read_again(grafts.as_ref())?;
         self.settle();
-        self.forget_from(0);
+        self.drop_computed();
         self.replace_source(source);
+        self.config.context = room;
         self.seq.root = grafts.as_ref().map_or(ROOT, |grafts| grafts.root);
         self.grafts = grafts;
         Ok(())
+    }
+
+    /// Forgets everything but the tokens.
+    fn drop_computed(&mut self) {
+        self.model.runner_anyhow().pool.clear(&mut self.seq);
+        self.logits.clear();
     }
 
     /// The weights changed in the middle of a call.
@@ -45,7 +59,7 @@ impl Session {
         if epoch != self.epoch {
             let source = self.read_again(self.grafts.clone().as_ref())?;
             self.ahead.clear();
-            self.forget_from(0);
+            self.drop_computed();
             self.replace_source(source);
             self.epoch = epoch;
         }

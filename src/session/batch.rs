@@ -143,6 +143,14 @@ fn computed_by_another<S: Seat>(seats: &mut [S], i: usize) -> bool {
 fn run<S: Seat>(model: &Arc<Model>, seats: &mut [S], mut planned: usize, out: &mut [Stepped]) -> Result<()> {
     let start = Instant::now();
     let mut runner = model.runner()?;
+    let nobody = AtomicBool::new(false);
+    for (seat, out) in seats.iter_mut().zip(out.iter_mut()) {
+        let Some(session) = seat.session().filter(|session| session.planned > 0) else { continue };
+        if let Err(e) = runner.fill_lead(model.parts(), &mut session.seq, session.grafts.as_ref(), &nobody) {
+            (*out, session.planned) = (Err(e), 0);
+            planned -= 1;
+        }
+    }
     runner.begin(Mode::DECODE);
     for (seat, out) in seats.iter_mut().zip(out.iter_mut()) {
         let Some(session) = seat.session().filter(|session| session.planned > 0) else { continue };
@@ -167,7 +175,6 @@ fn run<S: Seat>(model: &Arc<Model>, seats: &mut [S], mut planned: usize, out: &m
     if planned == 0 {
         return Ok(());
     }
-    let nobody = AtomicBool::new(false);
     let shape = runner.go(model.parts(), &nobody)?;
     let mut rows = runner.answer(shape).chunks_exact(model.arch().vocab());
     for session in taking_part(seats) {

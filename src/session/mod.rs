@@ -10,7 +10,7 @@ mod speculate;
 
 pub use config::{Cancel, Overflow, SessionConfig, Speculation, Timings};
 
-use crate::adapter::Grafts;
+use crate::adapter::{Grafts, lead_of};
 use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::exec::Shape;
@@ -96,6 +96,7 @@ impl Session {
         let (mut seq, epoch) = (open(&mut runner.pool, config.context)?, runner.epoch());
         drop(runner);
         seq.root = grafts.as_ref().map_or(ROOT, |grafts| grafts.root);
+        config.context = config.context.saturating_sub(lead_of(grafts.as_ref())).max(1);
         let mut session = Session {
             model: model.clone(),
             seq,
@@ -367,17 +368,24 @@ impl Session {
         if runner.epoch() != self.epoch {
             return Err(self.changed());
         }
+        let filled = runner.fill_lead(self.model.parts(), &mut self.seq, self.grafts.as_ref(), &self.cancel);
+        self.cancelled(filled)?;
         let source = self.source.as_ref().map(|source| &source.seq);
         let grafts = self.grafts.as_ref();
         let feed =
             Feed { source, pick, targets, grafts, ..Feed::new(&mut self.seq, &self.tokens[from..from + n]) };
         let ran = runner.run(self.model.parts(), feed, &self.cancel);
+        let shape = self.cancelled(ran)?;
+        self.publish(runner, from);
+        Ok(shape)
+    }
+
+    /// A cancel ends one call.
+    fn cancelled<T>(&self, ran: Result<T>) -> Result<T> {
         if matches!(ran, Err(Error::Cancelled)) {
             self.cancel.store(false, Relaxed);
         }
-        let shape = ran?;
-        self.publish(runner, from);
-        Ok(shape)
+        ran
     }
 
     /// Makes the pages that became full since the sequence had `from` positions known to other sessions.

@@ -1,7 +1,7 @@
 //! Floor 3: binds a family's names to the tensors of a file. Every tensor that the family has must be there, in its shape;
 //! one that nothing uses means that the model is not what its config says.
 
-use super::sites::{Role, Site, Sites, Slice};
+use super::sites::{End, Role, Site, Sites, Slice};
 use super::{
     AroundW, AttentionW, HeadW, Layer, LinearW, MatrixParam, NormW, Origin, P, Param, StackW, VectorParam,
     Weights,
@@ -206,7 +206,20 @@ impl<'a> Binder<'a> {
     fn site(&self, module: &str, role: Role, w: P, [n, k]: [usize; 2]) -> Site {
         let (module, head) = (module.to_owned(), self.in_head);
         let rows = Slice::all(n);
-        Site { module, role, w, bias: None, n, k, rows, by_input: false, head, number: 0.0 }
+        Site {
+            module,
+            role,
+            w,
+            bias: None,
+            n,
+            k,
+            rows,
+            by_input: false,
+            head,
+            end: None,
+            after: None,
+            number: 0.0,
+        }
     }
 
     /// A norm that there is where it has a name.
@@ -388,14 +401,25 @@ impl<'a> Binder<'a> {
             Mlp::Gated(_) => Some(self.linear(s, &at, &names.gate, s.d_ff, d)?),
             Mlp::Plain(_) => None,
         };
-        Ok(Layer {
+        let layer = Layer {
             attn,
             cross,
             mlp: self.around(s, &at, &names.mlp)?,
             gate,
             up: self.linear(s, &at, &names.up, s.d_ff, d)?,
             down: self.linear(s, &at, &names.down, d, s.d_ff)?,
-        })
+        };
+        let halves = [
+            Some((End::Attention, layer.attn.o.w, layer.attn.around)),
+            layer.cross.as_ref().map(|cross| (End::Cross, cross.o.w, cross.around)),
+            Some((End::Mlp, layer.down.w, layer.mlp)),
+        ];
+        for (end, w, around) in
+            halves.into_iter().flatten().filter(|half| half.2.inner.is_none() && !s.parallel)
+        {
+            self.sites.set_end(w, end, &at, around.after);
+        }
+        Ok(layer)
     }
 
     fn attention(&mut self, s: &Stack, at: &str, around: &Around, of: [&Linear; 4]) -> Result<AttentionW> {

@@ -4,7 +4,7 @@
 mod bind;
 mod sites;
 
-pub use sites::{Role, Site, Sites, Slice};
+pub use sites::{End, Role, Site, Sites, Slice};
 
 #[cfg(feature = "train")]
 pub use bind::{Fill, Wish};
@@ -103,7 +103,7 @@ impl MatrixParam {
     }
 
     /// Writes `values [n, k]` to their places in all elements of its tensor. Panics where the matrix is packed.
-    #[cfg(feature = "train")]
+    #[cfg(any(feature = "train", feature = "tokenizer"))]
     pub fn scatter(&self, values: &[f32], whole: &mut [f32]) {
         let (run, skip) = self.runs.unwrap_or((self.n.max(1), 0));
         let width = self.tensor.shape()[1];
@@ -204,7 +204,7 @@ impl Param {
     }
 
     /// What its file calls the tensor that it is a part of.
-    #[cfg(feature = "train")]
+    #[cfg(any(feature = "train", feature = "tokenizer"))]
     pub fn tensor_name(&self) -> Option<&str> {
         match self {
             Param::Matrix(m) => Some(m.of.as_str()),
@@ -214,7 +214,7 @@ impl Param {
     }
 
     /// Writes numbers of its shape to their places in all elements of its tensor.
-    #[cfg(feature = "train")]
+    #[cfg(any(feature = "train", feature = "tokenizer"))]
     pub fn scatter(&self, values: &[f32], whole: &mut [f32]) {
         match self {
             Param::Matrix(m) => m.scatter(values, whole),

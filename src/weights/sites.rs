@@ -1,7 +1,7 @@
 //! Floor 3: the places of a model that an adapter can be grafted onto, by the names that their modules have in the
 //! library that trains adapters. Knows no adapters.
 
-use super::P;
+use super::{NormW, P};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -14,6 +14,17 @@ pub enum Role {
     Table,
     /// A norm of `n` elements.
     Norm,
+}
+
+/// A half of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Attention.
+    Attention,
+    /// Attention to a source.
+    Cross,
+    /// The MLP.
+    Mlp,
 }
 
 /// Which rows of a fused tensor a layer has.
@@ -61,6 +72,10 @@ pub struct Site {
     pub by_input: bool,
     /// Whether it belongs to the head.
     pub head: bool,
+    /// Which half of a block it ends, where its output is added to the residual as it is, and what the block's names begin with.
+    pub end: Option<(End, String)>,
+    /// The norm that follows the sum.
+    pub after: Option<NormW>,
     /// What rows of a table are multiplied by; what is added to a norm's gains as they are stored.
     pub number: f32,
 }
@@ -122,6 +137,14 @@ impl Sites {
         }
     }
 
+    /// The product with `w` ends a half of the block whose names begin with `block`, before the norm `after`.
+    pub fn set_end(&mut self, w: P, end: End, block: &str, after: Option<NormW>) {
+        if let Some(at) = self.find(Role::Linear, w) {
+            let site = &mut self.list[at as usize];
+            (site.end, site.after) = (Some((end, block.to_owned())), after);
+        }
+    }
+
     /// The place of number `at` has `w` from now on.
     pub fn moved(&mut self, at: u32, w: P) {
         if let Some(site) = self.list.get_mut(at as usize) {
@@ -159,6 +182,8 @@ mod tests {
             rows: Slice::all(4),
             by_input: false,
             head,
+            end: None,
+            after: None,
             number: 0.0,
         };
         let mut sites = Sites::new("model.");

@@ -136,6 +136,7 @@ int main(int argc, char **argv) {
     threads(argv[2]);
     batches(argv[1], argv[2]);
     tasks(argv[1], argv[2], argv[3]);
+    adapters(argv[2]);
     if (failures == 0) printf("smoke: every call answered as the header says\n");
     return failures != 0;
 }

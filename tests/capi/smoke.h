@@ -12,6 +12,7 @@ void answers(const char *path, const char *textless);
 void threads(const char *textless);
 void batches(const char *path, const char *textless);
 void tasks(const char *path, const char *textless, const char *readers);
+void adapters(const char *textless);
 
 /* An engine of two threads, and a model in it; the caller frees both. */
 void open_model(const char *path, inlaid_engine **engine, inlaid_model **model);

@@ -54,6 +54,37 @@ fn info_says_what_an_adapter_is() {
 }
 
 #[test]
+fn a_merged_model_is_a_model_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    // Fused rows, a row per input, a head that leaves its table, biases and norms, 16 bits.
+    for name in
+        ["lora-fused", "lora-grouped", "lora-conv1d", "lora-tied", "lora-saved", "lora-16bit", "ia3-gated"]
+    {
+        let (out, adapter) = (dir.path().join(name), golden(&format!("adapters/{name}")));
+        let (out, json) = (out.to_str().unwrap(), expected(name));
+        let model = golden(json["base"].as_str().unwrap());
+        let printed = crate::json(&["adapter", "merge", &model, &adapter, out, "--json"]);
+        assert!(printed["files"].as_array().unwrap().contains(&"model.safetensors".into()), "{printed}");
+        let ids: Vec<u64> =
+            json["cases"][2]["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
+        let list: Vec<String> = ids.iter().map(u64::to_string).collect();
+        let beside =
+            crate::json(&["logits", &model, "--adapter", &adapter, "--ids", &list.join(","), "--json"]);
+        let alone = crate::json(&["logits", out, "--ids", &list.join(","), "--json"]);
+        assert_eq!(beside["logits"], alone["logits"], "{name}");
+    }
+    let refused = output(&[
+        "adapter",
+        "merge",
+        &golden("t5"),
+        &golden("adapters/lora-names"),
+        dir.path().join("x").to_str().unwrap(),
+    ]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(!dir.path().join("x").exists());
+}
+
+#[test]
 fn a_wrong_adapter_is_one_line() {
     let model = golden("phi3");
     for (args, words) in [

@@ -229,3 +229,22 @@ pub fn all_logits(session: &mut Session, ids: &[u32]) -> Vec<u32> {
     session.prefill_all(ids, |row| out.extend(bits(row))).expect("logits");
     out
 }
+
+/// Writes an adapter with random numbers.
+pub fn write_adapter(dir: &Path, settings: &str, tensors: Vec<(String, Vec<usize>)>) {
+    std::fs::write(dir.join("adapter_config.json"), settings).expect("settings");
+    let mut random = Random(7);
+    let made: Vec<_> = tensors
+        .into_iter()
+        .map(|(name, shape)| {
+            let n = shape.iter().product::<usize>();
+            let scale = 1.5 / (shape[shape.len() - 1] as f32).sqrt();
+            (name, shape, (0..n).flat_map(|_| (scale * random.unit()).to_le_bytes()).collect::<Vec<u8>>())
+        })
+        .collect();
+    let views = made.iter().map(|(name, shape, bytes)| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("a tensor"))
+    });
+    let path = dir.join("adapter_model.safetensors");
+    safetensors_reference::serialize_to_file(views, None, &path).expect("tensors");
+}

@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
@@ -42,6 +42,10 @@ def lora(targets, r=4, alpha=6, task="CAUSAL_LM", **more):
 
 def ia3(task="CAUSAL_LM", targets=None, inner=None):
     return IA3Config(task_type=task, target_modules=targets, feedforward_modules=inner)
+
+
+def prompt(kind, n, task="CAUSAL_LM", **more):
+    return kind(task_type=task, num_virtual_tokens=n, **more)
 
 
 ADAPTERS = {
@@ -82,6 +86,13 @@ ADAPTERS = {
     "ia3-conv1d": ("gpt2", ia3()),
     "ia3-classifier": ("bert-classify", ia3("SEQ_CLS")),
     "ia3-pairs": ("t5", ia3("SEQ_2_SEQ_LM")),
+    "prompt-rope": ("llama-gqa", prompt(PromptTuningConfig, 5)),
+    "prompt-learned": ("gpt2", prompt(PromptTuningConfig, 3)),
+    "prompt-scaled": ("gemma", prompt(PromptTuningConfig, 4)),
+    "prompt-classes": ("llama-classes", prompt(PromptTuningConfig, 4, "SEQ_CLS")),
+    "prefix-grouped": ("llama-gqa", prompt(PrefixTuningConfig, 6)),
+    "prefix-learned": ("gpt2", prompt(PrefixTuningConfig, 2, prefix_projection=True, encoder_hidden_size=16)),
+    "prefix-window": ("mistral-window", prompt(PrefixTuningConfig, 4)),
 }
 TOGETHER = {"mixed": [("lora-names", 0.75), ("lora-patterns", -0.5)]}
 SEEDS = dict(zip([*ADAPTERS, *TOGETHER], range(1, 200)))
@@ -102,6 +113,8 @@ def strengthen(model, seed):
             p.data = 0.5 * noise / p.shape[1] ** 0.5
         elif "ia3_l" in name or "magnitude" in name:
             p.data = p.data * (0.4 + 1.2 * torch.rand(p.shape, generator=random))
+        elif "prompt_encoder" in name:
+            p.data = 0.6 * noise
         else:
             p.data = p.data + 0.25 * noise * p.data.std().clamp(min=0.1)
 

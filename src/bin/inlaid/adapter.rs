@@ -1,10 +1,14 @@
 //! Floor 6: adapters on the command line: the option that grafts them onto a model, and `inlaid adapter`. Knows no command
 //! that runs models.
 
-use crate::output::{Failure, json, print};
+use crate::args::files;
+use crate::interrupt;
+use crate::output::{Bar, Failure, Unit, json, note, print};
 use clap::{Args, Subcommand};
 use inlaid::Error;
 use inlaid::adapter::{AdapterInfo, info};
+use inlaid::convert::merge;
+use inlaid::engine::{Engine, EngineConfig};
 use inlaid::format::files::Files;
 use inlaid::model::Model;
 use serde_json::json;
@@ -78,6 +82,7 @@ pub struct Adapter {
 #[derive(Subcommand)]
 enum Command {
     Info(Info),
+    Merge(Merge),
 }
 
 /// Say what an adapter is
@@ -99,7 +104,47 @@ struct Info {
 pub fn run(args: &Adapter) -> Result<(), Failure> {
     match &args.command {
         Command::Info(args) => show(args, &info(&Files::at(&args.dir)?)?),
+        Command::Merge(args) => write(args),
     }
+}
+
+/// Write a model that has an adapter in its weights
+///
+/// Writes a Hugging Face directory in the types that the weights have. JSON: `out`, `files`, `bytes`.
+#[derive(Args)]
+struct Merge {
+    /// Directory, .safetensors file with its config beside it, or `demo`
+    model: PathBuf,
+    /// The adapter's directory, and its weight [default: 1]
+    #[arg(value_name = "DIR[:WEIGHT]", value_parser = with_weight)]
+    adapter: (PathBuf, f32),
+    /// The directory to write
+    out: PathBuf,
+    /// Replace a model that is at OUT
+    #[arg(long)]
+    force: bool,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+fn write(args: &Merge) -> Result<(), Failure> {
+    interrupt::install(|| {});
+    let mut bar = Bar::new("merging", Unit::Bytes);
+    let mut tell = |done, total| {
+        bar.at(done, total);
+        interrupt::flow()
+    };
+    let engine = Engine::new(EngineConfig::default())?;
+    let adapters = [(Files::at(&args.adapter.0)?, args.adapter.1)];
+    let written = merge(&engine, &files(&args.model)?, &adapters, &args.out, args.force, Some(&mut tell))?;
+    drop(bar);
+    let out = args.out.to_string_lossy();
+    if args.json {
+        return json(&json!({"out": out, "files": written.files, "bytes": written.bytes}));
+    }
+    note(&format!("{out}: {}, {} files", indicatif::HumanBytes(written.bytes), written.files.len()));
+    Ok(())
 }
 
 fn show(args: &Info, found: &AdapterInfo) -> Result<(), Failure> {
