@@ -360,6 +360,10 @@
 // The round is done.
 #define INLAID_PPO_DONE 2
 
+// An adapter of one model, in the form of the peft library. Opaque, immutable, reference-counted; all its calls may be made
+// from many threads at once, and any number of sessions may use it. Who uses it keeps it alive.
+typedef struct inlaid_adapter inlaid_adapter;
+
 // Threads that compute, the kernels of this machine, a memory budget and a log, shared by the models that are opened
 // with it. Opaque, reference-counted; all its calls may be made from many threads at once.
 typedef struct inlaid_engine inlaid_engine;
@@ -1504,14 +1508,23 @@ int32_t inlaid_trainer_step(inlaid_trainer *trainer,
                             inlaid_train_report *report,
                             inlaid_error *err);
 
-// Writes what the trainer has become to a new directory `out`, which opens like any other model: what has learned in 32-bit
-// floats, all else as it is in `source`, the directory that the model was opened from.
+// Writes what the trainer has become to a new directory `out`. With `INLAID_LEARN_LORA` that is an adapter in the form of the
+// peft library; `source` may be NULL then. Else it is a model that opens like any other: what has learned in 32-bit floats,
+// all else as it is in `source`, the directory that the model was opened from.
 //
 // Errors: `INLAID_ERROR_IO`; `_UNSUPPORTED` where the weights are in GGUF or packed; `_BUSY`. Nothing is left then.
 int32_t inlaid_trainer_save(inlaid_trainer *trainer,
                             const char *source,
                             const char *out,
                             inlaid_error *err);
+
+// What a trainer with `INLAID_LEARN_LORA` has learnt so far, as an adapter of its model: give it to sessions, merge it, save it.
+// It does not change when the trainer goes on. On success `*adapter` is a reference that the caller owns; on failure it is NULL.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` where something else learns; `_BUDGET`, `_BUSY`.
+int32_t inlaid_trainer_adapter(inlaid_trainer *trainer,
+                               inlaid_adapter **adapter,
+                               inlaid_error *err);
 
 // Writes a checkpoint into directory `dir`: all that a trainer goes on from, with the same bits. The one before is removed
 // once this one is whole.

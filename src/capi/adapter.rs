@@ -69,6 +69,12 @@ pub struct inlaid_adapter {
     adapter: Arc<Adapter>,
 }
 
+impl inlaid_adapter {
+    pub(super) fn new(adapter: Arc<Adapter>) -> inlaid_adapter {
+        inlaid_adapter { poisoned: AtomicBool::new(false), adapter }
+    }
+}
+
 impl Handle for inlaid_adapter {
     const NAME: &'static str = "adapter";
 
@@ -123,7 +129,7 @@ pub unsafe extern "C" fn inlaid_adapter_open(
         };
         let read = model.model.adapter(&Files::at(path)?)?;
         // SAFETY: `set` found that it may be written.
-        unsafe { give(adapter, inlaid_adapter { poisoned: AtomicBool::new(false), adapter: read }) };
+        unsafe { give(adapter, inlaid_adapter::new(read)) };
         Ok(())
     };
     // SAFETY: the caller's promise.

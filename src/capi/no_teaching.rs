@@ -2,6 +2,7 @@
 
 use super::ppo::{inlaid_ppo_config, inlaid_ppo_stats};
 use super::train::{inlaid_train_config, inlaid_train_report};
+use crate::adapter::Adapter;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use std::sync::Arc;
@@ -41,7 +42,11 @@ impl Teacher {
         match *self {}
     }
 
-    pub fn save(&mut self, _: &str, _: &str) -> Result<()> {
+    pub fn save(&mut self, _: Option<&str>, _: &str) -> Result<()> {
+        match *self {}
+    }
+
+    pub fn adapter(&mut self) -> Result<Arc<Adapter>> {
         match *self {}
     }
 

@@ -4,6 +4,7 @@ use super::error::argument;
 use super::ppo::{INLAID_PPO_DONE, INLAID_PPO_MORE, INLAID_PPO_REWARDS, inlaid_ppo_config, inlaid_ppo_stats};
 use super::train::*;
 use super::versioned::Versioned;
+use crate::adapter::Adapter;
 use crate::error::{Error, Result};
 use crate::format::files::Files;
 use crate::model::Model;
@@ -118,8 +119,17 @@ impl Teacher {
         })
     }
 
-    pub fn save(&mut self, source: &str, out: &str) -> Result<()> {
-        save::model(self.state().0, &Files::at(source)?, Path::new(out))
+    pub fn save(&mut self, source: Option<&str>, out: &str) -> Result<()> {
+        let learner = self.state().0;
+        match source {
+            Some(source) => save::model(learner, &Files::at(source)?, Path::new(out)),
+            None if learner.is_adapter() => save::adapter(learner, Path::new(out)),
+            None => Err(argument("source", "expected the directory that the model was opened from, found NULL")),
+        }
+    }
+
+    pub fn adapter(&mut self) -> Result<Arc<Adapter>> {
+        self.state().0.adapter("trainer")
     }
 
     pub fn checkpoint(&mut self, dir: &str) -> Result<()> {

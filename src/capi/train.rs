@@ -1,5 +1,6 @@
 //! Floor 6: learning by steps: what a trainer is made with, its steps, and what is kept of it.
 
+use super::adapter::inlaid_adapter;
 use super::args::{set, slice, string};
 use super::error::{argument, inlaid_error};
 use super::guard::{Handle, free, give, guard, hold, retain, with};
@@ -306,8 +307,9 @@ pub unsafe extern "C" fn inlaid_trainer_step(
     unsafe { teach(trainer, err, call) }
 }
 
-/// Writes what the trainer has become to a new directory `out`, which opens like any other model: what has learned in 32-bit
-/// floats, all else as it is in `source`, the directory that the model was opened from.
+/// Writes what the trainer has become to a new directory `out`. With `INLAID_LEARN_LORA` that is an adapter in the form of the
+/// peft library; `source` may be NULL then. Else it is a model that opens like any other: what has learned in 32-bit floats,
+/// all else as it is in `source`, the directory that the model was opened from.
 ///
 /// Errors: `INLAID_ERROR_IO`; `_UNSUPPORTED` where the weights are in GGUF or packed; `_BUSY`. Nothing is left then.
 #[unsafe(no_mangle)]
@@ -318,7 +320,34 @@ pub unsafe extern "C" fn inlaid_trainer_save(
     err: *mut inlaid_error,
 ) -> i32 {
     // SAFETY: the caller's promise, for each pointer.
-    unsafe { teach(trainer, err, |teacher, _| teacher.save(string("source", source)?, string("out", out)?)) }
+    unsafe {
+        teach(trainer, err, |teacher, _| {
+            let source = if source.is_null() { None } else { Some(string("source", source)?) };
+            teacher.save(source, string("out", out)?)
+        })
+    }
+}
+
+/// What a trainer with `INLAID_LEARN_LORA` has learnt so far, as an adapter of its model: give it to sessions, merge it, save it.
+/// It does not change when the trainer goes on. On success `*adapter` is a reference that the caller owns; on failure it is NULL.
+///
+/// Errors: `INLAID_ERROR_ARGUMENT` where something else learns; `_BUDGET`, `_BUSY`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_trainer_adapter(
+    trainer: *mut inlaid_trainer,
+    adapter: *mut *mut inlaid_adapter,
+    err: *mut inlaid_error,
+) -> i32 {
+    let call = |teacher: &mut teaching::Teacher, _: &AtomicBool| {
+        // SAFETY: the caller's promise, for each pointer.
+        unsafe {
+            set("adapter", adapter, null_mut())?;
+            give(adapter, inlaid_adapter::new(teacher.adapter()?));
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { teach(trainer, err, call) }
 }
 
 /// Writes a checkpoint into directory `dir`: all that a trainer goes on from, with the same bits. The one before is removed

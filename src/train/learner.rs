@@ -1,6 +1,7 @@
 //! Floor 5: a model with private copies of what learns: batches forward, gradients backward. Knows no losses.
 
 use super::lora::{self, LoraConfig};
+use crate::adapter::Adapter;
 use crate::arch::{Arch, Side};
 use crate::engine::Charge;
 use crate::error::{Error, Result};
@@ -32,7 +33,7 @@ pub struct Sample<'a> {
 }
 
 /// What learns.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone)]
 pub enum What {
     /// Every parameter that a file has.
     All,
@@ -40,10 +41,12 @@ pub enum What {
     Named(Vec<String>),
     /// Low-rank additions to linears, which stay as they are in whatever type they have (Hu et al. 2021).
     Lora(LoraConfig),
+    /// Those of an adapter, from where it is.
+    Adapter(Arc<Adapter>),
 }
 
 /// How a learner is made.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone)]
 pub struct LearnConfig {
     /// What learns.
     pub what: What,
@@ -85,6 +88,7 @@ impl Learner {
         temper(model, &mut arch, config.temperature)?;
         let mut learned = match &config.what {
             What::Lora(lora) => lora::attach(&mut weights, lora, config.seed)?,
+            What::Adapter(adapter) => lora::go_on(&mut weights, adapter)?,
             What::All => chosen(&weights, |_| true)?,
             What::Named(parts) => {
                 chosen(&weights, |name| parts.iter().any(|part| name.contains(part.as_str())))?
@@ -205,6 +209,20 @@ impl Learner {
             }
         }
         Ok(whole)
+    }
+
+    /// The low-rank additions as an adapter called `name`: what sessions of the model can be given, and files hold.
+    ///
+    /// # Errors
+    /// `Argument` where something else learns; `Budget`.
+    pub fn adapter(&mut self, name: &str) -> Result<Arc<Adapter>> {
+        let model = self.model.clone();
+        lora::finished(model.engine(), model.weights(), &mut self.weights, name).map(Arc::new)
+    }
+
+    /// Whether what learns is an adapter.
+    pub fn is_adapter(&mut self) -> bool {
+        self.weights.linears_mut().any(|w| w.lora.is_some())
     }
 
     /// A whole tensor as it has become, as a file has it.

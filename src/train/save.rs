@@ -20,20 +20,36 @@ const STATE: &str = "state.safetensors";
 /// How far a run has come, and what it is.
 const RUN: &str = "run.json";
 
-/// Writes the model that `learner` has become to the directory `out`, which must not be there: what has learned in f32,
+/// Writes what `learner` has become to the directory `out`, which must not be there. An adapter: in the form of peft. Else the
+/// model: what has learned in f32,
 /// everything else as it was, with config and tokenizer. `files` are those that the learner's model was opened from. A value
 /// head goes to `value_head.safetensors` beside the weights.
 ///
 /// # Errors
 /// `Unsupported` where the model's files are in GGUF or packed (convert them first); `Io`, `Memory`. Nothing is left then.
 pub fn model(learner: &mut Learner, files: &Files, out: &Path) -> Result<()> {
+    if learner.is_adapter() {
+        return adapter(learner, out);
+    }
     let draft = DraftDir::new(out.to_owned())?;
     weights(learner, &draft.path)?;
+    value_head(learner, &draft.path)?;
     super::init::text(files, &draft.path)?;
     let mut map = files.config()?.object_itself().clone();
     map.remove("dtype");
     map.insert("torch_dtype".into(), "float32".into());
     configs(files, map, &draft.path)?;
+    draft.publish(out)
+}
+
+/// Writes the adapter that `learner` has become to the directory `out`, which must not be there.
+///
+/// # Errors
+/// `Argument` where something else learns; `Io`, `Budget`. Nothing is left then.
+pub fn adapter(learner: &mut Learner, out: &Path) -> Result<()> {
+    let draft = DraftDir::new(out.to_owned())?;
+    learner.adapter(&out.to_string_lossy())?.save(&draft.path)?;
+    value_head(learner, &draft.path)?;
     draft.publish(out)
 }
 
@@ -67,6 +83,11 @@ fn weights(learner: &mut Learner, out: &Path) -> Result<()> {
         let whole = learner.tensor(name)?;
         file.write_all(&bytes(&whole)).map_err(Error::io(&path))
     })?;
+    Ok(())
+}
+
+/// Writes the value head, where there is one.
+fn value_head(learner: &Learner, out: &Path) -> Result<()> {
     let head: Vec<(String, &[f32], Vec<usize>)> = learner
         .value_head()
         .into_iter()
