@@ -124,7 +124,9 @@ impl Teacher {
         match source {
             Some(source) => save::model(learner, &Files::at(source)?, Path::new(out)),
             None if learner.is_adapter() => save::adapter(learner, Path::new(out)),
-            None => Err(argument("source", "expected the directory that the model was opened from, found NULL")),
+            None => {
+                Err(argument("source", "expected the directory that the model was opened from, found NULL"))
+            }
         }
     }
 

@@ -13,6 +13,8 @@ pub const INLAID_VERSION_PATCH: u32 = 0;
 pub const INLAID_FEATURE_TOKENIZER: u32 = 1;
 /// `inlaid_features`: chat templates (render, chat).
 pub const INLAID_FEATURE_CHAT_TEMPLATE: u32 = 2;
+/// `inlaid_features`: learning (trainers).
+pub const INLAID_FEATURE_TRAIN: u32 = 4;
 
 /// The version of the library that is loaded, "major.minor.patch". Static, NUL-terminated. Any thread.
 #[unsafe(no_mangle)]
@@ -30,7 +32,8 @@ pub extern "C" fn inlaid_version() -> *const c_char {
 pub extern "C" fn inlaid_features() -> u32 {
     let tokenizer = if cfg!(feature = "tokenizer") { INLAID_FEATURE_TOKENIZER } else { 0 };
     let template = if cfg!(feature = "chat-template") { INLAID_FEATURE_CHAT_TEMPLATE } else { 0 };
-    tokenizer | template
+    let train = if cfg!(feature = "train") { INLAID_FEATURE_TRAIN } else { 0 };
+    tokenizer | template | train
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ static void versions(void) {
     char text[32];
     snprintf(text, sizeof text, "%d.%d.%d", INLAID_VERSION_MAJOR, INLAID_VERSION_MINOR, INLAID_VERSION_PATCH);
     CHECK(strcmp(inlaid_version(), text) == 0);
-    CHECK((inlaid_features() & ~(uint32_t)(INLAID_FEATURE_TOKENIZER | INLAID_FEATURE_CHAT_TEMPLATE)) == 0);
+    CHECK((inlaid_features() & ~(uint32_t)(INLAID_FEATURE_TOKENIZER | INLAID_FEATURE_CHAT_TEMPLATE | INLAID_FEATURE_TRAIN)) == 0);
     CHECK(strcmp(inlaid_status_name(INLAID_OK), "INLAID_OK") == 0);
     CHECK(strcmp(inlaid_status_name(INLAID_ERROR_BUFFER), "INLAID_ERROR_BUFFER") == 0);
     CHECK(strcmp(inlaid_status_name(-1), "INLAID_UNKNOWN") == 0);
@@ -137,6 +137,7 @@ int main(int argc, char **argv) {
     batches(argv[1], argv[2]);
     tasks(argv[1], argv[2], argv[3]);
     adapters(argv[2]);
+    learning(argv[2]);
     if (failures == 0) printf("smoke: every call answered as the header says\n");
     return failures != 0;
 }

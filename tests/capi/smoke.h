@@ -13,6 +13,7 @@ void threads(const char *textless);
 void batches(const char *path, const char *textless);
 void tasks(const char *path, const char *textless, const char *readers);
 void adapters(const char *textless);
+void learning(const char *textless);
 
 /* An engine of two threads, and a model in it; the caller frees both. */
 void open_model(const char *path, inlaid_engine **engine, inlaid_model **model);

@@ -10,6 +10,8 @@ mod failures;
 mod figures;
 mod tasks;
 mod text;
+#[cfg(feature = "train")]
+mod train;
 #[path = "../common/words.rs"]
 mod words;
 

@@ -6,13 +6,14 @@ use crate::interrupt;
 use crate::output::{Bar, Failure, Unit, json, note, print};
 use clap::{Args, Subcommand};
 use inlaid::Error;
-use inlaid::adapter::{AdapterInfo, info};
+use inlaid::adapter::{self, AdapterInfo, info};
 use inlaid::convert::merge;
 use inlaid::engine::{Engine, EngineConfig};
 use inlaid::format::files::Files;
 use inlaid::model::Model;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Which adapters a model gets.
 #[derive(Args)]
@@ -48,6 +49,22 @@ impl Adapters {
             }
         }
         Ok(model.attach(&list)?)
+    }
+}
+
+impl Adapters {
+    /// The only one, whole.
+    ///
+    /// # Errors
+    /// `Usage` for several, or a weight; as [`Model::adapter`].
+    pub fn one(&self, model: &Model) -> Result<Option<Arc<adapter::Adapter>>, Failure> {
+        match &self.list[..] {
+            [] => Ok(None),
+            [(path, 1.0)] => Ok(Some(model.adapter(&Files::at(path)?)?)),
+            _ => Err(Failure::Usage(
+                "--adapter: expected one adapter without a weight, to learn on with".into(),
+            )),
+        }
     }
 }
 

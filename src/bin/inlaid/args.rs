@@ -5,6 +5,7 @@ use crate::demo;
 use crate::interrupt;
 use crate::output::{Bar, Failure, Unit, note};
 use clap::{Args, ValueEnum};
+use inlaid::adapter::Adapter;
 use inlaid::engine::{Engine, EngineConfig};
 use inlaid::format::files::Files;
 use inlaid::model::{Model, ModelConfig};
@@ -166,8 +167,19 @@ impl Run {
         Ok(model)
     }
 
+    /// The one adapter that is to be learnt on, where the options name one.
+    ///
+    /// # Errors
+    /// `Usage` for several, or a weight; as [`Model::adapter`].
+    pub fn adapter_to_learn(&self, model: &Model) -> Result<Option<Arc<Adapter>>, Failure> {
+        self.adapters.one(model)
+    }
+
     /// The same without adapters.
-    fn open_plain(
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_plain(
         &self,
         engine: &Arc<Engine>,
         files: &Files,

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 const AFTER: &str = "\
-OUT becomes a directory with `model` (opens like any other), `log.jsonl` (a line for each step), `loss.svg` and, while the run \
+OUT becomes a directory with `model` (opens like any other; with --lora-rank or --adapter `adapter`, which peft reads too), `log.jsonl` (a line for each step), `loss.svg` and, while the run \
 lasts, `checkpoints`. Ctrl-C ends the run after a checkpoint; the same command with --resume goes on, with the bits of a run \
 that was never interrupted.
 
@@ -147,7 +147,7 @@ pub fn run(args: &Train) -> Result<(), Failure> {
 
 fn open(model: &Path, options: &Options) -> Result<(Files, Arc<Model>), Failure> {
     let (files, engine) = (files(model)?, options.run.engine()?);
-    let model = options.run.open_on(&engine, &files, true)?;
+    let model = options.run.open_plain(&engine, &files, true)?;
     Ok((files, model))
 }
 
@@ -189,7 +189,7 @@ fn go(
     held_out: Option<Vec<Lesson>>,
 ) -> Result<(), Failure> {
     let place = Place::new(options, base(options, kind))?;
-    let learner = Learner::new(model, &options.learns())?;
+    let learner = Learner::new(model, &options.learns(model)?)?;
     let config = options.config(task.examples());
     let mut run = Run::new(learner, task, config)?;
     let begun = place.resume(options, (&mut run.learner, &mut run.optimizer))?.as_u64().unwrap_or(0);

@@ -1,6 +1,7 @@
 //! Floor 6: the options that all ways to train share. Knows no loop.
 
 use crate::args::{Run as Runs, at_least_one};
+use crate::output::Failure;
 use clap::{Args, ValueEnum};
 use inlaid::model::Model;
 use inlaid::train::lora::LoraConfig;
@@ -114,17 +115,26 @@ impl Options {
     }
 
     /// What learns.
-    pub fn learns(&self) -> LearnConfig {
-        let what = match self.lora_rank {
-            Some(rank) => What::Lora(LoraConfig {
+    ///
+    /// # Errors
+    /// `Usage` for adapters that cannot be learnt on; where one cannot be read.
+    pub fn learns(&self, model: &Model) -> Result<LearnConfig, Failure> {
+        let adapter = self.run.adapter_to_learn(model)?;
+        if adapter.is_some() && (self.lora_rank.is_some() || !self.only.is_empty()) {
+            let what = "--adapter is what learns: it goes without --lora-rank and --only";
+            return Err(Failure::Usage(what.to_owned()));
+        }
+        let what = match (adapter, self.lora_rank) {
+            (Some(adapter), _) => What::Adapter(adapter),
+            (None, Some(rank)) => What::Lora(LoraConfig {
                 rank,
                 alpha: self.lora_alpha.unwrap_or(2.0 * rank as f32),
                 targets: self.lora_targets.clone(),
             }),
-            None if self.only.is_empty() => What::All,
-            None => What::Named(self.only.clone()),
+            _ if self.only.is_empty() => What::All,
+            _ => What::Named(self.only.clone()),
         };
-        LearnConfig { what, seed: self.seed, ..LearnConfig::default() }
+        Ok(LearnConfig { what, seed: self.seed, ..LearnConfig::default() })
     }
 
     /// Examples of a step.

@@ -13,6 +13,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// What a run becomes.
+const MODEL: &str = "model";
+const ADAPTER: &str = "adapter";
+
 /// Where a run writes.
 pub struct Place {
     out: PathBuf,
@@ -27,9 +31,11 @@ impl Place {
     /// `Cannot` where another run has left something.
     pub fn new(options: &Options, said: Value) -> Result<Place, Failure> {
         let place = Place { out: options.out.clone(), said };
-        let (model, found) = (place.out.join("model"), save::newest(&place.checkpoints())?);
-        if model.exists() {
-            return Err(Failure::Cannot(format!("{} is there already: the run is done", model.display())));
+        let found = save::newest(&place.checkpoints())?;
+        for done in [MODEL, ADAPTER].map(|name| place.out.join(name)) {
+            if done.exists() {
+                return Err(Failure::Cannot(format!("{} is there already: the run is done", done.display())));
+            }
         }
         if found.is_some() && !options.resume {
             let at = place.checkpoints();
@@ -87,12 +93,12 @@ impl Place {
         Ok(save::checkpoint(learner, optimizer, &self.checkpoints(), &said)?)
     }
 
-    /// Writes the model; checkpoints, and the model that a run from scratch began with, go.
+    /// Writes the model or adapter; checkpoints, and the model that a run from scratch began with, go.
     ///
     /// # Errors
     /// As [`save::model`].
     pub fn model(&self, learner: &mut Learner, files: &Files) -> Result<PathBuf, Failure> {
-        let out = self.out.join("model");
+        let out = self.out.join(if learner.is_adapter() { ADAPTER } else { MODEL });
         save::model(learner, files, &out)?;
         for done in [self.checkpoints(), self.out.join("new")] {
             // What cannot be removed does no harm.

@@ -117,7 +117,7 @@ pub fn run(args: &Ppo) -> Result<(), Failure> {
     }
     let mut reward = Reward::parse(&args.reward, &options.run, &model)?;
     let place = Place::new(options, args.said())?;
-    let learn = LearnConfig { value_head: true, temperature: args.temperature, ..options.learns() };
+    let learn = LearnConfig { value_head: true, temperature: args.temperature, ..options.learns(&model)? };
     let mut ppo = ppo::Ppo::new(Learner::new(&model, &learn)?, args.config())?;
     let more = place.resume(options, ppo.state_mut())?;
     if let (Some(rounds), Some(kl_coef)) = (more[0].as_u64(), more[1].as_f64()) {

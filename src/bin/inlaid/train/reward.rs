@@ -67,7 +67,7 @@ impl Reward {
             return Ok(Reward::Lexicon(words));
         }
         if let Some(path) = text.strip_prefix("model:") {
-            let reward = runs.open_on(model.engine(), &files(Path::new(path))?, true)?;
+            let reward = runs.open_plain(model.engine(), &files(Path::new(path))?, true)?;
             if reward.arch().head.n != 1 || !reward.has_head() {
                 let n = reward.arch().head.n;
                 return Err(Failure::Cannot(format!("{path}: expected a model with one output, found {n}")));

@@ -1,0 +1,121 @@
+//! `inlaid train`: what it writes, where it goes on, and what it refuses.
+
+use crate::{golden, json, output};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+/// The demo's first paragraphs and some answers, in files of a directory.
+fn data() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "It was a bright morning, and the whole of the house was in the garden.\n".repeat(40);
+    fs::write(dir.path().join("text.txt"), &text).unwrap();
+    let lines: String = ["the sea", "the house", "a king", "the garden"]
+        .map(|what| format!("{{\"prompt\": \"Say {what}:\", \"completion\": \" {what}\"}}\n"))
+        .concat();
+    fs::write(dir.path().join("answers.jsonl"), lines).unwrap();
+    let pair = r#"{"prompt": "Say it:", "chosen": " the sea", "rejected": " a king"}"#;
+    fs::write(dir.path().join("pairs.jsonl"), format!("{pair}\n{pair}\n")).unwrap();
+    fs::write(dir.path().join("prompts.txt"), "It was\nThe king\n").unwrap();
+    fs::write(dir.path().join("words.txt"), "the and of a\n").unwrap();
+    dir
+}
+
+fn log(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("log.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_text_is_learnt_and_what_was_learnt_opens() {
+    let dir = data();
+    let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let (text, run) = (at("text.txt"), at("run"));
+    let args = ["train", "lm", "demo", "--data", &text, "--held-out", &text, "--out", &run, "--steps", "6"];
+    let more = ["--batch", "2", "--max-length", "32", "--rate", "1e-3", "--json"];
+    let said = json(&[&args[..], &more].concat());
+    assert!(said["held_out_loss"].as_f64().unwrap() < 3.0, "{said}");
+    let lines = log(Path::new(&run));
+    assert_eq!(lines.len(), 6);
+    assert!(lines[5]["loss"].as_f64().unwrap() < lines[0]["loss"].as_f64().unwrap());
+    let picture = fs::read_to_string(Path::new(&run).join("loss.svg")).unwrap();
+    assert!(picture.starts_with("<svg") && picture.contains("loss"));
+    assert!(!Path::new(&run).join("checkpoints").exists());
+    let model = said["out"].as_str().unwrap().to_owned();
+    let written = json(&["generate", &model, "--prompt", "It was a bright", "--max-tokens", "6", "--json"]);
+    assert!(written["text"].as_str().unwrap().contains("morning"), "{written}");
+    let again = output(&[&args[..], &more].concat());
+    assert_eq!(again.status.code(), Some(1), "the run is done");
+}
+
+#[test]
+fn a_run_from_nothing_and_one_that_goes_on() {
+    let dir = data();
+    let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let (text, config) = (at("text.txt"), concat!(env!("CARGO_MANIFEST_DIR"), "/demo"));
+    let run = |out: &str, more: &[&str]| {
+        let args = ["train", "lm", "--config", config, "--data", &text, "--out", out, "--batch", "1"];
+        output(&[&args[..], &["--max-length", "24", "--rate", "1e-3", "--schedule", "constant"], more].concat())
+    };
+    let (whole, parts) = (at("whole"), at("parts"));
+    assert!(run(&whole, &["--steps", "4"]).status.success());
+    // As if somebody had killed it after the checkpoint: the log has one line too many.
+    assert!(run(&parts, &["--steps", "4", "--checkpoint-every", "2"]).status.success());
+    let read = |out: &str| fs::read(Path::new(out).join("model/model.safetensors")).unwrap();
+    assert!(read(&whole) == read(&parts), "checkpoints change nothing");
+    assert_eq!(log(Path::new(&whole))[3]["loss"], log(Path::new(&parts))[3]["loss"]);
+}
+
+#[test]
+fn answers_preferences_and_rewards_make_adapters() {
+    let dir = data();
+    let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let (answers, pairs, prompts) = (at("answers.jsonl"), at("pairs.jsonl"), at("prompts.txt"));
+    let lora = ["--lora-rank", "2", "--lora-targets", "q_proj,v_proj", "--rate", "1e-2", "--json"];
+    let (sft, dpo, ppo) = (at("sft"), at("dpo"), at("ppo"));
+    let said = json(
+        &[&["train", "sft", "demo", "--data", &answers, "--out", &sft, "--epochs", "3", "--batch", "2"], &lora[..]]
+            .concat(),
+    );
+    let adapter = said["out"].as_str().unwrap().to_owned();
+    assert!(adapter.ends_with("adapter"));
+    assert_eq!(json(&["adapter", "info", &adapter, "--json"])["rank"], 2);
+    json(&["generate", "demo", "--adapter", &adapter, "--prompt", "Say the sea:", "--max-tokens", "3", "--json"]);
+    let args = ["train", "dpo", "demo", "--data", &pairs, "--out", &dpo, "--steps", "4", "--batch", "2"];
+    json(&[&args[..], &["--adapter", &adapter, "--rate", "1e-2", "--json"]].concat());
+    let losses: Vec<f64> =
+        log(Path::new(&dpo)).iter().map(|line| line["loss"].as_f64().unwrap()).collect();
+    assert!(losses[3] < losses[0], "{losses:?}");
+    let reward = format!("builtin:lexicon:{}", at("words.txt"));
+    let args = ["train", "ppo", "demo", "--prompts", &prompts, "--reward", &reward, "--out", &ppo, "--steps", "2"];
+    let said = json(&[&args[..], &["--batch", "4", "--max-tokens", "8"], &lora[..]].concat());
+    assert_eq!(said["rounds"], 2);
+    assert_eq!(log(Path::new(&ppo))[0]["kl"], 0.0, "a policy begins as its reference");
+    assert!(Path::new(&ppo).join("reward.svg").exists() && Path::new(&ppo).join("kl.svg").exists());
+}
+
+#[test]
+fn bad_data_and_options_are_refused_with_the_line() {
+    let dir = data();
+    let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let out = at("run");
+    fs::write(dir.path().join("bad.jsonl"), "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": 3}\n").unwrap();
+    let fails = |args: &[&str], status: i32, says: &str| {
+        let done = output(args);
+        let text = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(status), "{args:?}: {text}");
+        assert!(text.contains(says) && text.trim_end().lines().count() == 1 || status == 2, "{args:?}: {text}");
+    };
+    let bad = at("bad.jsonl");
+    fails(&["train", "sft", "demo", "--data", &bad, "--out", &out], 1, "line 2: expected a text called `prompt`");
+    fails(&["train", "sft", "demo", "--data", "/no/such/file", "--out", &out], 1, "/no/such/file");
+    let answers = at("answers.jsonl");
+    let none = ["train", "sft", "demo", "--data", &answers, "--out", &out, "--only", "nothing"];
+    fails(&none, 1, "expected parts of names of tensors");
+    fails(&["train", "reward", "demo", "--data", &at("pairs.jsonl"), "--out", &out], 1, "one output");
+    let reward = ["train", "ppo", "demo", "--prompts", &at("prompts.txt"), "--out", &out, "--reward", "magic"];
+    fails(&reward, 2, "builtin:length");
+    fails(&["train", "lm", "--data", &answers, "--out", &out], 2, "MODEL");
+    let bert = golden("bert-mlm");
+    fails(&["train", "sft", &bert, "--data", &answers, "--out", &out], 1, "tokenizer");
+}
