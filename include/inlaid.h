@@ -360,6 +360,10 @@
 // The round is done.
 #define INLAID_PPO_DONE 2
 
+// An adapter of one model, in the form of the peft library. Opaque, immutable, reference-counted; all its calls may be made
+// from many threads at once, and any number of sessions may use it. Who uses it keeps it alive.
+typedef struct inlaid_adapter inlaid_adapter;
+
 // Threads that compute, the kernels of this machine, a memory budget and a log, shared by the models that are opened
 // with it. Opaque, reference-counted; all its calls may be made from many threads at once.
 typedef struct inlaid_engine inlaid_engine;
