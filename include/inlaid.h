@@ -49,14 +49,16 @@
  *   inlaid_engine    threads, kernels of this machine, memory budget, log
  *   inlaid_model     the immutable weights, tokenizer and chat template of one model, opened with one engine
  *   inlaid_session   one conversation with a model: its tokens, its keys and values, its sampler
+ *   inlaid_adapter   what an adapter adds to a model; immutable
+ *   inlaid_trainer   a model that learns, beside the one that is served
  * Each is opaque and reference-counted: the call that makes it gives the caller one reference, `_retain` adds one, `_free`
- * gives one back. A session keeps its model alive and a model its engine, so the order of frees does not matter.
+ * gives one back. A session and a trainer keep their model alive and a model its engine, so the order of frees does not matter.
  * `_free(NULL)` is fine.
  *
  * THREADS
- *   A handle that a function takes as pointer to const may be used by many threads at once. A session is used by one
- *   thread at a time (which one, does not matter): a call that finds it in use answers INLAID_ERROR_BUSY at once. Only
- *   inlaid_session_cancel, _retain and _free may be called while another call uses the session; that call holds a
+ *   A handle that a function takes as pointer to const may be used by many threads at once. A session (or a trainer) is used by
+ *   one thread at a time (which one, does not matter): a call that finds it in use answers INLAID_ERROR_BUSY at once. Only
+ *   inlaid_session_cancel, _retain and _free (inlaid_trainer_...) may be called while another call uses it; that call holds a
  *   reference of its own until it ends. Sessions of one model take turns in computing.
  *   No call leaves a lock held or a thread attached; an engine's threads sleep between calls.
  *   fork(): the child must not use handles of its parent.
@@ -119,6 +121,9 @@
 
 // `inlaid_features`: chat templates (render, chat).
 #define INLAID_FEATURE_CHAT_TEMPLATE 2
+
+// `inlaid_features`: learning (trainers).
+#define INLAID_FEATURE_TRAIN 4
 
 // The call did what it says.
 #define INLAID_OK 0

@@ -212,7 +212,10 @@ fn models() -> &'static (TempDir, TempDir) {
 
 fn smoke(link: Link) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let names = ["smoke", "models", "texts", "sessions", "answers", "threads", "batch", "tasks", "adapters", "learning"];
+    let names = [
+        "smoke", "models", "texts", "sessions", "answers", "threads", "batch", "tasks", "adapters",
+        "learning",
+    ];
     let sources = names.map(|name| root().join("tests/capi").join(name).with_extension("c"));
     let Some(exe) = build(dir.path(), &sources, link) else { return };
     let (speaks, counts) = models();

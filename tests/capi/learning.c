@@ -64,6 +64,7 @@ static void steps(const inlaid_model *model, const char *source, const char *dir
     some[0] = example(10, 3, 0);
     EXPECT(INLAID_ERROR_CANCELLED, inlaid_trainer_step(trainer, some, 1, 1e-3f, NULL, &err));
     OK(inlaid_trainer_step(trainer, some, 1, 1e-3f, NULL, &err));
+    inlaid_trainer_free(again);
     config.objective = 7;
     EXPECT(INLAID_ERROR_ARGUMENT, inlaid_trainer_new(model, &config, &again, &err));
     CHECK(again == NULL);

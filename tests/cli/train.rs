@@ -55,7 +55,9 @@ fn a_run_from_nothing_and_one_that_goes_on() {
     let (text, config) = (at("text.txt"), concat!(env!("CARGO_MANIFEST_DIR"), "/demo"));
     let run = |out: &str, more: &[&str]| {
         let args = ["train", "lm", "--config", config, "--data", &text, "--out", out, "--batch", "1"];
-        output(&[&args[..], &["--max-length", "24", "--rate", "1e-3", "--schedule", "constant"], more].concat())
+        output(
+            &[&args[..], &["--max-length", "24", "--rate", "1e-3", "--schedule", "constant"], more].concat(),
+        )
     };
     let (whole, parts) = (at("whole"), at("parts"));
     assert!(run(&whole, &["--steps", "4"]).status.success());
@@ -74,20 +76,33 @@ fn answers_preferences_and_rewards_make_adapters() {
     let lora = ["--lora-rank", "2", "--lora-targets", "q_proj,v_proj", "--rate", "1e-2", "--json"];
     let (sft, dpo, ppo) = (at("sft"), at("dpo"), at("ppo"));
     let said = json(
-        &[&["train", "sft", "demo", "--data", &answers, "--out", &sft, "--epochs", "3", "--batch", "2"], &lora[..]]
-            .concat(),
+        &[
+            &["train", "sft", "demo", "--data", &answers, "--out", &sft, "--epochs", "3", "--batch", "2"],
+            &lora[..],
+        ]
+        .concat(),
     );
     let adapter = said["out"].as_str().unwrap().to_owned();
     assert!(adapter.ends_with("adapter"));
     assert_eq!(json(&["adapter", "info", &adapter, "--json"])["rank"], 2);
-    json(&["generate", "demo", "--adapter", &adapter, "--prompt", "Say the sea:", "--max-tokens", "3", "--json"]);
+    json(&[
+        "generate",
+        "demo",
+        "--adapter",
+        &adapter,
+        "--prompt",
+        "Say the sea:",
+        "--max-tokens",
+        "3",
+        "--json",
+    ]);
     let args = ["train", "dpo", "demo", "--data", &pairs, "--out", &dpo, "--steps", "4", "--batch", "2"];
     json(&[&args[..], &["--adapter", &adapter, "--rate", "1e-2", "--json"]].concat());
-    let losses: Vec<f64> =
-        log(Path::new(&dpo)).iter().map(|line| line["loss"].as_f64().unwrap()).collect();
+    let losses: Vec<f64> = log(Path::new(&dpo)).iter().map(|line| line["loss"].as_f64().unwrap()).collect();
     assert!(losses[3] < losses[0], "{losses:?}");
     let reward = format!("builtin:lexicon:{}", at("words.txt"));
-    let args = ["train", "ppo", "demo", "--prompts", &prompts, "--reward", &reward, "--out", &ppo, "--steps", "2"];
+    let args =
+        ["train", "ppo", "demo", "--prompts", &prompts, "--reward", &reward, "--out", &ppo, "--steps", "2"];
     let said = json(&[&args[..], &["--batch", "4", "--max-tokens", "8"], &lora[..]].concat());
     assert_eq!(said["rounds"], 2);
     assert_eq!(log(Path::new(&ppo))[0]["kl"], 0.0, "a policy begins as its reference");
@@ -99,21 +114,30 @@ fn bad_data_and_options_are_refused_with_the_line() {
     let dir = data();
     let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
     let out = at("run");
-    fs::write(dir.path().join("bad.jsonl"), "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": 3}\n").unwrap();
+    fs::write(dir.path().join("bad.jsonl"), "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": 3}\n")
+        .unwrap();
     let fails = |args: &[&str], status: i32, says: &str| {
         let done = output(args);
         let text = String::from_utf8_lossy(&done.stderr).into_owned();
         assert_eq!(done.status.code(), Some(status), "{args:?}: {text}");
-        assert!(text.contains(says) && text.trim_end().lines().count() == 1 || status == 2, "{args:?}: {text}");
+        assert!(
+            text.contains(says) && text.trim_end().lines().count() == 1 || status == 2,
+            "{args:?}: {text}"
+        );
     };
     let bad = at("bad.jsonl");
-    fails(&["train", "sft", "demo", "--data", &bad, "--out", &out], 1, "line 2: expected a text called `prompt`");
+    fails(
+        &["train", "sft", "demo", "--data", &bad, "--out", &out],
+        1,
+        "line 2: expected a text called `prompt`",
+    );
     fails(&["train", "sft", "demo", "--data", "/no/such/file", "--out", &out], 1, "/no/such/file");
     let answers = at("answers.jsonl");
     let none = ["train", "sft", "demo", "--data", &answers, "--out", &out, "--only", "nothing"];
     fails(&none, 1, "expected parts of names of tensors");
     fails(&["train", "reward", "demo", "--data", &at("pairs.jsonl"), "--out", &out], 1, "one output");
-    let reward = ["train", "ppo", "demo", "--prompts", &at("prompts.txt"), "--out", &out, "--reward", "magic"];
+    let reward =
+        ["train", "ppo", "demo", "--prompts", &at("prompts.txt"), "--out", &out, "--reward", "magic"];
     fails(&reward, 2, "builtin:length");
     fails(&["train", "lm", "--data", &answers, "--out", &out], 2, "MODEL");
     let bert = golden("bert-mlm");
