@@ -12,6 +12,7 @@ mod pattern;
 mod read;
 mod save;
 mod set;
+mod whole;
 #[cfg(feature = "tokenizer")]
 mod write;
 
