@@ -360,6 +360,10 @@
 // The round is done.
 #define INLAID_PPO_DONE 2
 
+// An adapter of one model, in the form of the peft library. Opaque, immutable, reference-counted; all its calls may be made
+// from many threads at once, and any number of sessions may use it. Who uses it keeps it alive.
+typedef struct inlaid_adapter inlaid_adapter;
+
 // Threads that compute, the kernels of this machine, a memory budget and a log, shared by the models that are opened
 // with it. Opaque, reference-counted; all its calls may be made from many threads at once.
 typedef struct inlaid_engine inlaid_engine;
@@ -833,6 +837,11 @@ typedef struct {
     uint32_t group;
     // Must be 0.
     uint32_t reserved;
+    // Of a model that reads a source (see `inlaid_session_set_source`), the tokens that its encoder reads; `ids` are then its
+    // decoder's, which begin with `inlaid_model_first_token`. Other models have none.
+    const uint32_t *source;
+    // How many there are.
+    size_t n_source;
 } inlaid_example;
 
 // What a step did.
@@ -1494,9 +1503,9 @@ void inlaid_trainer_cancel(const inlaid_trainer *trainer);
 
 // One step of the optimiser over `n` examples, at learning rate `rate`. `report` may be NULL.
 //
-// Errors: `INLAID_ERROR_ARGUMENT` for examples that teach nothing, ids beyond the vocabulary, or gradients that are not
-// finite; `_CONTEXT_FULL` for one longer than the model can hold; `_CANCELLED`, `_MEMORY`, `_BUDGET`, `_BUSY`. Nothing has been
-// learnt then.
+// Errors: `INLAID_ERROR_ARGUMENT` for examples that teach nothing, ids beyond the vocabulary, sources where the model reads
+// none and none where it reads them, or gradients that are not finite; `_CONTEXT_FULL` for one longer than the model can hold;
+// `_CANCELLED`, `_MEMORY`, `_BUDGET`, `_BUSY`. Nothing has been learnt then.
 int32_t inlaid_trainer_step(inlaid_trainer *trainer,
                             const inlaid_example *examples,
                             size_t n,
