@@ -2,6 +2,7 @@
 
 use crate::adapter::Need;
 use crate::arch::{Arch, Head, Position, Side, Stack};
+use crate::crossing::Crossing;
 use crate::graft::Graft;
 use crate::verb::{Buf, Of, Verb};
 use crate::weights::{LinearW, NormW, P, Sites, StackW, Weights};
@@ -27,6 +28,8 @@ pub struct Shape {
     pub mean: bool,
     /// Whether gradients will be wanted.
     pub learn: bool,
+    /// Where they will be, tokens of all sources that a decoder's rows attend to.
+    pub sources: usize,
     /// Number of what adapters of the rows need; 0: nothing.
     pub graft: u32,
     /// What the rows are.
@@ -57,7 +60,18 @@ impl Shape {
     /// Logits of a decoder.
     pub fn decode(rows: usize, picks: usize) -> Shape {
         let (side, want) = (Side::Decoder, Want::Head);
-        Shape { rows, picks, score: false, side, want, mean: false, learn: false, graft: 0, lead: Lead::None }
+        Shape {
+            rows,
+            picks,
+            score: false,
+            side,
+            want,
+            mean: false,
+            learn: false,
+            sources: 0,
+            graft: 0,
+            lead: Lead::None,
+        }
     }
 }
 
@@ -88,6 +102,8 @@ pub struct Exec<'m> {
     pub watched: Vec<(Watched, Buf)>,
     /// What the value head says of the picked rows.
     pub values: Option<Buf>,
+    /// Buffers that lie where the program of the other stack finds them.
+    pub crossing: Vec<(Buf, Crossing)>,
     /// Packed forms that exist already.
     packed: Vec<(Buf, Pack, Buf)>,
     /// Where adapters can be grafted, and what those of the rows need there.
@@ -113,6 +129,7 @@ impl<'m> Exec<'m> {
             inputs,
             watched: Vec::new(),
             values: None,
+            crossing: Vec::new(),
             packed: Vec::new(),
             grafts,
         }
@@ -274,6 +291,9 @@ impl<'m> Exec<'m> {
     /// Appends k and v, which a block of the decoder will attend to, to the pages of the call's sequences.
     pub fn append_source(&mut self, layer: usize, k: Buf, v: Buf) {
         self.watched.push((Watched { layer, of: Of::Source, query: false }, k));
+        if self.shape.learn {
+            self.crossing.extend([k, v].into_iter().zip(Crossing::pair(layer)));
+        }
         self.verbs.push(Verb::Append { layer: layer as u32, k, v, of: Of::Source });
     }
 
@@ -292,6 +312,12 @@ impl<'m> Exec<'m> {
     /// Attends over the source's keys and values of a block.
     pub fn attend_source(&mut self, layer: usize, q: Buf) -> Buf {
         self.watched.push((Watched { layer, of: Of::Source, query: true }, q));
+        if self.shape.learn {
+            for place in Crossing::pair(layer) {
+                let written_before = self.buf(self.shape.sources, self.stack.kv_cols());
+                self.crossing.push((written_before, place));
+            }
+        }
         self.attend_over(Of::Source, layer, q)
     }
 
@@ -332,9 +358,9 @@ impl<'m> Exec<'m> {
         out
     }
 
-    /// What the value head, if there is one, says of states.
+    /// What the value head, if there is one, says of states. It knows nothing of an encoder's before a decoder.
     pub fn value(&mut self, h: Buf, w: Option<&LinearW>) {
-        self.values = w.map(|w| self.linear(h, w));
+        self.values = w.filter(|_| !self.writes_source()).map(|w| self.linear(h, w));
     }
 
     /// Log-probabilities of the targets in the tables.

@@ -1,6 +1,7 @@
 //! Floor 4: where every buffer of a program lies in memory. Buffers whose lives do not meet share words.
 
 use crate::arch::{Arch, Stack};
+use crate::crossing::Crossing;
 use crate::error::{Error, Result};
 use crate::learns::Learns;
 use crate::order::places;
@@ -37,10 +38,12 @@ pub struct Layout {
     pub attend_scratch: usize,
     /// Words of all buffers.
     pub len: usize,
+    /// Words of what crosses to the program of the other stack.
+    pub crossing: usize,
 }
 
 impl Layout {
-    /// Every buffer apart from every other: what hazards and lifetimes are read from.
+    /// Every buffer apart from every other: what hazards and lifetimes are read from. Those of `crossing` lie where they stay.
     ///
     /// # Errors
     /// `Memory` where the sizes overflow.
@@ -51,6 +54,7 @@ impl Layout {
         ops: &'static Ops,
         cache: Cache,
         bufs: &[(usize, usize)],
+        crossing: &[(Buf, Crossing)],
         #[cfg_attr(not(feature = "train"), expect(unused_variables))] learns: &Learns,
     ) -> Result<Layout> {
         let (mut end, mut spans) = (0usize, Vec::with_capacity(bufs.len()));
@@ -60,6 +64,11 @@ impl Layout {
             end = len
                 .and_then(|len| end.checked_add(len.max(UNIT)))
                 .ok_or(Error::Memory { what: "the buffers of one call", bytes: u64::MAX })?;
+        }
+        let mut crossed = 0;
+        for (b, place) in crossing {
+            let (span, words) = place.span(bufs[b.0 as usize].into())?;
+            (spans[b.0 as usize], crossed) = (span, words.max(crossed));
         }
         let shape = AttendShape { heads: s.n_heads, kv_heads: s.n_kv_heads, dim: s.head_dim, cache };
         Ok(Layout {
@@ -74,6 +83,7 @@ impl Layout {
             attend_scratch: attention::scratch_words(&shape),
             shape,
             len: end,
+            crossing: crossed,
         })
     }
 
@@ -104,12 +114,14 @@ impl Layout {
     /// First and last stage that touches each buffer.
     fn lives(&self, tasks: &[Task], stages: &[Range<usize>], kept: &[Buf]) -> Vec<(usize, usize)> {
         let mut lives: Vec<(usize, usize)> = vec![(usize::MAX, 0); self.bufs.len()];
+        // By where they begin, as they were laid out.
+        let own: Vec<usize> = (0..self.bufs.len()).filter(|b| self.bufs[*b].mem == BUFS).collect();
         for (s, stage) in stages.iter().enumerate() {
             for access in tasks[stage.clone()].iter().flatten() {
                 if let Access::Read(span) | Access::Write(span, _) = access
                     && span.mem == BUFS
                 {
-                    let b = self.bufs.partition_point(|x| x.at < span.at);
+                    let b = own[own.partition_point(|b| self.bufs[*b].at < span.at)];
                     lives[b] = (lives[b].0.min(s), lives[b].1.max(s));
                 }
             }

@@ -17,6 +17,7 @@ pub mod capi;
 pub mod chat;
 #[cfg(feature = "tokenizer")]
 pub mod convert;
+mod crossing;
 pub mod encode;
 pub mod engine;
 pub mod error;

@@ -1,6 +1,7 @@
 //! Floor 3: the numbers behind positions that are not learned: tables of sines, slopes, ranges of distances. Knows no files.
 
-use crate::arch::Table;
+use crate::arch::{Position, Stack, Table};
+use kernels::attention::distance_table;
 
 /// A row of a sinusoidal table for each of `rows` positions, `[rows, d]`, rounded from f64.
 pub fn sinusoids(table: Table, rows: usize, d: usize) -> Vec<f32> {
@@ -52,6 +53,22 @@ pub fn bucket(distance: i64, buckets: usize, far: usize, both: bool) -> usize {
     let share = (away as f32 / exact.max(1) as f32).ln() / (far as f32 / exact.max(1) as f32).ln();
     let more = (share * (buckets - exact) as f32) as usize;
     first + (exact + more).min(buckets - 1)
+}
+
+/// The range of each distance from `-far` to `far` in attention of a stack; none where its biases do not go by distance.
+pub fn ranges(s: &Stack) -> Vec<usize> {
+    let Position::Relative { buckets, far, .. } = s.position else { return Vec::new() };
+    let (both, far) = (!s.attention().causal, far as i64);
+    (-far..=far).map(|distance| bucket(distance, buckets, far as usize, both)).collect()
+}
+
+/// What attention of a stack adds to its scores: biases of ranges `[ranges, heads]` by distance, see
+/// [`kernels::attention::Bias::Distance`].
+pub fn by_distance(s: &Stack, biases: &[f32]) -> Vec<f32> {
+    let (ranges, heads) = (ranges(s), s.n_heads);
+    let far = ranges.len() / 2;
+    let of = |head: usize, distance: i64| biases[ranges[(distance + far as i64) as usize] * heads + head];
+    distance_table(heads, far, of)
 }
 
 #[cfg(test)]

@@ -71,10 +71,11 @@ impl Program {
         let forward = e.verbs.len();
         #[cfg(feature = "train")]
         if shape.learn {
-            let ends = backward::Ends { answer, scored: shape.score, values: e.values };
+            let distances = e.stack_of(m).distances;
+            let ends = backward::Ends { answer, scored: shape.score, values: e.values, distances };
             backward::backward(&mut e, learns, ends);
         }
-        let Exec { verbs, bufs, values, .. } = e;
+        let Exec { verbs, bufs, values, crossing, .. } = e;
         let inputs = if observe == Observe::Inputs { e.inputs } else { Vec::new() };
         let watched = if observe == Observe::Attention { e.watched } else { Vec::new() };
 
@@ -85,12 +86,13 @@ impl Program {
         let verbs = if shape.learn { verbs } else { fuse(verbs, &|b| bufs[b.0 as usize].1, &kept) };
         let forward = forward.min(verbs.len());
         let tasks = |l: &Layout| -> Vec<Task> { verbs.iter().map(|v| v.task(l)).collect() };
-        let apart = Layout::apart(a, stack, m, ops, cache, &bufs, learns)?;
+        let apart = Layout::apart(a, stack, m, ops, cache, &bufs, &crossing, learns)?;
         let all = tasks(&apart);
-        let whole = Plan::new(all.clone(), vec![apart.len, learns.words]).map_err(refused)?;
+        let whole = Plan::new(all.clone(), vec![apart.len, learns.words, apart.crossing]).map_err(refused)?;
         let layout = apart.share(&all, whole.stages(), &kept);
         let mut all = tasks(&layout);
-        let plan = |tasks| Plan::new(tasks, vec![layout.len, learns.words]).map_err(refused);
+        let lens = [layout.len, learns.words, layout.crossing];
+        let plan = |tasks| Plan::new(tasks, lens.to_vec()).map_err(refused);
         let _back = plan(all.split_off(forward))?;
         let plan = plan(all)?;
         Ok(Program {
@@ -111,6 +113,11 @@ impl Program {
     /// Words of its buffers.
     pub fn words(&self) -> usize {
         self.layout.len
+    }
+
+    /// Words of what crosses to the program of the other stack.
+    pub fn crossing_words(&self) -> usize {
+        self.layout.crossing
     }
 
     /// Scratch words on `workers` workers.

@@ -1,11 +1,14 @@
 //! Floor 4: runs batches through a model: programs by shape, the buffers they share, and the page pool. Knows no text.
 
 mod adapters;
+#[cfg(feature = "train")]
+mod learning;
+mod room;
 
 use crate::adapter::{Grafts, Need};
 use crate::arch::{Arch, Position, Side, Stack, check_ids};
 use crate::engine::{Charge, Engine};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::exec::{Lead, Shape, Want, Watched};
 use crate::graft::Grafted;
 use crate::learns::Learns;
@@ -16,7 +19,8 @@ use crate::state::{Pool, ROOT, Sequence};
 use crate::tables::Tables;
 use crate::weights::{P, StackW, Weights};
 use kernels::attention::Cache;
-use kernels::{Mems, Span, Team, Words};
+use kernels::{Mems, Span, Team};
+use room::Room;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
@@ -103,13 +107,15 @@ pub struct Runner {
     /// Keys and values of all sequences.
     pub pool: Pool,
     cache: Cache,
-    bufs: Words,
-    scratch: Words,
-    charge: Option<Charge>,
+    desk: Desk,
+    /// That of the other stack, where what one computed is read after the other has run.
+    aside: Desk,
+    scratch: Room,
+    /// What crosses between an encoder and its decoder, where both learn.
+    crossing: Room,
     /// Empty sequences that nobody uses, for the next texts of an encoder.
     pub(crate) spare: Vec<(Sequence, Charge)>,
     programs: Vec<Program>,
-    tables: Tables,
     /// What adapters of a batch's rows needed, by place; `Shape::graft` counts from 1.
     needs: Vec<Vec<Need>>,
     /// The same of the batch that is put together.
@@ -129,8 +135,16 @@ pub struct Runner {
     observe: Observe,
     /// What learns, where its programs have a backward half.
     learns: Option<Learns>,
-    grads: Words,
-    _grads_charge: Option<Charge>,
+    grads: Room,
+    /// Of what learns, the encoder's last run before a decoder.
+    encoded: Option<Shape>,
+}
+
+/// What a stack's runs read and write that is theirs alone.
+#[derive(Default)]
+struct Desk {
+    tables: Tables,
+    bufs: Room,
 }
 
 impl Runner {
@@ -139,12 +153,12 @@ impl Runner {
         Runner {
             pool: Pool::new(a.kept_layers(), &a.heads(), cache),
             cache,
-            bufs: Words::default(),
-            scratch: Words::default(),
-            charge: None,
+            desk: Desk::default(),
+            aside: Desk::default(),
+            scratch: Room::default(),
+            crossing: Room::default(),
             spare: Vec::new(),
             programs: Vec::new(),
-            tables: Tables::default(),
             needs: Vec::new(),
             now: Vec::new(),
             sets: Vec::new(),
@@ -156,26 +170,14 @@ impl Runner {
             mean: false,
             observe: Observe::Nothing,
             learns: None,
-            grads: Words::default(),
-            _grads_charge: None,
+            grads: Room::default(),
+            encoded: None,
         }
     }
 
     /// One that keeps more than answers: see [`Runner::inputs`] and [`Runner::watched`].
     pub fn observing(a: &Arch, cache: Cache, observe: Observe) -> Runner {
         Runner { observe, ..Runner::new(a, cache) }
-    }
-
-    /// One whose programs have a backward half, for the gradients of what `learns` says: see [`Runner::run_back`].
-    ///
-    /// # Errors
-    /// `Budget`; `Memory`.
-    #[cfg(feature = "train")]
-    pub fn learning(a: &Arch, cache: Cache, learns: Learns, engine: &Arc<Engine>) -> Result<Runner> {
-        let (what, bytes) = ("gradients", learns.words as u64 * 4);
-        let _grads_charge = Some(engine.charge(what, bytes)?);
-        let grads = Words::zeroed(learns.words).ok_or(Error::Memory { what, bytes })?;
-        Ok(Runner { learns: Some(learns), grads, _grads_charge, ..Runner::new(a, cache) })
     }
 
     /// Bytes that a run of `shape` takes beside weights and pages.
@@ -205,8 +207,17 @@ impl Runner {
     /// Begins a batch: feeds are added one by one, then [`Runner::go`] runs them. Nothing is allocated for it, which a list
     /// of feeds would need.
     pub fn begin(&mut self, mode: Mode) {
-        self.tables.clear();
-        (self.mode, self.mean, self.lead) = (mode, false, Lead::None);
+        self.face(mode);
+        self.desk.tables.clear();
+        (self.mean, self.lead) = (false, Lead::None);
+    }
+
+    /// Turns to another stack, or to another of its answers.
+    fn face(&mut self, mode: Mode) {
+        if self.learns.is_some() && mode.side != self.mode.side {
+            std::mem::swap(&mut self.desk, &mut self.aside);
+        }
+        self.mode = mode;
     }
 
     /// Adds a feed to the batch and grows its pages; its sequence is as long as before until the caller adds the tokens
@@ -217,7 +228,7 @@ impl Runner {
     pub fn add(&mut self, parts: Parts, feed: &mut Feed) -> Result<()> {
         check_ids(self.stack(parts.arch).embed.vocab, feed.ids.iter().chain(feed.targets))?;
         self.pool.grow(feed.seq, feed.ids.len())?;
-        let t = &mut self.tables;
+        let t = &mut self.desk.tables;
         let (first, picked) = (t.ids.len() as u32, t.picks.len());
         t.feed(feed.seq, feed.ids, feed.types);
         if let Some(source) = feed.source {
@@ -253,6 +264,9 @@ impl Runner {
         let at = self.program(parts, shape)?;
         self.reserve(parts, at)?;
         self.pass(parts, at, cancel, Program::run)?;
+        if shape.learn && shape.side == Side::Encoder {
+            self.encoded = Some(shape);
+        }
         Ok(shape)
     }
 
@@ -270,80 +284,27 @@ impl Runner {
             own: self.own(parts.weights),
             ops: parts.engine.ops(),
             cache: self.cache,
-            tables: &self.tables,
+            tables: &self.desk.tables,
         };
-        let mems = &mut [&mut self.bufs[..], &mut self.grads[..]];
+        let mems = &mut [&mut self.desk.bufs[..], &mut self.grads[..], &mut self.crossing[..]];
         let mems = Mems { mems, pages: self.pool.pages_mut(), scratch: &mut self.scratch };
         run(&self.programs[at], parts.engine.team(), mems, cancel, ctx)
     }
 
-    /// Adds the gradients of what the last run computed, which had `shape`, to those that are held: of the loss whose
-    /// derivatives are `seeds`, three for each picked row: by the log-probability of its target, by the mean
-    /// log-probability of the vocabulary, by the entropy; where nothing was scored, one for each element of the answer. And
-    /// `values`: by what the value head said, one for each picked row.
-    ///
-    /// # Errors
-    /// `Argument` for another number of seeds; `Cancelled`: then the gradients are garbage.
-    #[cfg(feature = "train")]
-    pub fn run_back(
-        &mut self,
-        parts: Parts,
-        shape: Shape,
-        seeds: &[f32],
-        values: &[f32],
-        cancel: &AtomicBool,
-    ) -> Result<()> {
-        let at = self.programs.iter().position(|p| p.shape == shape && shape.learn);
-        let at = at.ok_or(Error::Argument { name: "shape", what: "nothing ran that learns".to_owned() })?;
-        let program = &self.programs[at];
-        let answer = program.answer();
-        let wanted = if shape.score { answer.rows * 3 } else { answer.rows * answer.cols };
-        let of_values = program.values().map_or(0, |span| span.rows);
-        if (seeds.len(), values.len()) != (wanted, of_values) {
-            let found = (seeds.len(), values.len());
-            let what = format!("expected {wanted} and {of_values} of values, found {found:?}");
-            return Err(Error::Argument { name: "seeds", what });
-        }
-        let t = &mut self.tables;
-        t.seeds.clear();
-        t.value_seeds.clear();
-        t.seeds.extend_from_slice(seeds);
-        t.value_seeds.extend_from_slice(values);
-        self.pass(parts, at, cancel, Program::run_back)
-    }
-
-    /// What the value head said of the picked rows in the last run, which had `shape`.
-    #[cfg(feature = "train")]
-    pub fn values(&self, shape: Shape) -> &[f32] {
-        let span = self.programs.iter().find(|p| p.shape == shape).and_then(Program::values);
-        span.map_or(&[], |span| &self.bufs[span.at..span.at + span.rows * span.cols])
-    }
-
-    /// The gradients that are held, as [`Learns`] says where; and what learns.
-    #[cfg(feature = "train")]
-    pub fn grads_mut(&mut self) -> (&mut [f32], &Learns) {
-        static NONE: Learns = Learns::NONE;
-        (&mut self.grads, self.learns.as_ref().unwrap_or(&NONE))
-    }
-
     /// Logits (or states) `[picks, n]` of the last run, which had `shape`.
     pub fn answer(&self, shape: Shape) -> &[f32] {
-        self.programs.iter().find(|p| p.shape == shape).map_or(&[], |p| {
-            let span = p.answer();
-            &self.bufs[span.at..span.at + span.rows * span.cols]
-        })
+        self.held(self.programs.iter().find(|p| p.shape == shape).map(Program::answer))
     }
 
     /// `[picks, (log-probability of the target, log-sum-exp)]` of the last run, which had `shape`.
     pub fn logprobs(&self, shape: Shape) -> &[f32] {
-        let span = self.programs.iter().find(|p| p.shape == shape).and_then(Program::logprob);
-        span.map_or(&[], |span| &self.bufs[span.at..span.at + span.rows * span.cols])
+        self.held(self.programs.iter().find(|p| p.shape == shape).and_then(Program::logprob))
     }
 
     /// What each linear read in the last run, which had `shape`: rows `[rows, k]`, with k. Nothing unless observed.
     pub fn inputs(&self, shape: Shape) -> Vec<(P, &[f32], usize)> {
         let program = self.programs.iter().find(|p| p.shape == shape);
-        let rows = |(w, x): (P, Span)| (w, &self.bufs[x.at..x.at + x.rows * x.cols], x.cols);
+        let rows = |(w, x): (P, Span)| (w, self.held(Some(x)), x.cols);
         program.map_or(Vec::new(), |p| p.inputs().map(rows).collect())
     }
 
@@ -359,14 +320,14 @@ impl Runner {
     /// Queries and keys of every block in the last run, which had `shape`. Nothing unless observed.
     pub fn watched(&self, shape: Shape) -> Vec<(Watched, &[f32])> {
         let program = self.programs.iter().find(|p| p.shape == shape);
-        let rows = |(w, x): (Watched, Span)| (w, &self.bufs[x.at..x.at + x.rows * x.cols]);
+        let rows = |(w, x): (Watched, Span)| (w, self.held(Some(x)));
         program.map_or(Vec::new(), |p| p.watched().map(rows).collect())
     }
 
     /// Completes the tables with what the stack needs to know of the rows' positions.
     fn turn(&mut self, parts: Parts) -> Shape {
         let stack = self.stack(parts.arch);
-        let t = &mut self.tables;
+        let t = &mut self.desk.tables;
         if let Position::Rope { all, local } = &stack.position {
             for (i, rope) in [Some(all), local.as_ref()].into_iter().enumerate() {
                 let Some(rope) = rope else { continue };
@@ -380,6 +341,10 @@ impl Runner {
         if let Some((_, offset, pad)) = stack.table() {
             t.place(offset as u32, pad);
         }
+        let learn = self.learns.is_some();
+        if learn && !t.source_lens.is_empty() {
+            t.place_sources();
+        }
         Shape {
             rows: t.ids.len(),
             picks: if self.mean { t.seqs.len() } else { t.picks.len() },
@@ -387,7 +352,8 @@ impl Runner {
             side: self.mode.side,
             want: self.mode.want,
             mean: self.mean,
-            learn: self.learns.is_some(),
+            learn,
+            sources: t.source_starts.last().map_or(0, |end| *end as usize),
             graft: 0,
             lead: self.lead,
         }
@@ -415,21 +381,14 @@ impl Runner {
 
     /// Memory for a program; it only grows, so that alternating shapes share it.
     fn reserve(&mut self, parts: Parts, at: usize) -> Result<()> {
-        let (words, scratch) =
-            (self.programs[at].words(), self.programs[at].scratch_words(parts.engine.threads()));
-        if words <= self.bufs.len() && scratch <= self.scratch.len() {
-            return Ok(());
-        }
-        let (words, scratch) = (words.max(self.bufs.len()), scratch.max(self.scratch.len()));
-        let bytes = (words as u64 + scratch as u64) * 4;
-        let what = "the buffers of one call";
-        // The old memory goes first: nothing in it is needed, and the peak stays low.
-        (self.bufs, self.scratch, self.charge) = (Words::default(), Words::default(), None);
-        let charge = parts.engine.charge(what, bytes)?;
-        let refused = || Error::Memory { what, bytes };
-        self.bufs = Words::zeroed(words).ok_or_else(refused)?;
-        self.scratch = Words::zeroed(scratch).ok_or_else(refused)?;
-        self.charge = Some(charge);
-        Ok(())
+        let (program, engine, what) = (&self.programs[at], parts.engine, "the buffers of one call");
+        self.desk.bufs.grow(engine, what, program.words())?;
+        self.scratch.grow(engine, what, program.scratch_words(engine.threads()))?;
+        self.crossing.grow(engine, what, program.crossing_words())
+    }
+
+    /// What lies at a place of the buffers; nothing at none.
+    fn held(&self, span: Option<Span>) -> &[f32] {
+        span.map_or(&[], |span| &self.desk.bufs[span.at..span.at + span.rows * span.cols])
     }
 }

@@ -31,6 +31,8 @@ pub struct Tables {
     pub source_seqs: Vec<u32>,
     /// See `source_pages`.
     pub source_lens: Vec<u32>,
+    /// Where gradients are wanted, the same as `starts` for the rows of all sources.
+    pub source_starts: Vec<u32>,
     /// `[rows, 2, rot_dim / 2]`: cosines and sines, of all blocks or of those with a window.
     pub turns: [Vec<f32>; 2],
     /// Rows whose logits are wanted.
@@ -64,6 +66,7 @@ impl Tables {
             &mut self.source_pages,
             &mut self.source_seqs,
             &mut self.source_lens,
+            &mut self.source_starts,
             &mut self.picks,
             &mut self.targets,
         ] {
@@ -105,6 +108,16 @@ impl Tables {
             self.places.push(if is_pad { offset - 1 } else { offset + pos - skipped });
             skipped += u32::from(is_pad);
         }
+    }
+
+    /// Finds where the rows of each source begin among those of all, whole sources one after the other.
+    pub fn place_sources(&mut self) {
+        let (mut end, starts) = (0, &mut self.source_starts);
+        starts.push(end);
+        starts.extend(self.source_lens.iter().map(|len| {
+            end += len;
+            end
+        }));
     }
 
     /// What the decoder of the sequence that was just added attends to.

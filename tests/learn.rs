@@ -20,6 +20,7 @@ fn golden_dir() -> PathBuf {
 }
 
 struct Case {
+    source: Vec<u32>,
     ids: Vec<u32>,
     rows: Vec<u32>,
     targets: Vec<u32>,
@@ -43,6 +44,7 @@ fn models() -> Vec<Golden> {
                 value.as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
             };
             let case = |case: &Value| Case {
+                source: case.get("source").map(ids).unwrap_or_default(),
                 ids: ids(&case["ids"]),
                 rows: ids(&case["rows"]),
                 targets: ids(&case["targets"]),
@@ -54,7 +56,7 @@ fn models() -> Vec<Golden> {
         })
         .collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
-    assert!(all.len() >= 13, "golden gradients are missing");
+    assert!(all.len() >= 23, "golden gradients are missing");
     all
 }
 
@@ -74,7 +76,8 @@ fn pass(learner: &mut Learner, cases: &[Case]) -> f64 {
 }
 
 fn sample(case: &Case) -> Sample<'_> {
-    Sample { ids: &case.ids, rows: &case.rows, targets: &case.targets, ..Sample::default() }
+    let Case { source, ids, rows, targets } = case;
+    Sample { source, ids, rows, targets, ..Sample::default() }
 }
 
 fn learner(name: &str, threads: usize) -> Learner {
@@ -175,12 +178,15 @@ fn the_bits_do_not_depend_on_threads_and_are_those_of_inference() {
             assert!(same(&answer, &other.0), "{}: answers of {threads} threads", golden.name);
             assert!(same(&grads, &other.1), "{}: gradients of {threads} threads", golden.name);
         }
-        if golden.name.starts_with("llama") {
+        if golden.name.starts_with("llama") || !golden.cases[0].source.is_empty() {
             let model = open(&engine(2, None), &golden_dir().join(&golden.name), Some(Cache::F32));
             let mut at = &answer[..];
             for case in &golden.cases {
                 let mut session = Session::new(&model, SessionConfig::default()).expect("a session");
                 let mut rows = Vec::new();
+                if !case.source.is_empty() {
+                    session.set_source(&case.source).expect("a source");
+                }
                 session.prefill_all(&case.ids, |row| rows.push(row.to_vec())).expect("logits");
                 for row in &case.rows {
                     let (own, rest) = at.split_at(rows[0].len());

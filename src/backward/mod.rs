@@ -5,6 +5,8 @@
 pub mod run;
 pub mod verb;
 
+use crate::arch::Position;
+use crate::crossing::Crossing;
 use crate::exec::Exec;
 use crate::learns::Learns;
 use crate::verb::{Buf, Of, Verb};
@@ -12,7 +14,7 @@ use crate::weights::P;
 use kernels::linear::Pack;
 use verb::{Attended, Back, By, Seed};
 
-/// Where gradients enter a program.
+/// Where gradients enter a program, and where they go. Those of an encoder before a decoder enter by what crosses to it.
 #[derive(Clone, Copy)]
 pub struct Ends {
     /// What the model answers; seeds are its derivatives where nothing is scored.
@@ -21,21 +23,35 @@ pub struct Ends {
     pub scored: bool,
     /// What the value head says.
     pub values: Option<Buf>,
+    /// The stack's biases by distance.
+    pub distances: Option<P>,
 }
 
 /// Writes the backward half of what `e` has written so far.
 pub fn backward(e: &mut Exec, learns: &Learns, ends: Ends) {
-    let verbs = e.verbs.clone();
-    let mut tape = Tape::new(e, learns, &verbs);
-    if !ends.scored {
+    let (verbs, crossing) = (e.verbs.clone(), e.crossing.clone());
+    let all = Past { verbs: &verbs, crossing: &crossing, distances: ends.distances };
+    let is_read_by_others = e.writes_source();
+    let mut tape = Tape::new(e, learns, all);
+    if is_read_by_others {
+        tape.seed_crossing(&crossing);
+    } else if !ends.scored {
         tape.seed(ends.answer, Seed::Answer);
     }
     if let Some(values) = ends.values {
         tape.seed(values, Seed::Values);
     }
     for (at, verb) in verbs.iter().enumerate().rev() {
-        tape.verb(&verbs[..at], verb);
+        tape.verb(all.until(at), verb);
     }
+}
+
+/// What stands before a verb.
+#[derive(Clone, Copy)]
+struct Past<'v> {
+    verbs: &'v [Verb],
+    crossing: &'v [(Buf, Crossing)],
+    distances: Option<P>,
 }
 
 struct Tape<'e, 'm, 'l> {
@@ -48,10 +64,14 @@ struct Tape<'e, 'm, 'l> {
 }
 
 impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
-    fn new(e: &'e mut Exec<'m>, learns: &'l Learns, verbs: &[Verb]) -> Self {
+    fn new(e: &'e mut Exec<'m>, learns: &'l Learns, all: Past) -> Self {
         let mut wanted = vec![false; e.bufs.len()];
-        for (at, verb) in verbs.iter().enumerate() {
-            let (out, inputs, params) = ties(&verbs[..at], verb);
+        if !e.writes_source() {
+            // The encoder may learn.
+            all.crossing.iter().for_each(|(b, _)| wanted[b.0 as usize] = true);
+        }
+        for (at, verb) in all.verbs.iter().enumerate() {
+            let (out, inputs, params) = all.until(at).ties(verb);
             if let Some(out) = out {
                 let learned = params.into_iter().flatten().any(|p| learns.has(p));
                 let reached = inputs.into_iter().flatten().any(|b| wanted[b.0 as usize]);
@@ -84,6 +104,23 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
             self.push(Back::Seeds { dx, of: seed });
             self.settle(of, dx);
         }
+    }
+
+    /// What the decoder will have said of the keys and values that it reads.
+    fn seed_crossing(&mut self, crossing: &[(Buf, Crossing)]) {
+        for &(x, place) in crossing {
+            if self.wants(x) {
+                let dx = self.cross(x, place);
+                self.settle(x, dx);
+            }
+        }
+    }
+
+    /// The gradient of what crosses.
+    fn cross(&mut self, x: Buf, place: Crossing) -> Buf {
+        let dx = self.like(x);
+        self.e.crossing.push((dx, place.grad()));
+        dx
     }
 
     /// `dx` flows to `x`, beside what has flowed there already.
@@ -125,7 +162,7 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
         }
     }
 
-    fn verb(&mut self, before: &[Verb], verb: &Verb) {
+    fn verb(&mut self, past: Past, verb: &Verb) {
         match *verb {
             Verb::Append { .. } | Verb::Pack { .. } | Verb::Back(_) => {} // their readers name what they read
             Verb::Merge { .. } => unreachable!("a program that learns splits no attention"),
@@ -133,14 +170,14 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
                 self.flow(logits, |dx| Back::LogprobDx { dx, logits, logprob: out });
             }
             _ => {
-                let (Some(out), ..) = ties(before, verb) else { return };
+                let (Some(out), ..) = past.ties(verb) else { return };
                 let Some(dy) = self.grad_of(out) else { return };
-                self.through(before, verb, dy);
+                self.through(past, verb, dy);
             }
         }
     }
 
-    fn through(&mut self, before: &[Verb], verb: &Verb, dy: Buf) {
+    fn through(&mut self, past: Past, verb: &Verb, dy: Buf) {
         match *verb {
             Verb::Embed { tokens, positions, types, .. } => {
                 let scale = self.e.stack().embed.scale;
@@ -162,7 +199,7 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
                 self.flow_same(add, dy);
             }
             Verb::Linear { x, w, bias, add, .. } => {
-                let x = unpacked(before, x);
+                let x = past.unpacked(x);
                 if self.learns.has(w) {
                     self.push(Back::LinearDw { w, dy, x });
                 }
@@ -177,8 +214,8 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
             }
             Verb::Rope { x, local, .. } => self.flow(x, |dx| Back::RopeDx { dx, dy, local }),
             Verb::Attend { layer, out, q, of, stat: Some(stat), .. } => {
-                let Some((k, v)) = appended(before, layer, of) else { return };
-                self.attend(out, Attended { dout: dy, stat, q, k, v, of });
+                let Some((k, v)) = past.appended(layer, of) else { return };
+                self.attend(past, out, Attended { dout: dy, stat, q, k, v, of });
             }
             Verb::Act { x, up, act, .. } => {
                 let dx = self.like(x);
@@ -202,10 +239,14 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
         }
     }
 
-    fn attend(&mut self, out: Buf, from: Attended) {
+    fn attend(&mut self, past: Past, out: Buf, from: Attended) {
         let (rows, cols) = self.e.bufs[from.stat.0 as usize];
         let delta = self.e.buf(rows, cols / 2);
-        let [dq, dk, dv] = [from.q, from.k, from.v].map(|x| self.like(x));
+        let dq = self.like(from.q);
+        let [dk, dv] = [from.k, from.v].map(|x| match past.place(x).filter(|_| from.of == Of::Source) {
+            Some(place) => self.cross(x, place),
+            None => self.like(x),
+        });
         self.push(Back::AttendDelta { delta, dout: from.dout, out });
         if self.wants(from.q) {
             self.push(Back::AttendDq { dq, delta, from });
@@ -213,56 +254,89 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
         if self.wants(from.k) || self.wants(from.v) {
             self.push(Back::AttendDkv { dk, dv, delta, from });
         }
+        if let (Some(table), Of::Own { .. }) = (past.distances.filter(|p| self.learns.has(*p)), from.of) {
+            self.distances(table, delta, from);
+        }
         for (x, dx) in [(from.q, dq), (from.k, dk), (from.v, dv)] {
             if self.wants(x) {
                 self.settle(x, dx);
             }
         }
     }
+    /// The biases by distance that a block added to its scores.
+    fn distances(&mut self, table: P, delta: Buf, from: Attended) {
+        let stack = self.e.stack();
+        let Position::Relative { far, .. } = stack.position else { return };
+        let by_distance = self.e.buf(stack.n_heads, 2 * far + 1);
+        self.push(Back::AttendDbias { out: by_distance, delta, from });
+        self.push(Back::DistancesDb { table, dy: by_distance });
+    }
 }
 
-/// What a linear reads, before it was packed.
-fn unpacked(before: &[Verb], packed: Buf) -> Buf {
-    let source = before.iter().rev().find_map(|verb| match verb {
-        Verb::Pack { out, x, .. } if *out == packed => Some(*x),
-        _ => None,
-    });
-    source.unwrap_or(packed)
-}
+/// What a verb depends on: buffers and parameters.
+type Ties = (Option<Buf>, [Option<Buf>; 3], [Option<P>; 3]);
 
-/// Keys and values that attention sees, as they were appended.
-fn appended(before: &[Verb], layer: u32, of: Of) -> Option<(Buf, Buf)> {
-    let source = of == Of::Source;
-    before.iter().rev().find_map(|verb| match *verb {
-        Verb::Append { layer: at, k, v, of } if at == layer && (of == Of::Source) == source => Some((k, v)),
-        _ => None,
-    })
-}
+impl<'v> Past<'v> {
+    /// What stands before verb `at`.
+    fn until(self, at: usize) -> Past<'v> {
+        Past { verbs: &self.verbs[..at], ..self }
+    }
 
-/// What a verb writes, and what that depends on: buffers and parameters.
-fn ties(before: &[Verb], verb: &Verb) -> (Option<Buf>, [Option<Buf>; 3], [Option<P>; 3]) {
-    let (none, nobody) = ([None; 3], [None; 3]);
-    match *verb {
-        Verb::Embed { out, tokens, positions, types } => (Some(out), none, [Some(tokens), positions, types]),
-        Verb::Places { out, positions } => (Some(out), none, [Some(positions), None, None]),
-        Verb::Norm { out, x, gain, bias, add, .. } => {
-            (Some(out), [Some(x), add, None], [Some(gain), bias, None])
+    /// What a linear reads, before it was packed.
+    fn unpacked(self, packed: Buf) -> Buf {
+        let source = self.verbs.iter().rev().find_map(|verb| match verb {
+            Verb::Pack { out, x, .. } if *out == packed => Some(*x),
+            _ => None,
+        });
+        source.unwrap_or(packed)
+    }
+
+    /// Keys and values that attention sees, as they were appended, or as an encoder left them.
+    fn appended(self, layer: u32, of: Of) -> Option<(Buf, Buf)> {
+        if of == Of::Source {
+            let find = |wanted| self.crossing.iter().find(|(_, place)| *place == wanted).map(|(b, _)| *b);
+            let [k, v] = Crossing::pair(layer as usize).map(find);
+            return k.zip(v);
         }
-        Verb::Linear { out, x, w, bias, add, .. } => {
-            (Some(out), [Some(unpacked(before, x)), add, None], [Some(w), bias, None])
+        self.verbs.iter().rev().find_map(|verb| match *verb {
+            Verb::Append { layer: at, k, v, of } if at == layer && of != Of::Source => Some((k, v)),
+            _ => None,
+        })
+    }
+
+    /// Where a buffer crosses.
+    fn place(self, b: Buf) -> Option<Crossing> {
+        self.crossing.iter().find(|(known, _)| *known == b).map(|(_, place)| *place)
+    }
+
+    /// What a verb writes, and what that depends on.
+    fn ties(self, verb: &Verb) -> Ties {
+        let (none, nobody) = ([None; 3], [None; 3]);
+        match *verb {
+            Verb::Embed { out, tokens, positions, types } => {
+                (Some(out), none, [Some(tokens), positions, types])
+            }
+            Verb::Places { out, positions } => (Some(out), none, [Some(positions), None, None]),
+            Verb::Norm { out, x, gain, bias, add, .. } => {
+                (Some(out), [Some(x), add, None], [Some(gain), bias, None])
+            }
+            Verb::Linear { out, x, w, bias, add, .. } => {
+                (Some(out), [Some(self.unpacked(x)), add, None], [Some(w), bias, None])
+            }
+            Verb::Attend { layer, out, q, of, .. } => {
+                let (k, v) = self.appended(layer, of).unzip();
+                let distances = self.distances.filter(|_| of != Of::Source);
+                (Some(out), [Some(q), k, v], [distances, None, None])
+            }
+            Verb::Act { out, x, up, .. } => (Some(out), [Some(x), up, None], nobody),
+            Verb::Pack { out, x, .. }
+            | Verb::Rope { out, x, .. }
+            | Verb::Rows { out, x }
+            | Verb::Mean { out, x }
+            | Verb::Merge { out, parts: x, .. }
+            | Verb::Logprob { out, logits: x } => (Some(out), [Some(x), None, None], nobody),
+            // Who learns runs without adapters of others.
+            Verb::Append { .. } | Verb::Back(_) | Verb::Graft(_) => (None, none, nobody),
         }
-        Verb::Attend { layer, out, q, of, .. } => {
-            let (k, v) = appended(before, layer, of).unzip();
-            (Some(out), [Some(q), k, v], nobody)
-        }
-        Verb::Act { out, x, up, .. } => (Some(out), [Some(x), up, None], nobody),
-        Verb::Pack { out, x, .. }
-        | Verb::Rope { out, x, .. }
-        | Verb::Rows { out, x }
-        | Verb::Mean { out, x }
-        | Verb::Merge { out, parts: x, .. }
-        | Verb::Logprob { out, logits: x } => (Some(out), [Some(x), None, None], nobody),
-        // Who learns runs without adapters of others.
-        Verb::Append { .. } | Verb::Back(_) | Verb::Graft(_) => (None, none, nobody),
     }
 }

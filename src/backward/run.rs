@@ -75,6 +75,21 @@ pub fn back(v: &Back, p: &mut Part, c: &Ctx, l: &Layout) {
             let (mut dk, mut dv) = (p.write(l.buf(dk)), p.write(l.buf(dv)));
             (ops.back.attend_dkv)(&mut dk, &mut dv, &of, &c.back_args(from.of), scratch);
         }
+        Back::AttendDbias { out, delta, from } => {
+            let (of, scratch) = (kept(p, l, delta, &from), p.scratch());
+            let mut out = p.write(l.buf(out));
+            out.rows().for_each(|head| out.row(head).fill(0.0));
+            (ops.back.attend_dbias)(&mut out, &of, &c.back_args(from.of), scratch);
+        }
+        Back::DistancesDb { table, dy } => {
+            let (mut out, dy, width) = (p.write(l.grad(table)), p.read(l.buf(dy)), cols(dy));
+            let heads = out.cols();
+            for (distance, range) in crate::positions::ranges(c.stack).into_iter().enumerate() {
+                for (out, head) in out.row(range).iter_mut().zip(heads.clone()) {
+                    *out += dy[head * width + distance];
+                }
+            }
+        }
         Back::ActDx { dx, dup, dy, x, up, act } => {
             let (dy, x, up) = (p.read(l.buf(dy)), p.read(l.buf(x)), up.map(|b| p.read(l.buf(b))));
             let mut dx_tile = p.write(l.buf(dx));
@@ -97,8 +112,9 @@ pub fn back(v: &Back, p: &mut Part, c: &Ctx, l: &Layout) {
 impl<'a> Ctx<'a> {
     /// What attention of the rows saw, whole sequences from their first positions on.
     fn back_args(&self, of: Of) -> BackArgs<'a> {
-        let of = self.attend_args(of);
         let starts = &self.tables.starts[..];
+        let key_starts = if of == Of::Source { &self.tables.source_starts[..] } else { starts };
+        let of = self.attend_args(of);
         BackArgs {
             shape: of.shape,
             scale: of.scale,
@@ -107,7 +123,7 @@ impl<'a> Ctx<'a> {
             window: of.window,
             causal: of.causal,
             starts,
-            key_starts: starts,
+            key_starts,
         }
     }
 }

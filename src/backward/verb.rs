@@ -57,6 +57,10 @@ pub enum Back {
     AttendDq { dq: Buf, delta: Buf, from: Attended },
     /// Of keys and values.
     AttendDkv { dk: Buf, dv: Buf, delta: Buf, from: Attended },
+    /// Of the biases of one block's scores, from `-far` to `far`, `[heads, 2 * far + 1]`.
+    AttendDbias { out: Buf, delta: Buf, from: Attended },
+    /// Of a table of biases, the sum of its ranges of distances.
+    DistancesDb { table: P, dy: Buf },
     /// Of what an activation reads, and of what it is multiplied by.
     ActDx { dx: Buf, dup: Option<Buf>, dy: Buf, x: Buf, up: Option<Buf>, act: Act },
     /// Of rows of which some were picked.
@@ -138,6 +142,12 @@ impl Back {
                 task.extend([read(delta), write(dk), write(dv), Access::Scratch(l.attend_back_scratch())]);
                 task
             }
+            Back::AttendDbias { out, delta, from } => {
+                let mut task: Task = from.bufs().map(read).into();
+                task.extend([read(delta), rows(out), Access::Scratch(l.attend_back_scratch())]);
+                task
+            }
+            Back::DistancesDb { table, dy } => vec![read(dy), grad(table, 16)],
             Back::ActDx { dx, dup, dy, x, up, .. } => {
                 let mut task = vec![read(dy), read(x), cols(dx)];
                 task.extend(up.map(read));

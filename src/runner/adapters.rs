@@ -55,8 +55,8 @@ impl Runner {
         self.begin(Mode { side: Side::Decoder, want: Want::Hidden });
         self.lead = if adapter.config().kind == Kind::PrefixTuning { Lead::Prefix } else { Lead::Prompt };
         self.pool.grow(seq, n)?;
-        self.tables.feed(seq, &ids, &[]);
-        self.tables.grafted.push(Grafted { rows: 0..n, picks: 0..0, by: set.clone() });
+        self.desk.tables.feed(seq, &ids, &[]);
+        self.desk.tables.grafted.push(Grafted { rows: 0..n, picks: 0..0, by: set.clone() });
         self.go(parts, cancel)?;
         seq.lead = n;
         Ok(())
@@ -84,7 +84,7 @@ impl Runner {
     /// Number of what the batch's adapters need together; 0 without any.
     pub(super) fn graft(&mut self) -> u32 {
         self.now.clear();
-        for Grafted { by, .. } in &self.tables.grafted {
+        for Grafted { by, .. } in &self.desk.tables.grafted {
             self.now.resize(by.needs.len(), Need::default());
             self.now.iter_mut().zip(&by.needs).for_each(|(now, need)| *now = now.and(*need));
         }

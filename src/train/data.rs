@@ -9,7 +9,9 @@ use std::path::Path;
 /// Tokens of which some are to be learnt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lesson {
-    /// The tokens.
+    /// Of an encoder-decoder, what its encoder reads; else nothing.
+    pub source: Vec<u32>,
+    /// The tokens; of an encoder-decoder its decoder's, the one that it begins with among them.
     pub ids: Vec<u32>,
     /// Whether each is to be learnt, given those before. The first never is.
     pub counts: Vec<bool>,
@@ -22,9 +24,14 @@ impl Lesson {
         self.counts.resize(self.ids.len(), counts);
     }
 
-    /// Cuts what is beyond `most` tokens; whether anything to learn is left.
+    /// Cuts what is beyond `most` tokens, of a source but its last; whether anything to learn is left.
     #[cfg_attr(not(feature = "tokenizer"), expect(dead_code))]
     fn fit(&mut self, most: usize) -> bool {
+        let ends = self.source.last().copied();
+        if let (true, Some(end)) = (self.source.len() > most, ends) {
+            self.source.truncate(most.saturating_sub(1));
+            self.source.push(end); // what the encoder was trained to end with
+        }
         self.ids.truncate(most);
         self.counts.truncate(most);
         self.counts.iter().skip(1).any(|counts| *counts)
@@ -66,6 +73,12 @@ fn text<'v>(value: &'v Value, key: &str) -> Result<&'v str, String> {
     value.get(key).and_then(Value::as_str).ok_or_else(|| format!("expected a text called `{key}`"))
 }
 
+/// The text that has one of two names.
+#[cfg(feature = "tokenizer")]
+fn either<'v>(value: &'v Value, keys: [&str; 2]) -> Result<&'v str, String> {
+    if value.get(keys[1]).is_some() { text(value, keys[1]) } else { text(value, keys[0]) }
+}
+
 /// How lines become lessons for one model.
 #[cfg(feature = "tokenizer")]
 pub struct Reader<'m> {
@@ -97,11 +110,18 @@ impl<'m> Reader<'m> {
 
     /// `{"prompt", "completion"}`, of which the completion and an end token are learnt; or `{"messages": [{"role",
     /// "content"}, ...]}`, a chat through the model's template, of which all that the assistant says is learnt; or `{"text"}`,
-    /// all of which is.
+    /// all of which is. A prompt may be called `source` and a completion `target`; encoder-decoders learn nothing else: the
+    /// encoder reads the source, and the decoder's answer is learnt.
     ///
     /// # Errors
     /// What is wrong with the line.
     pub fn lesson(&self, value: &Value) -> Result<Lesson, String> {
+        let pairs = self.model.arch().reads_source();
+        if pairs && ["messages", "text"].iter().any(|key| value.get(key).is_some()) {
+            return Err(
+                "expected `source` and `target`: this model reads one text and writes another".to_owned()
+            );
+        }
         let mut lesson = if let Some(messages) = value.get("messages") {
             self.chat(messages)?
         } else if value.get("text").is_some() {
@@ -110,7 +130,7 @@ impl<'m> Reader<'m> {
             lesson.push(self.end().as_slice(), true);
             lesson
         } else {
-            self.answered(text(value, "prompt")?, text(value, "completion")?)?
+            self.answered(either(value, ["prompt", "source"])?, either(value, ["completion", "target"])?)?
         };
         if lesson.fit(self.most) {
             return Ok(lesson);
@@ -119,8 +139,15 @@ impl<'m> Reader<'m> {
     }
 
     fn answered(&self, prompt: &str, answer: &str) -> Result<Lesson, String> {
-        let mut lesson = Lesson::default();
-        lesson.push(&self.encode(prompt, true)?, false);
+        let (mut lesson, prompt) = (Lesson::default(), self.encode(prompt, true)?);
+        if self.model.arch().reads_source() {
+            lesson.source = prompt;
+            lesson.push(&[self.model.first_token().map_err(|e| e.to_string())?], false);
+            // What every answer begins with by the rules of the model.
+            lesson.push(self.model.generation().rules.forced_first.as_slice(), true);
+        } else {
+            lesson.push(&prompt, false);
+        }
         lesson.push(&self.encode(answer, false)?, true);
         lesson.push(self.end().as_slice(), true);
         Ok(lesson)
@@ -215,5 +242,8 @@ mod tests {
         lesson.push(&[4], true);
         assert!(lesson.clone().fit(4));
         assert!(!lesson.fit(3));
+        let mut lesson = Lesson { source: vec![5, 6, 7, 2], ids: vec![0, 8], counts: vec![false, true] };
+        assert!(lesson.fit(3));
+        assert_eq!(lesson.source, [5, 6, 2]);
     }
 }

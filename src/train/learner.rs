@@ -1,16 +1,16 @@
 //! Floor 5: a model with private copies of what learns: batches forward, gradients backward. Knows no losses.
 
 use super::lora::{self, LoraConfig};
+use super::seats::Seats;
 use crate::adapter::Adapter;
-use crate::arch::{Arch, Side};
+use crate::arch::Arch;
 use crate::engine::Charge;
 use crate::error::{Error, Result};
-use crate::exec::{Shape, Want};
+use crate::exec::Shape;
 use crate::format::tensors::TensorRef;
 use crate::learns::Learns;
 use crate::model::Model;
-use crate::runner::{Feed, Mode, Parts, Pick, Runner};
-use crate::state::{Sequence, pages_for};
+use crate::runner::{Parts, Runner};
 use crate::weights::{LearnedParam, LinearW, MatrixParam, P, Param, VectorParam, Weights};
 use kernels::Order;
 use kernels::attention::Cache;
@@ -26,6 +26,8 @@ pub struct Sample<'a> {
     pub ids: &'a [u32],
     /// Token types, where the model knows any; those that are missing are 0.
     pub types: &'a [u32],
+    /// Of an encoder-decoder, the tokens of the text that its encoder reads, at least one; else none.
+    pub source: &'a [u32],
     /// Positions whose answers count, rising.
     pub rows: &'a [u32],
     /// For each of `rows`, the token (or class) whose log-probability is wanted; or none at all, where the answer itself is.
@@ -149,9 +151,11 @@ impl Learner {
     ///
     /// # Errors
     /// `Argument` for a batch without samples, a sample without tokens, ids beyond the vocabulary, rows beyond the sample,
-    /// another number of targets than rows, or targets in some samples only; `ContextFull`, `Budget`, `Memory`, `Cancelled`.
+    /// another number of targets than rows, targets in some samples only, a source where the model reads none, or none where it
+    /// does; `ContextFull`, `Budget`, `Memory`, `Cancelled`.
     pub fn forward(&mut self, batch: &[Sample], cancel: &AtomicBool) -> Result<()> {
         self.shape = None;
+        self.weights.follow(&self.arch);
         let parts = parts(&self.model, &self.arch, &self.weights);
         self.shape = Some(self.seats.run(&self.model, parts, &mut self.runner, batch, cancel)?);
         Ok(())
@@ -263,7 +267,8 @@ impl Learner {
                     Some(Learned { name, shape, values: &mut m.values, grads, is_matrix: true })
                 }
                 Param::Vector(v) => {
-                    Some(Learned { name, shape, values: &mut v.values, grads, is_matrix: false })
+                    let is_matrix = v.rows > 1;
+                    Some(Learned { name, shape, values: &mut v.values, grads, is_matrix })
                 }
                 Param::Matrix(_) => None,
             }
@@ -284,86 +289,6 @@ pub struct Learned<'a> {
     pub grads: &'a [f32],
     /// Whether it is a matrix, not a gain or a bias.
     pub is_matrix: bool,
-}
-
-/// Whether a model can run a batch.
-fn check(arch: &Arch, batch: &[Sample]) -> Result<()> {
-    let refuse = |what: String| Err(Error::Argument { name: "batch", what });
-    let Some(first) = batch.first() else { return refuse("expected at least one sample".to_owned()) };
-    for (i, sample) in batch.iter().enumerate() {
-        let n = sample.ids.len();
-        if n == 0 || sample.rows.is_empty() {
-            return refuse(format!("sample {i} has no tokens, or none whose answer counts"));
-        }
-        arch.check_len(n)?;
-        if let Some(row) = sample.rows.iter().find(|row| **row as usize >= n) {
-            return refuse(format!("sample {i} has {n} tokens, and position {row} is beyond"));
-        }
-        let targets = if first.targets.is_empty() { 0 } else { sample.rows.len() };
-        if sample.targets.len() != targets {
-            let found = sample.targets.len();
-            return refuse(format!("expected {targets} targets of sample {i}, found {found}"));
-        }
-    }
-    Ok(())
-}
-
-/// The sequences of a batch, empty between batches.
-#[derive(Default)]
-pub(super) struct Seats {
-    open: Vec<Sequence>,
-    charges: Vec<Charge>,
-}
-
-impl Seats {
-    /// Runs a batch through whatever `parts` says.
-    pub(super) fn run(
-        &mut self,
-        model: &Model,
-        parts: Parts,
-        runner: &mut Runner,
-        batch: &[Sample],
-        cancel: &AtomicBool,
-    ) -> Result<Shape> {
-        check(model.arch(), batch)?;
-        self.seat(model, runner, batch)?;
-        let side = if parts.arch.encoder.is_some() { Side::Encoder } else { Side::Decoder };
-        runner.begin(Mode { side, want: Want::Head });
-        let mut added = Ok(());
-        for (seq, sample) in self.open.iter_mut().zip(batch) {
-            let Sample { ids, types, rows, targets } = *sample;
-            let mut feed = Feed { types, pick: Pick::Rows, chosen: rows, targets, ..Feed::new(seq, ids) };
-            added = runner.add(parts, &mut feed);
-            if added.is_err() {
-                break;
-            }
-        }
-        let ran = added.and_then(|()| runner.go(parts, cancel));
-        self.open.iter_mut().for_each(|seq| runner.pool.rewind(seq, 0));
-        ran
-    }
-
-    /// A sequence for every sample, long enough.
-    fn seat(&mut self, model: &Model, runner: &mut Runner, batch: &[Sample]) -> Result<()> {
-        for (i, sample) in batch.iter().enumerate() {
-            let wanted = sample.ids.len();
-            if self.open.get(i).is_some_and(|seq| seq.limit >= wanted) {
-                continue;
-            }
-            let tokens = wanted.next_power_of_two().min(model.arch().max_positions).max(wanted);
-            let bytes = pages_for(tokens) as u64 * runner.pool.page_bytes();
-            let charge = model.engine().charge("keys and values of a sample", bytes)?;
-            let seq = runner.pool.open(tokens)?;
-            if i < self.open.len() {
-                runner.pool.close(&mut self.open[i]);
-                (self.open[i], self.charges[i]) = (seq, charge);
-            } else {
-                self.open.push(seq);
-                self.charges.push(charge);
-            }
-        }
-        Ok(())
-    }
 }
 
 fn parts<'a>(model: &'a Model, arch: &'a Arch, weights: &'a Weights) -> Parts<'a> {

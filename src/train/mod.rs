@@ -16,6 +16,7 @@ pub mod reference;
 pub mod run;
 pub mod save;
 pub mod schedule;
+mod seats;
 pub mod task;
 pub mod trainer;
 

@@ -6,6 +6,7 @@ use super::optim::{Moments, Optimizer};
 use crate::error::{Error, Result};
 use crate::format::convert::configs;
 use crate::format::files::{Files, Load, SINGLE};
+use crate::format::tensors::Tensors;
 use crate::format::write::{DraftDir, Planned, safetensors, whole_file};
 use crate::weights::{Param, Weights};
 use kernels::DType;
@@ -63,6 +64,10 @@ fn weights(learner: &mut Learner, out: &Path) -> Result<()> {
         ));
     }
     let learned = learned(learner.weights());
+    let twins = twins(learner.weights(), tensors, &learned)?;
+    let learned_as = |name: &str| -> Option<String> {
+        twins.get(name).cloned().or_else(|| learned.contains(name).then(|| name.to_owned()))
+    };
     let mut planned = Vec::new();
     for (name, tensor) in tensors.iter() {
         if tensor.is_packed() {
@@ -70,17 +75,17 @@ fn weights(learner: &mut Learner, out: &Path) -> Result<()> {
                 "saving what was learnt over packed weights: train the model that they were made of",
             ));
         }
-        let dtype = if learned.contains(name) { DType::F32 } else { tensor.dtype() };
+        let dtype = if learned_as(name).is_some() { DType::F32 } else { tensor.dtype() };
         planned.push(Planned { name: name.to_owned(), dtype, shape: tensor.shape().to_vec(), packed: None });
     }
     let path = out.join(SINGLE);
     safetensors(&path, &planned, |i, file| {
         let name = &planned[i].name;
         let Some(tensor) = tensors.get(name)? else { return Ok(()) };
-        if !learned.contains(name.as_str()) {
+        let Some(of) = learned_as(name) else {
             return file.write_all(tensor.bytes()).map_err(Error::io(&path));
-        }
-        let whole = learner.tensor(name)?;
+        };
+        let whole = learner.tensor(&of)?;
         file.write_all(&bytes(&whole)).map_err(Error::io(&path))
     })?;
     Ok(())
@@ -100,6 +105,23 @@ fn value_head(learner: &Learner, out: &Path) -> Result<()> {
 fn learned(weights: &Weights) -> BTreeSet<&str> {
     let learned = weights.params.iter().filter(|param| !matches!(param, Param::Matrix(_)));
     learned.filter_map(Param::tensor_name).collect()
+}
+
+/// Tensors that no part of the model is read from, because they are copies of one that has learned (a tied head, a shared
+/// table): the copies go where it goes.
+fn twins(weights: &Weights, tensors: &Tensors, learned: &BTreeSet<&str>) -> Result<BTreeMap<String, String>> {
+    let read: BTreeSet<&str> = weights.params.iter().filter_map(Param::tensor_name).collect();
+    let mut twins = BTreeMap::new();
+    for (name, tensor) in tensors.iter().filter(|(name, _)| !read.contains(name)) {
+        for of in learned {
+            let Some(other) = tensors.get(of)? else { continue };
+            let alike = (tensor.dtype(), tensor.shape()) == (other.dtype(), other.shape());
+            if alike && tensor.shape().len() > 1 && tensor.bytes() == other.bytes() {
+                twins.insert(name.to_owned(), (*of).to_owned());
+            }
+        }
+    }
+    Ok(twins)
 }
 
 fn bytes(values: &[f32]) -> Vec<u8> {

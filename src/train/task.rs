@@ -92,10 +92,10 @@ impl NextToken {
     ) -> Result<Loss> {
         let targets: Vec<Vec<u32>> =
             examples.iter().map(|i| targets(&self.lessons[*i].ids, &self.rows[*i])).collect();
-        let samples = examples.iter().zip(&targets).map(|(i, targets)| {
-            let ids = &self.lessons[*i].ids;
-            Sample { ids: &ids[..ids.len() - 1], rows: &self.rows[*i], targets, ..Sample::default() }
-        });
+        let samples = examples
+            .iter()
+            .zip(&targets)
+            .map(|(i, targets)| sample(&self.lessons[*i], &self.rows[*i], targets));
         let batch: Vec<Sample> = samples.collect();
         learner.forward(&batch, cancel)?;
         let logits = if self.smoothing > 0.0 { learner.answer() } else { &[] };
@@ -104,10 +104,20 @@ impl NextToken {
     }
 }
 
+/// Tokens that a pass over a lesson runs.
+fn tokens(lesson: &Lesson) -> usize {
+    lesson.source.len() + lesson.ids.len() - 1
+}
+
 /// Positions whose next token counts.
 fn rows(lesson: &Lesson) -> Vec<u32> {
     let next = lesson.counts.iter().skip(1).enumerate();
     next.filter(|(_, counts)| **counts).map(|(row, _)| row as u32).collect()
+}
+
+fn sample<'a>(lesson: &'a Lesson, rows: &'a [u32], targets: &'a [u32]) -> Sample<'a> {
+    let ids = &lesson.ids[..lesson.ids.len() - 1];
+    Sample { ids, source: &lesson.source, rows, targets, ..Sample::default() }
 }
 
 fn targets(ids: &[u32], rows: &[u32]) -> Vec<u32> {
@@ -120,7 +130,7 @@ impl Task for NextToken {
     }
 
     fn tokens(&self, example: usize) -> usize {
-        self.lessons[example].ids.len() - 1
+        tokens(&self.lessons[example])
     }
 
     fn weight(&self, example: usize) -> f64 {
@@ -246,7 +256,7 @@ impl Task for Preferences {
     }
 
     fn tokens(&self, example: usize) -> usize {
-        self.rankings[example].answers[..2].iter().map(|one| one.ids.len() - 1).sum()
+        self.rankings[example].answers[..2].iter().map(tokens).sum()
     }
 
     fn weight(&self, _: usize) -> f64 {
@@ -260,19 +270,11 @@ impl Task for Preferences {
         total: f64,
         cancel: &AtomicBool,
     ) -> Result<f64> {
-        let pairs = examples
-            .iter()
-            .flat_map(|i| [0, 1].map(|k| (&self.rankings[*i].answers[k].ids, &self.rows[*i][k])));
-        let all: Vec<Vec<u32>> = pairs.clone().map(|(ids, rows)| targets(ids, rows)).collect();
-        let batch: Vec<Sample> = pairs
-            .zip(&all)
-            .map(|((ids, rows), targets)| Sample {
-                ids: &ids[..ids.len() - 1],
-                rows,
-                targets,
-                ..Sample::default()
-            })
-            .collect();
+        let pairs =
+            examples.iter().flat_map(|i| [0, 1].map(|k| (&self.rankings[*i].answers[k], &self.rows[*i][k])));
+        let all: Vec<Vec<u32>> = pairs.clone().map(|(one, rows)| targets(&one.ids, rows)).collect();
+        let batch: Vec<Sample> =
+            pairs.zip(&all).map(|((one, rows), targets)| sample(one, rows, targets)).collect();
         if examples.iter().any(|i| self.said[*i].is_none()) {
             let sums = sums(&self.reference.logprobs(&batch, cancel)?, &batch);
             for (i, said) in examples.iter().zip(sums.chunks_exact(2)) {

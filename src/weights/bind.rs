@@ -10,8 +10,7 @@ use crate::arch::{Arch, Around, Fused, Head, Linear, Mlp, Out, Part, Position, Q
 use crate::error::{Error, Result};
 use crate::format::source::Source;
 use crate::format::tensors::{TensorRef, Tensors};
-use crate::positions::{bucket, sinusoids, slopes};
-use kernels::attention::distance_table;
+use crate::positions::{by_distance, sinusoids, slopes};
 use kernels::{DType, Matrix, Order, quant};
 use memmap2::MmapMut;
 use std::collections::{HashMap, HashSet};
@@ -182,7 +181,7 @@ impl<'a> Binder<'a> {
             values.iter_mut().for_each(|value| *value += shift);
         }
         let origin = Some(Origin { tensor: self.found(name), places: None, shift });
-        Ok(self.push(Param::Vector(VectorParam { values, origin })))
+        Ok(self.push(Param::Vector(VectorParam { values, rows: 1, origin })))
     }
 
     fn computed_vector(&mut self, values: Vec<f32>) -> P {
@@ -267,7 +266,7 @@ impl<'a> Binder<'a> {
             let places: Vec<usize> = rows.rows(n).collect();
             let values = places.iter().map(|row| all[*row]).collect();
             let origin = Origin { tensor: self.found(&name), places: Some(places), shift: 0.0 };
-            Some(self.push(Param::Vector(VectorParam { values, origin: Some(origin) })))
+            Some(self.push(Param::Vector(VectorParam { values, rows: 1, origin: Some(origin) })))
         } else {
             None
         };
@@ -344,10 +343,10 @@ impl<'a> Binder<'a> {
             true => None,
             false => Some(self.linear(s, "", &names.project, s.d_model, width)?),
         };
-        let bias = self.score_bias(s)?;
+        let (bias, distances) = self.score_bias(s)?;
         let layers = (0..s.n_layers).map(|i| self.layer(s, i)).collect::<Result<_>>()?;
         let norm = self.maybe_norm(s, "", names.norm)?;
-        Ok(StackW { tokens, positions, types, embed_norm, project, bias, layers, norm })
+        Ok(StackW { tokens, positions, types, embed_norm, project, bias, distances, layers, norm })
     }
 
     /// The table of positions that are added to embeddings.
@@ -371,19 +370,22 @@ impl<'a> Binder<'a> {
         }
     }
 
-    /// What attention adds to its scores.
-    fn score_bias(&mut self, s: &Stack) -> Result<Option<P>> {
-        let values = match s.position {
-            Position::Alibi { scale } => slopes(s.n_heads).into_iter().map(|slope| slope * scale).collect(),
-            Position::Relative { buckets, far, .. } => {
-                let (heads, both) = (s.n_heads, !s.attention().causal);
-                let all =
-                    self.floats(&format!("{}.weight", s.names.relative), &[buckets, heads], Fill::Random)?;
-                distance_table(heads, far, |head, d| all[bucket(d, buckets, far, both) * heads + head])
+    /// What attention adds to its scores, and the biases that it is made of where the files have some.
+    fn score_bias(&mut self, s: &Stack) -> Result<(Option<P>, Option<P>)> {
+        let (values, distances) = match s.position {
+            Position::Alibi { scale } => {
+                (slopes(s.n_heads).into_iter().map(|slope| slope * scale).collect(), None)
             }
-            Position::Rope { .. } | Position::Table { .. } => return Ok(None),
+            Position::Relative { buckets: rows, .. } => {
+                let name = format!("{}.weight", s.names.relative);
+                let values = self.floats(&name, &[rows, s.n_heads], Fill::Random)?;
+                let origin = Some(Origin { tensor: self.found(&name), places: None, shift: 0.0 });
+                let table = by_distance(s, &values);
+                (table, Some(self.push(Param::Vector(VectorParam { values, rows, origin }))))
+            }
+            Position::Rope { .. } | Position::Table { .. } => return Ok((None, None)),
         };
-        Ok(Some(self.computed_vector(values)))
+        Ok((Some(self.computed_vector(values)), distances))
     }
 
     fn layer(&mut self, s: &Stack, i: usize) -> Result<Layer> {

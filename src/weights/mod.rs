@@ -11,6 +11,8 @@ pub use bind::{Fill, Wish};
 
 use crate::arch::Side;
 use crate::format::tensors::{TensorRef, Tensors};
+#[cfg(feature = "train")]
+use crate::{arch::Arch, positions::by_distance};
 use kernels::linear::embed_row;
 use kernels::quant::dequantize_row;
 use kernels::{DType, Matrix, Order};
@@ -36,6 +38,8 @@ pub enum Param {
 pub struct VectorParam {
     /// As kernels read them.
     pub values: Vec<f32>,
+    /// Rows, where they are a table; else 1.
+    pub rows: usize,
     /// Where the files have them; nowhere, if they were computed.
     pub origin: Option<Origin>,
 }
@@ -43,7 +47,7 @@ pub struct VectorParam {
 impl VectorParam {
     /// Numbers that no file has.
     pub fn computed(values: Vec<f32>) -> VectorParam {
-        VectorParam { values, origin: None }
+        VectorParam { values, rows: 1, origin: None }
     }
 }
 
@@ -242,12 +246,12 @@ impl Param {
         }
     }
 
-    /// Rows and columns: of a vector, one row.
+    /// Rows and columns: of a plain vector, one row.
     pub fn shape(&self) -> [usize; 2] {
         match self {
             Param::Matrix(m) => [m.n, m.k],
             Param::Learned(m) => m.shape,
-            Param::Vector(v) => [1, v.values.len()],
+            Param::Vector(v) => [v.rows, v.values.len().checked_div(v.rows).unwrap_or(0)],
         }
     }
 }
@@ -351,6 +355,8 @@ pub struct StackW {
     pub project: Option<LinearW>,
     /// What is added to scores: ALiBi's slopes, or a table of distances.
     pub bias: Option<P>,
+    /// The biases that a table of distances is made of, `[ranges, heads]`: see [`Weights::follow`].
+    pub distances: Option<P>,
     /// Blocks.
     pub layers: Vec<Layer>,
     /// After the last block.
@@ -413,6 +419,17 @@ impl Weights {
         let types: Vec<DType> = self.params.iter().map(|p| p.k_dtype().1).collect();
         for linear in self.linears_mut() {
             linear.dtype = types[linear.w.0 as usize];
+        }
+    }
+
+    /// Makes the tables that attention reads anew, of biases that may have learned.
+    #[cfg(feature = "train")]
+    pub fn follow(&mut self, arch: &Arch) {
+        for side in [Side::Encoder, Side::Decoder] {
+            let (Some(stack), Some(own)) = (arch.side(side), self.side(side)) else { continue };
+            let (Some(bias), Some(distances)) = (own.bias, own.distances) else { continue };
+            let values = by_distance(stack, self.params[distances.0 as usize].vector());
+            self.params[bias.0 as usize] = Param::Vector(VectorParam::computed(values));
         }
     }
 

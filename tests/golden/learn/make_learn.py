@@ -4,7 +4,8 @@ Of golden models beside this folder, one file each:
 
     NAME.safetensors   grad.TENSOR: the gradient of the loss by each tensor of the model, under its name in the file (computed
                        in f64, stored in f32); after.TENSOR (of some models): the tensor after ten steps
-    NAME.json          cases: {ids, rows, targets}; loss; losses: before each of the ten steps (of some models)
+    NAME.json          cases: {ids, rows, targets, source (of encoder-decoders)}; loss; losses: before each of the ten steps
+                       (of some models)
 
 And of other losses (steps/):
 
@@ -26,38 +27,69 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
 )
 
 HERE = Path(__file__).parent
 DECODERS = ["llama-gqa", "gpt2", "gemma2", "gpt-neox", "bloom", "mistral-window", "qwen3", "olmo2", "gptj", "opt-350m"]
-ENCODERS = ["bert-mlm", "modernbert-mlm", "distilbert-mlm"]
+ENCODERS = ["bert-mlm", "modernbert-mlm", "distilbert-mlm", "mpnet-mlm"]
+PAIRS = ["t5", "t5-untied", "mt5", "bart", "marian", "m2m_100"]
+CLASSIFIERS = ["bert-classify", "distilbert-classify"]
+TAGGERS = ["xlm-roberta-tag"]
+LOADERS = {
+    AutoModelForCausalLM: DECODERS,
+    AutoModelForMaskedLM: ENCODERS,
+    AutoModelForSeq2SeqLM: PAIRS,
+    AutoModelForSequenceClassification: CLASSIFIERS,
+    AutoModelForTokenClassification: TAGGERS,
+}
 KINDS = {"reward": "opt-350m-reward", "dpo": "llama-gqa", "ppo": "gpt2"}
-STEPPED = {"llama-gqa", "gpt2", "bert-mlm"}
+STEPPED = {"llama-gqa", "gpt2", "bert-mlm", "t5"}
 LENGTHS = (23, 2, 70)
+SOURCES = (40, 71, 3)
 ADAMW = dict(lr=2e-3, betas=(0.9, 0.95), eps=1e-6, weight_decay=0.01)
 
 
-def cases(vocab, masked):
+def cases(name, config):
     random = torch.Generator().manual_seed(7)
+    draw = lambda n, below: torch.randint(3, below, (n,), generator=random).tolist()  # noqa: E731
+    vocab = config.vocab_size
+    if name in PAIRS:
+        vocab = min(vocab, config.pad_token_id) if config.pad_token_id > 3 else vocab  # no gradient flows to its row in torch
     out = []
-    for length in LENGTHS:
-        ids = torch.randint(3, vocab, (length + 1,), generator=random).tolist()
-        if masked:
+    for length, source in zip(LENGTHS, SOURCES, strict=True):
+        ids = draw(length + 1, vocab)
+        if name in CLASSIFIERS:
+            case = dict(rows=[0], targets=torch.randint(config.num_labels, (1,), generator=random).tolist())
+        elif name in TAGGERS:
             rows = list(range(0, length, 3))
-            targets = torch.randint(3, vocab, (len(rows),), generator=random).tolist()
+            case = dict(rows=rows, targets=torch.randint(config.num_labels, (len(rows),), generator=random).tolist())
+        elif name in ENCODERS:
+            rows = list(range(0, length, 3))
+            case = dict(rows=rows, targets=draw(len(rows), vocab))
         else:
             rows = [i for i in range(length) if i % 5 != 3]
-            targets = [ids[i + 1] for i in rows]
-        out.append(dict(ids=ids[:length], rows=rows, targets=targets))
+            case = dict(rows=rows, targets=[ids[i + 1] for i in rows])
+        case = dict(ids=ids[:length]) | case
+        out.append(case | dict(source=draw(source, vocab)) if name in PAIRS else case)
     return out
+
+
+def answer(model, case):
+    """What the head says at each of the rows."""
+    ids = torch.tensor([case["ids"]])
+    if "source" in case:
+        return model(input_ids=torch.tensor([case["source"]]), decoder_input_ids=ids).logits[0][case["rows"]]
+    logits = model(input_ids=ids).logits
+    return logits if logits.ndim == 2 else logits[0][case["rows"]]  # of the text, or of its tokens
 
 
 def loss(model, batch):
     total, count = 0.0, 0
     for case in batch:
-        logits = model(input_ids=torch.tensor([case["ids"]])).logits[0]
-        logprobs = torch.log_softmax(logits[case["rows"]], -1)
+        logprobs = torch.log_softmax(answer(model, case), -1)
         total = total - logprobs[torch.arange(len(case["rows"])), case["targets"]].sum()
         count += len(case["rows"])
     return total / count
@@ -200,10 +232,10 @@ def preferred(kind, name):
 def make(name):
     folder = HERE.parent / name
     config = AutoConfig.from_pretrained(folder, attn_implementation="eager")
-    kind = AutoModelForMaskedLM if name in ENCODERS else AutoModelForCausalLM
-    model = kind.from_pretrained(folder, config=config, dtype=torch.float32).double().eval()
+    loader = next(loader for loader, names in LOADERS.items() if name in names)
+    model = loader.from_pretrained(folder, config=config, dtype=torch.float32).double().eval()
     stored = load_file(folder / "model.safetensors")
-    batch = cases(config.vocab_size, name in ENCODERS)
+    batch = cases(name, config)
     tensors, said = {}, dict(cases=batch)
     value = loss(model, batch)
     value.backward()
@@ -231,7 +263,7 @@ def make(name):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     chosen = sys.argv[1:]
-    for name in chosen or DECODERS + ENCODERS:
+    for name in chosen or [name for names in LOADERS.values() for name in names]:
         if name not in KINDS:
             make(name)
     for kind in KINDS:

@@ -75,7 +75,8 @@ struct Lm {
     options: Options,
 }
 
-/// Answers to prompts: lines of {"prompt", "completion"}, {"messages"} or {"text"}; the loss is on answers alone
+/// Answers to prompts: lines of {"prompt", "completion"}, {"messages"} or {"text"}, of {"source", "target"} for
+/// encoder-decoders; the loss is on answers alone
 #[derive(Args)]
 struct Sft {
     /// Directory, .safetensors file with its config beside it, or `demo`
@@ -171,7 +172,8 @@ fn lm(args: &Lm) -> Result<(), Failure> {
         for path in paths {
             ids.extend(model.tokenizer()?.encode(&crate::output::read_text(path)?, true, true)?);
         }
-        let whole = |ids: &[u32]| Lesson { ids: ids.to_vec(), counts: vec![true; ids.len()] };
+        let whole =
+            |ids: &[u32]| Lesson { ids: ids.to_vec(), counts: vec![true; ids.len()], ..Lesson::default() };
         Ok(windows(&ids, length)?.into_iter().map(whole).collect())
     };
     let held_out = args.held_out.as_ref().map(|path| lessons(std::slice::from_ref(path))).transpose()?;

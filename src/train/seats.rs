@@ -1,0 +1,136 @@
+//! Floor 5: where the samples of a batch sit while they run. Knows no gradients.
+
+use super::learner::Sample;
+use crate::arch::{Arch, Side};
+use crate::engine::Charge;
+use crate::error::{Error, Result};
+use crate::exec::{Shape, Want};
+use crate::model::Model;
+use crate::runner::{Feed, Mode, Parts, Pick, Runner};
+use crate::state::{Sequence, pages_for};
+use std::sync::atomic::AtomicBool;
+
+/// The sequences of a batch, empty between batches.
+#[derive(Default)]
+pub(super) struct Seats {
+    own: Row,
+    /// Of what the encoder reads before a decoder.
+    sources: Row,
+}
+
+impl Seats {
+    /// Runs a batch through whatever `parts` says: its sources through the encoder, where there are any, then what attends to
+    /// them.
+    pub(super) fn run(
+        &mut self,
+        model: &Model,
+        parts: Parts,
+        runner: &mut Runner,
+        batch: &[Sample],
+        cancel: &AtomicBool,
+    ) -> Result<Shape> {
+        check(model.arch(), batch)?;
+        if parts.arch.reads_source() {
+            self.sources.seat(model, runner, batch.iter().map(|sample| sample.source.len()))?;
+        }
+        self.own.seat(model, runner, batch.iter().map(|sample| sample.ids.len()))?;
+        let ran = self.go(parts, runner, batch, cancel);
+        for seq in self.own.open.iter_mut().chain(&mut self.sources.open) {
+            runner.pool.rewind(seq, 0);
+        }
+        ran
+    }
+
+    fn go(
+        &mut self,
+        parts: Parts,
+        runner: &mut Runner,
+        batch: &[Sample],
+        cancel: &AtomicBool,
+    ) -> Result<Shape> {
+        if parts.arch.reads_source() {
+            runner.begin(Mode { side: Side::Encoder, want: Want::Hidden });
+            for (seq, sample) in self.sources.open.iter_mut().zip(batch) {
+                runner.add(parts, &mut Feed::new(seq, sample.source))?;
+            }
+            runner.go(parts, cancel)?;
+            for (seq, sample) in self.sources.open.iter_mut().zip(batch) {
+                seq.len = sample.source.len();
+            }
+        }
+        let side = if parts.arch.decoder.is_some() { Side::Decoder } else { Side::Encoder };
+        runner.begin(Mode { side, want: Want::Head });
+        for (i, (seq, sample)) in self.own.open.iter_mut().zip(batch).enumerate() {
+            let Sample { ids, types, rows, targets, .. } = *sample;
+            let source = self.sources.open.get(i);
+            let pick = Pick::Rows;
+            runner.add(
+                parts,
+                &mut Feed { source, types, pick, chosen: rows, targets, ..Feed::new(seq, ids) },
+            )?;
+        }
+        runner.go(parts, cancel)
+    }
+}
+
+/// Sequences, and what the budget says of them.
+#[derive(Default)]
+struct Row {
+    open: Vec<Sequence>,
+    charges: Vec<Charge>,
+}
+
+impl Row {
+    /// A sequence for every sample, long enough.
+    fn seat(&mut self, model: &Model, runner: &mut Runner, lens: impl Iterator<Item = usize>) -> Result<()> {
+        for (i, wanted) in lens.enumerate() {
+            if self.open.get(i).is_some_and(|seq| seq.limit >= wanted) {
+                continue;
+            }
+            let tokens = wanted.next_power_of_two().min(model.arch().max_positions).max(wanted);
+            let bytes = pages_for(tokens) as u64 * runner.pool.page_bytes();
+            let charge = model.engine().charge("keys and values of a sample", bytes)?;
+            let seq = runner.pool.open(tokens)?;
+            if i < self.open.len() {
+                runner.pool.close(&mut self.open[i]);
+                (self.open[i], self.charges[i]) = (seq, charge);
+            } else {
+                self.open.push(seq);
+                self.charges.push(charge);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a model can run a batch.
+fn check(arch: &Arch, batch: &[Sample]) -> Result<()> {
+    let refuse = |what: String| Err(Error::Argument { name: "batch", what });
+    let Some(first) = batch.first() else { return refuse("expected at least one sample".to_owned()) };
+    for (i, sample) in batch.iter().enumerate() {
+        let n = sample.ids.len();
+        if n == 0 || sample.rows.is_empty() {
+            return refuse(format!("sample {i} has no tokens, or none whose answer counts"));
+        }
+        arch.check_len(n)?;
+        if let Some(row) = sample.rows.iter().find(|row| **row as usize >= n) {
+            return refuse(format!("sample {i} has {n} tokens, and position {row} is beyond"));
+        }
+        match (arch.reads_source(), sample.source.len()) {
+            (true, 0) => return refuse(format!("sample {i} has no source for the encoder to read")),
+            (false, 1..) => {
+                let family = arch.family;
+                return refuse(format!(
+                    "sample {i} has a source, which a model of family {family} cannot read"
+                ));
+            }
+            (_, n) => arch.check_len(n)?,
+        }
+        let targets = if first.targets.is_empty() { 0 } else { sample.rows.len() };
+        if sample.targets.len() != targets {
+            let found = sample.targets.len();
+            return refuse(format!("expected {targets} targets of sample {i}, found {found}"));
+        }
+    }
+    Ok(())
+}
