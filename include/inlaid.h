@@ -842,6 +842,11 @@ typedef struct {
     uint32_t group;
     // Must be 0.
     uint32_t reserved;
+    // Of a model that reads a source (see `inlaid_session_set_source`), the tokens that its encoder reads; `ids` are then its
+    // decoder's, which begin with `inlaid_model_first_token`. Other models have none.
+    const uint32_t *source;
+    // How many there are.
+    size_t n_source;
 } inlaid_example;
 
 // What a step did.
@@ -1503,9 +1508,9 @@ void inlaid_trainer_cancel(const inlaid_trainer *trainer);
 
 // One step of the optimiser over `n` examples, at learning rate `rate`. `report` may be NULL.
 //
-// Errors: `INLAID_ERROR_ARGUMENT` for examples that teach nothing, ids beyond the vocabulary, or gradients that are not
-// finite; `_CONTEXT_FULL` for one longer than the model can hold; `_CANCELLED`, `_MEMORY`, `_BUDGET`, `_BUSY`. Nothing has been
-// learnt then.
+// Errors: `INLAID_ERROR_ARGUMENT` for examples that teach nothing, ids beyond the vocabulary, sources where the model reads
+// none and none where it reads them, or gradients that are not finite; `_CONTEXT_FULL` for one longer than the model can hold;
+// `_CANCELLED`, `_MEMORY`, `_BUDGET`, `_BUSY`. Nothing has been learnt then.
 int32_t inlaid_trainer_step(inlaid_trainer *trainer,
                             const inlaid_example *examples,
                             size_t n,

@@ -51,7 +51,7 @@ fn layouts() -> String {
             struct_size, objective, learn, lora_rank, lora_alpha, beta1, beta2, epsilon, weight_decay, clip, smoothing,
             dpo_beta, pass_tokens, n_targets, targets, seed
         }
-        inlaid_example { ids, n, first, group, reserved }
+        inlaid_example { ids, n, first, group, reserved, source, n_source }
         inlaid_train_report { struct_size, reserved, step, loss, grad_norm, tokens }
         inlaid_ppo_config {
             struct_size, max_tokens, epochs, minibatch, rate, temperature, kl_coef, kl_target, kl_horizon, gamma, lam,

@@ -1,7 +1,7 @@
 //! Floor 6: the answers of the calls that learn in a build without the feature `train`.
 
 use super::ppo::{inlaid_ppo_config, inlaid_ppo_stats};
-use super::train::{inlaid_train_config, inlaid_train_report};
+use super::train::{Example, inlaid_train_config, inlaid_train_report};
 use crate::adapter::Adapter;
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -32,13 +32,7 @@ impl Teacher {
         lacking()
     }
 
-    pub fn step(
-        &mut self,
-        _: &[(&[u32], usize)],
-        _: &[u32],
-        _: f32,
-        _: &AtomicBool,
-    ) -> Result<inlaid_train_report> {
+    pub fn step(&mut self, _: &[Example], _: &[u32], _: f32, _: &AtomicBool) -> Result<inlaid_train_report> {
         match *self {}
     }
 

@@ -95,7 +95,7 @@ impl Teacher {
 
     pub fn step(
         &mut self,
-        lessons: &[(&[u32], usize)],
+        lessons: &[Example],
         groups: &[u32],
         rate: f32,
         cancel: &AtomicBool,
@@ -103,8 +103,8 @@ impl Teacher {
         let Teacher::Steps(trainer) = self else {
             return Err(argument("trainer", "expected one of inlaid_trainer_new"));
         };
-        let lesson = |(ids, first): &(&[u32], usize)| {
-            let mut lesson = Lesson::default();
+        let lesson = |Example { ids, first, source }: &Example| {
+            let mut lesson = Lesson { source: source.to_vec(), ..Lesson::default() };
             lesson.push(&ids[..*first], false);
             lesson.push(&ids[*first..], true);
             lesson

@@ -106,6 +106,20 @@ pub struct inlaid_example {
     pub group: u32,
     /// Must be 0.
     pub reserved: u32,
+    /// Of a model that reads a source (see `inlaid_session_set_source`), the tokens that its encoder reads; `ids` are then its
+    /// decoder's, which begin with `inlaid_model_first_token`. Other models have none.
+    pub source: *const u32,
+    /// How many there are.
+    pub n_source: usize,
+}
+
+/// Its pointers followed.
+#[cfg_attr(not(feature = "train"), expect(dead_code))]
+pub(super) struct Example<'a> {
+    pub ids: &'a [u32],
+    /// Tokens that are not learnt.
+    pub first: usize,
+    pub source: &'a [u32],
 }
 
 /// What a step did.
@@ -273,9 +287,9 @@ pub unsafe extern "C" fn inlaid_trainer_cancel(trainer: *const inlaid_trainer) {
 
 /// One step of the optimiser over `n` examples, at learning rate `rate`. `report` may be NULL.
 ///
-/// Errors: `INLAID_ERROR_ARGUMENT` for examples that teach nothing, ids beyond the vocabulary, or gradients that are not
-/// finite; `_CONTEXT_FULL` for one longer than the model can hold; `_CANCELLED`, `_MEMORY`, `_BUDGET`, `_BUSY`. Nothing has been
-/// learnt then.
+/// Errors: `INLAID_ERROR_ARGUMENT` for examples that teach nothing, ids beyond the vocabulary, sources where the model reads
+/// none and none where it reads them, or gradients that are not finite; `_CONTEXT_FULL` for one longer than the model can hold;
+/// `_CANCELLED`, `_MEMORY`, `_BUDGET`, `_BUSY`. Nothing has been learnt then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn inlaid_trainer_step(
     trainer: *mut inlaid_trainer,
@@ -296,7 +310,8 @@ pub unsafe extern "C" fn inlaid_trainer_step(
                         "expected examples of at least one token and one to learn, and reserved to be 0";
                     return Err(argument("examples", what));
                 }
-                lessons.push((ids, example.first));
+                let source = slice("source", example.source, example.n_source)?;
+                lessons.push(Example { ids, first: example.first, source });
                 groups.push(example.group);
             }
             let done = teacher.step(&lessons, &groups, rate, cancel)?;

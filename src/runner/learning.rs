@@ -54,7 +54,8 @@ impl Runner {
             return Err(Error::Argument { name: "seeds", what });
         }
         let t = &mut self.desk.tables;
-        (t.seeds.clear(), t.value_seeds.clear());
+        t.seeds.clear();
+        t.value_seeds.clear();
         t.seeds.extend_from_slice(seeds);
         t.value_seeds.extend_from_slice(values);
         self.pass(parts, at, cancel, Program::run_back)?;
