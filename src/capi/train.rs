@@ -114,6 +114,7 @@ pub struct inlaid_example {
 }
 
 /// Its pointers followed.
+#[cfg_attr(not(feature = "train"), expect(dead_code))]
 pub(super) struct Example<'a> {
     pub ids: &'a [u32],
     /// Tokens that are not learnt.

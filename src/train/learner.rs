@@ -11,10 +11,8 @@ use crate::format::tensors::TensorRef;
 use crate::learns::Learns;
 use crate::model::Model;
 use crate::runner::{Parts, Runner};
-use crate::weights::{LearnedParam, LinearW, MatrixParam, P, Param, VectorParam, Weights};
-use kernels::Order;
+use crate::weights::{LearnedParam, LinearW, MatrixParam, P, Param, VectorParam, Weights, matrix_row};
 use kernels::attention::Cache;
-use kernels::linear::embed_row;
 use kernels::quant::dequantize_row;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -344,17 +342,7 @@ fn unfold(m: &MatrixParam) -> Result<Param> {
     let shape @ [n, k] = [w.n(), w.k()];
     let mut values = zeros(n * k)?;
     for (r, out) in values.chunks_exact_mut(k.max(1)).enumerate() {
-        match w.order() {
-            Order::Panels => embed_row(&w, r, out),
-            Order::Nk => dequantize_row(w.dtype(), w.row(r), out),
-            Order::Kn => {
-                let size = w.dtype().block_bytes();
-                for (j, out) in out.iter_mut().enumerate() {
-                    let one = &w.row(j)[r * size..][..size];
-                    dequantize_row(w.dtype(), one, std::slice::from_mut(out));
-                }
-            }
-        }
+        matrix_row(&w, r, out);
     }
     Ok(Param::Learned(LearnedParam { name: m.name.clone(), origin: Some(m.clone()), values, shape }))
 }

@@ -1,19 +1,21 @@
 //! Floor 3: binds a family's names to the tensors of a file. Every tensor that the family has must be there, in its shape;
 //! one that nothing uses means that the model is not what its config says.
 
+mod head;
+mod tables;
+mod wishes;
+
 use super::sites::{End, Role, Site, Sites, Slice};
 use super::{
-    AroundW, AttentionW, HeadW, Layer, LinearW, MatrixParam, NormW, Origin, P, Param, StackW, VectorParam,
-    Weights,
+    AroundW, AttentionW, Layer, LinearW, MatrixParam, NormW, Origin, P, Param, StackW, VectorParam, Weights,
 };
-use crate::arch::{Arch, Around, Fused, Head, Linear, Mlp, Out, Part, Position, QkNorm, Stack, Table};
+use crate::arch::{Arch, Around, Fused, Linear, Mlp, Part, QkNorm, Stack};
 use crate::error::{Error, Result};
-use crate::format::source::Source;
 use crate::format::tensors::{TensorRef, Tensors};
-use crate::positions::{by_distance, sinusoids, slopes};
 use kernels::{DType, Matrix, Order, quant};
-use memmap2::MmapMut;
 use std::collections::{HashMap, HashSet};
+use wishes::unwritten;
+pub use wishes::{Fill, Wish};
 
 impl Weights {
     /// Binds every tensor that `arch` names.
@@ -38,26 +40,6 @@ impl Weights {
         b.all()?;
         Ok(b.wishes.unwrap_or_default())
     }
-}
-
-/// A tensor of a model that does not exist yet.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Wish {
-    /// Its name.
-    pub name: String,
-    /// Its sizes.
-    pub shape: Vec<usize>,
-    /// What it holds at first.
-    pub fill: Fill,
-}
-
-/// What a tensor holds before anything is learnt.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Fill {
-    /// Random numbers.
-    Random,
-    /// The same number everywhere.
-    All(f32),
 }
 
 impl<'a> Binder<'a> {
@@ -229,34 +211,6 @@ impl<'a> Binder<'a> {
         }
     }
 
-    /// A table of rows, read by number.
-    fn table(&mut self, name: &str, n: usize, k: usize, scale: f32) -> Result<P> {
-        if let Some(known) = self.tables.get(name) {
-            return Ok(*known);
-        }
-        let p = self.matrix(&format!("{name}.weight"), &Linear::new(""), Slice::all(n), n, k)?.0;
-        self.tables.insert(name.to_owned(), p);
-        let site = self.site(name, Role::Table, p, [n, k]);
-        self.sites.push(Site { number: scale, ..site });
-        Ok(p)
-    }
-
-    /// A table that no file has.
-    fn computed(&mut self, values: &[f32], n: usize, k: usize) -> Result<P> {
-        let (bytes, stride) = (values.len() * 4, k * 4);
-        let refused = |_| Error::Memory { what: "the table of positions", bytes: bytes as u64 };
-        let mut memory = MmapMut::map_anon(bytes.max(1)).map_err(refused)?;
-        for (to, value) in memory.as_chunks_mut::<4>().0.iter_mut().zip(values) {
-            *to = value.to_le_bytes();
-        }
-        let source = Source::anonymous("positions", memory.make_read_only().map_err(refused)?);
-        let tensor = TensorRef::dense(DType::F32, &[n, k], source, 0..bytes);
-        let (dtype, order) = (DType::F32, Order::Nk);
-        let (name, of) = (String::new(), String::new());
-        let param = MatrixParam { name, of, tensor, offset: 0, dtype, order, n, k, stride, runs: None };
-        Ok(self.push(Param::Matrix(param)))
-    }
-
     fn linear(&mut self, s: &Stack, at: &str, slot: &Linear, n: usize, k: usize) -> Result<LinearW> {
         let name = format!("{at}{}", slot.name);
         let (w, dtype) = self.matrix(&format!("{name}.weight"), slot, slice(s, slot, n), n, k)?;
@@ -349,45 +303,6 @@ impl<'a> Binder<'a> {
         Ok(StackW { tokens, positions, types, embed_norm, project, bias, distances, layers, norm })
     }
 
-    /// The table of positions that are added to embeddings.
-    fn positions(&mut self, s: &Stack) -> Result<Option<P>> {
-        let Some((table, offset, pad)) = s.table() else { return Ok(None) };
-        let width = if s.places_stream() { s.d_model } else { s.embed.width };
-        let rows = self.arch.max_positions + offset;
-        match table {
-            Table::Learned => self.table(s.names.positions, rows, width, 1.0).map(Some),
-            table => {
-                let values = rows.checked_mul(width).filter(|n| *n <= 1 << 30);
-                let bytes = rows as u64 * width as u64 * 4;
-                let refused = Error::Memory { what: "the table of positions", bytes };
-                values.ok_or(refused)?;
-                let mut values = sinusoids(table, rows, width);
-                if pad.is_some() {
-                    values[(offset - 1) * width..offset * width].fill(0.0);
-                }
-                self.computed(&values, rows, width).map(Some)
-            }
-        }
-    }
-
-    /// What attention adds to its scores, and the biases that it is made of where the files have some.
-    fn score_bias(&mut self, s: &Stack) -> Result<(Option<P>, Option<P>)> {
-        let (values, distances) = match s.position {
-            Position::Alibi { scale } => {
-                (slopes(s.n_heads).into_iter().map(|slope| slope * scale).collect(), None)
-            }
-            Position::Relative { buckets: rows, .. } => {
-                let name = format!("{}.weight", s.names.relative);
-                let values = self.floats(&name, &[rows, s.n_heads], Fill::Random)?;
-                let origin = Some(Origin { tensor: self.found(&name), places: None, shift: 0.0 });
-                let table = by_distance(s, &values);
-                (table, Some(self.push(Param::Vector(VectorParam { values, rows, origin }))))
-            }
-            Position::Rope { .. } | Position::Table { .. } => return Ok((None, None)),
-        };
-        Ok((Some(self.computed_vector(values)), distances))
-    }
-
     fn layer(&mut self, s: &Stack, i: usize) -> Result<Layer> {
         let (names, d) = (&s.names, s.d_model);
         let at = names.block.replace("{}", &i.to_string());
@@ -457,58 +372,6 @@ impl<'a> Binder<'a> {
     }
 
     /// The head; `tokens` is the table that a tied one shares.
-    fn head(&mut self, h: &Head, tokens: Option<P>) -> Result<Option<HeadW>> {
-        let s = self.arch.last();
-        let probe = h.dense.map_or("", |(dense, _)| dense.name);
-        if h.optional && self.wishes.is_none() && self.named(&format!("{probe}.weight")).is_none() {
-            return Ok(None);
-        }
-        let dense = h.dense.map(|(slot, n)| self.linear(s, "", &slot, n, s.d_model)).transpose()?;
-        let width = h.dense.map_or(s.d_model, |(_, n)| n);
-        let norm = match h.norm {
-            "" => None,
-            name => Some(self.norm(s, name, width)?),
-        };
-        let mut out = match (h.out, tokens) {
-            (Out::Tied(slot), Some(w)) if self.is_own(&slot, w)? => {
-                Some(self.linear(s, "", &slot, h.n, width)?)
-            }
-            (Out::Tied(slot), Some(w)) => {
-                let dtype = self.params[w.0 as usize].k_dtype().1;
-                self.sites.push(self.site(slot.name, Role::Linear, w, [h.n, width]));
-                Some(LinearW { w, bias: None, n: h.n, dtype, lora: None })
-            }
-            (Out::Linear(slot), _) => Some(self.linear(s, "", &slot, h.n, width)?),
-            _ => None,
-        };
-        if let Some(out) = &mut out
-            && !h.bias.is_empty()
-        {
-            out.bias = Some(self.vector(h.bias, h.n, 0.0, 0.0)?);
-            self.sites.set_bias(out.w, out.bias);
-        }
-        Ok(Some(HeadW { dense, norm, out }))
-    }
-
-    /// Whether the files have another matrix in the place of a head that shares `table`: then it is not shared, whatever
-    /// the config says. One that is the same is no part of the model.
-    fn is_own(&mut self, slot: &Linear, table: P) -> Result<bool> {
-        self.used.insert(format!("{}.bias", slot.name));
-        let Some(name) = self.named(&format!("{}.weight", slot.name)) else { return Ok(false) };
-        let (own, Param::Matrix(table)) = (self.tensors.get(&name)?, &self.params[table.0 as usize]) else {
-            return Ok(false);
-        };
-        let shape = |t: &TensorRef| (t.is_packed(), t.dtype(), t.shape().to_vec());
-        let same =
-            |own: &TensorRef| shape(own) == shape(&table.tensor) && own.bytes() == table.tensor.bytes();
-        if own.is_some_and(|own| !same(own)) {
-            return Ok(true);
-        }
-        self.used.insert(name.clone());
-        self.matrices.insert(name);
-        Ok(false)
-    }
-
     /// A tensor that nothing uses means that the model is not what its config says.
     fn unused(&self) -> Result<()> {
         let matches = |name: &str, part: &str| {
@@ -525,17 +388,6 @@ impl<'a> Binder<'a> {
             }),
         }
     }
-}
-
-/// A tensor that nobody has written: zeros, which take no memory.
-fn unwritten(shape: &[usize]) -> Result<TensorRef> {
-    let bytes =
-        shape.iter().try_fold(4_usize, |bytes, n| bytes.checked_mul(*n)).filter(|n| *n < isize::MAX as usize);
-    let refused = || Error::Memory { what: "a new model", bytes: bytes.unwrap_or(usize::MAX) as u64 };
-    let bytes = bytes.ok_or_else(refused)?;
-    let memory = MmapMut::map_anon(bytes.max(1)).and_then(MmapMut::make_read_only).map_err(|_| refused())?;
-    let source = Source::anonymous("new model", memory);
-    Ok(TensorRef::dense(DType::F32, shape, source, 0..bytes))
 }
 
 /// Which rows of the tensor that `slot` names are the `n` outputs of the layer.

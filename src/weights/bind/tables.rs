@@ -1,0 +1,80 @@
+//! Floor 3: tables of rows: those that files have, and those that are computed. Knows no blocks.
+
+use super::{Binder, Fill};
+use crate::arch::{Linear, Position, Stack, Table};
+use crate::error::{Error, Result};
+use crate::format::source::Source;
+use crate::format::tensors::TensorRef;
+use crate::positions::{by_distance, sinusoids, slopes};
+use crate::weights::{MatrixParam, Origin, P, Param, Role, Site, Slice, VectorParam};
+use kernels::{DType, Order};
+use memmap2::MmapMut;
+
+impl Binder<'_> {
+    /// A table of rows, read by number.
+    pub(super) fn table(&mut self, name: &str, n: usize, k: usize, scale: f32) -> Result<P> {
+        if let Some(known) = self.tables.get(name) {
+            return Ok(*known);
+        }
+        let p = self.matrix(&format!("{name}.weight"), &Linear::new(""), Slice::all(n), n, k)?.0;
+        self.tables.insert(name.to_owned(), p);
+        let site = self.site(name, Role::Table, p, [n, k]);
+        self.sites.push(Site { number: scale, ..site });
+        Ok(p)
+    }
+
+    /// A table that no file has.
+    pub(super) fn computed(&mut self, values: &[f32], n: usize, k: usize) -> Result<P> {
+        let (bytes, stride) = (values.len() * 4, k * 4);
+        let refused = |_| Error::Memory { what: "the table of positions", bytes: bytes as u64 };
+        let mut memory = MmapMut::map_anon(bytes.max(1)).map_err(refused)?;
+        for (to, value) in memory.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+            *to = value.to_le_bytes();
+        }
+        let source = Source::anonymous("positions", memory.make_read_only().map_err(refused)?);
+        let tensor = TensorRef::dense(DType::F32, &[n, k], source, 0..bytes);
+        let (dtype, order) = (DType::F32, Order::Nk);
+        let (name, of) = (String::new(), String::new());
+        let param = MatrixParam { name, of, tensor, offset: 0, dtype, order, n, k, stride, runs: None };
+        Ok(self.push(Param::Matrix(param)))
+    }
+
+    /// The table of positions that are added to embeddings.
+    pub(super) fn positions(&mut self, s: &Stack) -> Result<Option<P>> {
+        let Some((table, offset, pad)) = s.table() else { return Ok(None) };
+        let width = if s.places_stream() { s.d_model } else { s.embed.width };
+        let rows = self.arch.max_positions + offset;
+        match table {
+            Table::Learned => self.table(s.names.positions, rows, width, 1.0).map(Some),
+            table => {
+                let values = rows.checked_mul(width).filter(|n| *n <= 1 << 30);
+                let bytes = rows as u64 * width as u64 * 4;
+                let refused = Error::Memory { what: "the table of positions", bytes };
+                values.ok_or(refused)?;
+                let mut values = sinusoids(table, rows, width);
+                if pad.is_some() {
+                    values[(offset - 1) * width..offset * width].fill(0.0);
+                }
+                self.computed(&values, rows, width).map(Some)
+            }
+        }
+    }
+
+    /// What attention adds to its scores, and the biases that it is made of where the files have some.
+    pub(super) fn score_bias(&mut self, s: &Stack) -> Result<(Option<P>, Option<P>)> {
+        let (values, distances) = match s.position {
+            Position::Alibi { scale } => {
+                (slopes(s.n_heads).into_iter().map(|slope| slope * scale).collect(), None)
+            }
+            Position::Relative { buckets: rows, .. } => {
+                let name = format!("{}.weight", s.names.relative);
+                let values = self.floats(&name, &[rows, s.n_heads], Fill::Random)?;
+                let origin = Some(Origin { tensor: self.found(&name), places: None, shift: 0.0 });
+                let table = by_distance(s, &values);
+                (table, Some(self.push(Param::Vector(VectorParam { values, rows, origin }))))
+            }
+            Position::Rope { .. } | Position::Table { .. } => return Ok((None, None)),
+        };
+        Ok((Some(self.computed_vector(values)), distances))
+    }
+}
