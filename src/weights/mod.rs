@@ -5,7 +5,9 @@ mod bind;
 mod param;
 mod sites;
 
-pub use param::{LearnedParam, MatrixParam, Origin, Param, VectorParam, matrix_row};
+#[cfg(feature = "train")]
+pub use param::LearnedParam;
+pub use param::{MatrixParam, Origin, Param, VectorParam, matrix_row};
 pub use sites::{End, Role, Site, Sites, Slice};
 
 #[cfg(feature = "train")]
