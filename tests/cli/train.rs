@@ -49,23 +49,51 @@ fn a_text_is_learnt_and_what_was_learnt_opens() {
 }
 
 #[test]
-fn a_run_from_nothing_and_one_that_goes_on() {
+fn a_run_that_was_killed_goes_on_to_the_same_bits() {
     let dir = data();
     let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
     let (text, config) = (at("text.txt"), concat!(env!("CARGO_MANIFEST_DIR"), "/demo"));
-    let run = |out: &str, more: &[&str]| {
+    let args = |out: &str| -> Vec<String> {
         let args = ["train", "lm", "--config", config, "--data", &text, "--out", out, "--batch", "1"];
-        output(
-            &[&args[..], &["--max-length", "24", "--rate", "1e-3", "--schedule", "constant"], more].concat(),
-        )
+        let more = ["--max-length", "24", "--rate", "1e-3", "--steps", "24", "--checkpoint-every", "3"];
+        args.into_iter().chain(more).map(str::to_owned).collect()
+    };
+    let run = |out: &str, more: &[&str]| {
+        let args = args(out);
+        output(&args.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>())
     };
     let (whole, parts) = (at("whole"), at("parts"));
-    assert!(run(&whole, &["--steps", "4"]).status.success());
-    // As if somebody had killed it after the checkpoint: the log has one line too many.
-    assert!(run(&parts, &["--steps", "4", "--checkpoint-every", "2"]).status.success());
+    assert!(run(&whole, &[]).status.success());
+
+    let names = args(&parts);
+    let mut child = crate::inlaid(&names.iter().map(String::as_str).collect::<Vec<_>>()).spawn().unwrap();
+    let checkpoints = Path::new(&parts).join("checkpoints");
+    let begun = || {
+        fs::read_dir(&checkpoints).is_ok_and(|list| {
+            list.flatten().any(|entry| !entry.file_name().to_string_lossy().ends_with(".part"))
+        })
+    };
+    while !begun() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Whoever has been killed too late has nothing to go on from.
+    if !Path::new(&parts).join("model").exists() {
+        let refused = run(&parts, &[]);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("--resume"), "{refused:?}");
+        let other = run(&parts, &["--resume", "--seed", "5"]);
+        assert!(String::from_utf8_lossy(&other.stderr).contains("other settings"), "{other:?}");
+        let resumed = run(&parts, &["--resume"]);
+        assert!(resumed.status.success(), "{resumed:?}");
+    }
     let read = |out: &str| fs::read(Path::new(out).join("model/model.safetensors")).unwrap();
-    assert!(read(&whole) == read(&parts), "checkpoints change nothing");
-    assert_eq!(log(Path::new(&whole))[3]["loss"], log(Path::new(&parts))[3]["loss"]);
+    assert!(read(&whole) == read(&parts), "other bits");
+    let losses = |out: &str| -> Vec<f64> {
+        log(Path::new(out)).iter().map(|line| line["loss"].as_f64().unwrap()).collect()
+    };
+    assert_eq!(losses(&whole), losses(&parts));
 }
 
 #[test]

@@ -75,44 +75,55 @@ struct Lm {
     options: Options,
 }
 
-/// Answers to prompts: lines of {"prompt", "completion"}, {"messages"} or {"text"}, of {"source", "target"} for
-/// encoder-decoders; the loss is on answers alone
+/// Answers to prompts: lines of {"prompt", "completion"}, {"messages"} or {"text"}; the loss is on answers alone
 #[derive(Args)]
 struct Sft {
-    /// Directory, .safetensors file with its config beside it, or `demo`
-    model: PathBuf,
-    /// Lines of JSON
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
     #[command(flatten)]
-    options: Options,
+    of: Lines,
 }
 
 /// A score for answers: lines of {"prompt", "chosen", "rejected"} or {"prompt", "ranked": [best, ..., worst]}
+///
+/// The model has one output: a ...ForSequenceClassification with one label.
 #[derive(Args)]
 struct Reward {
-    /// A model with one output: a ...ForSequenceClassification with one label
-    model: PathBuf,
-    /// Lines of JSON
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
     #[command(flatten)]
-    options: Options,
+    of: Lines,
 }
 
 /// Preferences without a reward model: lines as those of `reward`
 #[derive(Args)]
 struct Dpo {
+    /// How much staying near the model that it was counts
+    #[arg(long, value_name = "X", default_value_t = 0.1)]
+    beta: f64,
+    #[command(flatten)]
+    of: Lines,
+}
+
+/// A model, and lines that it learns from.
+#[derive(Args)]
+struct Lines {
     /// Directory, .safetensors file with its config beside it, or `demo`
     model: PathBuf,
     /// Lines of JSON
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// How much staying near the model that it was counts
-    #[arg(long, value_name = "X", default_value_t = 0.1)]
-    beta: f64,
     #[command(flatten)]
     options: Options,
+}
+
+impl Lines {
+    /// Runs the task that `task` makes of the lines.
+    fn run(
+        &self,
+        kind: &str,
+        task: impl FnOnce(&Reader, &Arc<Model>) -> Result<Box<dyn Task>, Error>,
+    ) -> Result<(), Failure> {
+        let (files, model) = open(&self.model, &self.options)?;
+        let task = task(&Reader::new(&model, self.options.length(&model))?, &model)?;
+        go(&self.options, kind, &files, &model, task, None)
+    }
 }
 
 /// Runs the command.
@@ -122,26 +133,17 @@ struct Dpo {
 pub fn run(args: &Train) -> Result<(), Failure> {
     match &args.command {
         Command::Lm(args) => lm(args),
-        Command::Sft(args) => {
-            let (files, model) = open(&args.model, &args.options)?;
-            let reader = Reader::new(&model, args.options.length(&model))?;
-            let lessons = lines(&args.data, |value| reader.lesson(value))?;
-            let task = Box::new(NextToken::new(lessons, args.options.smoothing)?);
-            go(&args.options, "sft", &files, &model, task, None)
-        }
-        Command::Reward(args) => {
-            let (files, model) = open(&args.model, &args.options)?;
-            let reader = Reader::new(&model, args.options.length(&model))?;
-            let task = Box::new(Rewards::new(lines(&args.data, |value| reader.ranking(value))?)?);
-            go(&args.options, "reward", &files, &model, task, None)
-        }
-        Command::Dpo(args) => {
-            let (files, model) = open(&args.model, &args.options)?;
-            let reader = Reader::new(&model, args.options.length(&model))?;
-            let rankings = lines(&args.data, |value| reader.ranking(value))?;
-            let task = Box::new(Preferences::new(rankings, Reference::new(&model), args.beta)?);
-            go(&args.options, "dpo", &files, &model, task, None)
-        }
+        Command::Sft(Sft { of }) => of.run("sft", |reader, _| {
+            let lessons = lines(&of.data, |value| reader.lesson(value))?;
+            Ok(Box::new(NextToken::new(lessons, of.options.smoothing)?))
+        }),
+        Command::Reward(Reward { of }) => of.run("reward", |reader, _| {
+            Ok(Box::new(Rewards::new(lines(&of.data, |value| reader.ranking(value))?)?))
+        }),
+        Command::Dpo(Dpo { of, beta }) => of.run("dpo", |reader, model| {
+            let rankings = lines(&of.data, |value| reader.ranking(value))?;
+            Ok(Box::new(Preferences::new(rankings, Reference::new(model), *beta)?))
+        }),
         Command::Ppo(args) => ppo::run(args),
     }
 }
