@@ -5,6 +5,7 @@ mod common;
 
 use common::{engine, open};
 use inlaid::kernels::attention::Cache;
+use inlaid::kernels::{Isa, Ops};
 use inlaid::session::{Session, SessionConfig};
 use inlaid::train::loss::{Scored, cross_entropy};
 use inlaid::train::{LearnConfig, Learner, Optimizer, Rule, Sample};
@@ -162,21 +163,23 @@ fn ten_steps_of_adamw_are_those_of_torch() {
 }
 
 #[test]
-fn the_bits_do_not_depend_on_threads_and_are_those_of_inference() {
+fn the_bits_depend_on_neither_threads_nor_instructions_and_are_those_of_inference() {
     for golden in models() {
-        let run = |threads: usize| {
-            let mut learner = learner(&golden.name, threads);
+        let run = |threads: usize, isa: Option<Isa>| {
+            let model = open(&engine(threads, isa), &golden_dir().join(&golden.name), Some(Cache::F32));
+            let mut learner = Learner::new(&model, &LearnConfig::default()).expect("a learner");
             pass(&mut learner, &golden.cases);
             let answer = learner.answer().to_vec();
             let all: Vec<f32> = learner.learned().iter().flat_map(|one| one.grads.to_vec()).collect();
             (answer, all)
         };
-        let (answer, grads) = run(1);
-        for threads in [2, 3] {
-            let other = run(threads);
+        let (answer, grads) = run(1, None);
+        let sets = Ops::all().into_iter().map(|ops| (2, Some(ops.isa())));
+        for (threads, isa) in [(2, None), (3, None)].into_iter().chain(sets) {
+            let other = run(threads, isa);
             let same = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(same(&answer, &other.0), "{}: answers of {threads} threads", golden.name);
-            assert!(same(&grads, &other.1), "{}: gradients of {threads} threads", golden.name);
+            assert!(same(&answer, &other.0), "{}: answers of {threads} threads, {isa:?}", golden.name);
+            assert!(same(&grads, &other.1), "{}: gradients of {threads} threads, {isa:?}", golden.name);
         }
         if golden.name.starts_with("llama") || !golden.cases[0].source.is_empty() {
             let model = open(&engine(2, None), &golden_dir().join(&golden.name), Some(Cache::F32));

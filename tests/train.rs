@@ -407,10 +407,12 @@ fn a_policy_that_goes_on_has_the_bits_of_one_that_was_not_interrupted() {
     }
     let position = first.position();
     let (learner, optimizer) = first.state_mut();
-    save::checkpoint(learner, optimizer, dir.path(), &json!({})).expect("a checkpoint");
+    let said = json!({"ppo": [position.0, 0.1 + 0.2, 0.999_000_012_874_603_3]});
+    save::checkpoint(learner, optimizer, dir.path(), &said).expect("a checkpoint");
     let steps = optimizer.steps();
     let mut second = policy(5, 0.05, &lora(2));
-    let (_, at) = save::newest(dir.path()).expect("readable").expect("a checkpoint");
+    let (read, at) = save::newest(dir.path()).expect("readable").expect("a checkpoint");
+    assert_eq!(read, said, "numbers lose nothing in a file");
     let (learner, optimizer) = second.state_mut();
     save::restore(learner, optimizer, &at, steps).expect("restored");
     second.restore(position.0, position.1);
