@@ -2,7 +2,7 @@
 //! peft library. Knows the places of a model and no programs.
 //!
 //! An adapter is a list of modules, by the names that they have in the library that trained it, each with what the adapter
-//! adds there. What several adapters do together is a [`Grafts`].
+//! adds there. What several adapters do together is a `Grafts`.
 
 mod bottleneck;
 mod config;

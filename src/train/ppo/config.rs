@@ -108,7 +108,7 @@ pub struct Stats {
 pub enum Progress {
     /// Call again.
     More,
-    /// Answers are drawn: say what they are worth ([`Ppo::set_rewards`]), then call again.
+    /// Answers are drawn: say what they are worth ([`Ppo::set_rewards`](super::Ppo::set_rewards)), then call again.
     Rewards,
     /// The round is done.
     Done,
