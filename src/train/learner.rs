@@ -96,12 +96,8 @@ impl Learner {
         };
         let words: u64 = learned.iter().map(|p| elements(&weights.params[p.0 as usize])).sum();
         let charge = model.engine().charge("parameters that learn", words.saturating_mul(4))?;
-        // The served matrices may be packed, or quantised: what learns begins with what the files say.
-        let filed = Weights::bind(model.arch(), model.tensors())?;
-        for p in &learned {
-            if let Some(Param::Matrix(m)) = filed.params.get(p.0 as usize) {
-                weights.params[p.0 as usize] = unfold(m)?;
-            }
+        if matches!(config.what, What::All | What::Named(_)) {
+            make_private(&mut weights, model, &learned)?;
         }
         if config.value_head {
             let w = add_value_head(&mut weights, arch.last().d_model);
@@ -315,6 +311,18 @@ fn chosen(weights: &Weights, fits: impl Fn(&str) -> bool) -> Result<Vec<P>> {
         return Err(Error::Argument { name: "what", what });
     }
     Ok(chosen)
+}
+
+/// Gives `weights` private copies of the matrices among `learned`. The served ones may be packed, or quantised: what learns
+/// begins with what the files say.
+fn make_private(weights: &mut Weights, model: &Model, learned: &[P]) -> Result<()> {
+    let filed = Weights::bind(model.arch(), model.tensors())?;
+    for p in learned {
+        if let Some(Param::Matrix(m)) = filed.params.get(p.0 as usize) {
+            weights.params[p.0 as usize] = unfold(m)?;
+        }
+    }
+    Ok(())
 }
 
 /// The name of the tensor that has a parameter, of those that a file has.
