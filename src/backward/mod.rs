@@ -71,12 +71,10 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
             all.crossing.iter().for_each(|(b, _)| wanted[b.0 as usize] = true);
         }
         for (at, verb) in all.verbs.iter().enumerate() {
-            let (out, inputs, params) = all.until(at).ties(verb);
-            if let Some(out) = out {
-                let learned = params.into_iter().flatten().any(|p| learns.has(p));
-                let reached = inputs.into_iter().flatten().any(|b| wanted[b.0 as usize]);
-                wanted[out.0 as usize] = learned || reached;
-            }
+            let (past, Some(out)) = (all.until(at), verb.writes()) else { continue };
+            let learned = past.params(verb).any(|p| learns.has(p));
+            let reached = verb.reads().chain(past.kept(verb)).any(|b| wanted[b.0 as usize]);
+            wanted[out.0 as usize] = learned || reached;
         }
         Tape { grad: vec![None; e.bufs.len()], e, learns, wanted }
     }
@@ -170,7 +168,7 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
                 self.flow(logits, |dx| Back::LogprobDx { dx, logits, logprob: out });
             }
             _ => {
-                let (Some(out), ..) = past.ties(verb) else { return };
+                let Some(out) = verb.writes() else { return };
                 let Some(dy) = self.grad_of(out) else { return };
                 self.through(past, verb, dy);
             }
@@ -263,6 +261,7 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
             }
         }
     }
+
     /// The biases by distance that a block added to its scores.
     fn distances(&mut self, table: P, delta: Buf, from: Attended) {
         let stack = self.e.stack();
@@ -272,9 +271,6 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
         self.push(Back::DistancesDb { table, dy: by_distance });
     }
 }
-
-/// What a verb depends on: buffers and parameters.
-type Ties = (Option<Buf>, [Option<Buf>; 3], [Option<P>; 3]);
 
 impl<'v> Past<'v> {
     /// What stands before verb `at`.
@@ -309,34 +305,25 @@ impl<'v> Past<'v> {
         self.crossing.iter().find(|(known, _)| *known == b).map(|(_, place)| *place)
     }
 
-    /// What a verb writes, and what that depends on.
-    fn ties(self, verb: &Verb) -> Ties {
-        let (none, nobody) = ([None; 3], [None; 3]);
-        match *verb {
-            Verb::Embed { out, tokens, positions, types } => {
-                (Some(out), none, [Some(tokens), positions, types])
-            }
-            Verb::Places { out, positions } => (Some(out), none, [Some(positions), None, None]),
-            Verb::Norm { out, x, gain, bias, add, .. } => {
-                (Some(out), [Some(x), add, None], [Some(gain), bias, None])
-            }
-            Verb::Linear { out, x, w, bias, add, .. } => {
-                (Some(out), [Some(self.unpacked(x)), add, None], [Some(w), bias, None])
-            }
-            Verb::Attend { layer, out, q, of, .. } => {
-                let (k, v) = self.appended(layer, of).unzip();
-                let distances = self.distances.filter(|_| of != Of::Source);
-                (Some(out), [Some(q), k, v], [distances, None, None])
-            }
-            Verb::Act { out, x, up, .. } => (Some(out), [Some(x), up, None], nobody),
-            Verb::Pack { out, x, .. }
-            | Verb::Rope { out, x, .. }
-            | Verb::Rows { out, x }
-            | Verb::Mean { out, x }
-            | Verb::Merge { out, parts: x, .. }
-            | Verb::Logprob { out, logits: x } => (Some(out), [Some(x), None, None], nobody),
-            // Who learns runs without adapters of others.
-            Verb::Append { .. } | Verb::Back(_) | Verb::Graft(_) => (None, none, nobody),
-        }
+    /// What a verb reads that it does not name: attention, keys and values as they were appended.
+    fn kept(self, verb: &Verb) -> impl Iterator<Item = Buf> {
+        let kept = match *verb {
+            Verb::Attend { layer, of, .. } => self.appended(layer, of).map(|(k, v)| [k, v]),
+            _ => None,
+        };
+        kept.into_iter().flatten()
+    }
+
+    /// Parameters that a verb reads.
+    fn params(self, verb: &Verb) -> impl Iterator<Item = P> {
+        let all = match *verb {
+            Verb::Embed { tokens, positions, types, .. } => [Some(tokens), positions, types],
+            Verb::Places { positions, .. } => [Some(positions), None, None],
+            Verb::Norm { gain, bias, .. } => [Some(gain), bias, None],
+            Verb::Linear { w, bias, .. } => [Some(w), bias, None],
+            Verb::Attend { of: Of::Own { .. }, .. } => [self.distances, None, None],
+            _ => [None; 3],
+        };
+        all.into_iter().flatten()
     }
 }
