@@ -8,6 +8,7 @@ use crate::arch::{Rows, Side, Task};
 use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::exec::Want;
+use crate::fit::that_fit;
 use crate::format::files::Load;
 use crate::format::source::{Progress, Reading};
 use crate::model::Model;
@@ -65,7 +66,7 @@ pub fn run(
     let mut seats = Seats::of(model)?;
     let mut done = 0;
     while done < texts.len() {
-        let now = batch(&texts[done..]);
+        let now = that_fit(texts[done..].iter().take(TEXTS).map(|text| text.ids.len()), ROWS);
         seats.run(texts, done..done + now, ask, cancel, each)?;
         done += now;
         reading.advance(now as u64)?;
@@ -99,16 +100,6 @@ fn check(model: &Model, texts: &[Text], ask: Ask) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// How many of the next texts share a run.
-fn batch(texts: &[Text]) -> usize {
-    let mut rows = 0;
-    let fits = texts.iter().take(TEXTS).take_while(|text| {
-        rows += text.ids.len();
-        rows <= ROWS
-    });
-    fits.count().max(1)
 }
 
 /// Sequences that the texts of a run take; the next run takes them again. An encoder's stay with its model, as the buffers of

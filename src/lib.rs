@@ -22,6 +22,7 @@ pub mod encode;
 pub mod engine;
 pub mod error;
 mod exec;
+mod fit;
 pub mod format;
 mod fuse;
 #[cfg(feature = "tokenizer")]

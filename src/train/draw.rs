@@ -3,6 +3,7 @@
 use super::learner::Learner;
 use crate::engine::Charge;
 use crate::error::{Error, Result};
+use crate::fit::that_fit;
 use crate::runner::{Feed, Mode, Pick, Runner};
 use crate::sample::{Sampler, SamplerConfig};
 use crate::state::{Sequence, pages_for};
@@ -145,13 +146,8 @@ impl Drawer {
     /// Answers that the next step is of: prompts that wait, as many as run at once, or all that go on.
     fn turn(&self) -> Vec<usize> {
         if self.begun < self.answers.len() {
-            let mut rows = 0;
-            let fits = self.answers[self.begun..].iter().take_while(|answer| {
-                rows += answer.prompt.len();
-                rows <= ROWS
-            });
-            let end = self.begun + fits.count().max(1);
-            return (self.begun..end).collect();
+            let waiting = self.answers[self.begun..].iter().map(|answer| answer.prompt.len());
+            return (self.begun..self.begun + that_fit(waiting, ROWS)).collect();
         }
         let goes_on = |answer: &Answer| !answer.ended && answer.ids.len() < self.limit;
         (0..self.answers.len()).filter(|i| goes_on(&self.answers[*i])).collect()

@@ -6,6 +6,7 @@ use super::order::Order;
 use super::schedule::Schedule;
 use super::task::Task;
 use crate::error::{Error, Result};
+use crate::fit::that_fit;
 use std::sync::atomic::AtomicBool;
 
 /// How a run learns.
@@ -139,17 +140,13 @@ pub(super) fn passes(
     cancel: &AtomicBool,
 ) -> Result<(f64, usize)> {
     let total = examples.iter().map(|i| task.weight(*i)).sum();
-    let (mut loss, mut tokens, mut at) = (0.0, 0, 0);
-    while at < examples.len() {
-        let mut rows = 0;
-        let fits = examples[at..].iter().take_while(|i| {
-            rows += task.tokens(**i);
-            rows <= most
-        });
-        let end = at + fits.count().max(1);
-        tokens += examples[at..end].iter().map(|i| task.tokens(*i)).sum::<usize>();
-        loss += task.pass(learner, &examples[at..end], total, cancel)?;
-        at = end;
+    let (mut loss, mut tokens, mut left) = (0.0, 0, examples);
+    while !left.is_empty() {
+        let fit = that_fit(left.iter().map(|i| task.tokens(*i)), most);
+        let (now, rest) = left.split_at(fit);
+        tokens += now.iter().map(|i| task.tokens(*i)).sum::<usize>();
+        loss += task.pass(learner, now, total, cancel)?;
+        left = rest;
     }
     Ok((loss, tokens))
 }

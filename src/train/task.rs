@@ -6,6 +6,7 @@ use super::learner::{Learner, Sample};
 use super::loss::{Loss, Preferred, Scored, cross_entropy, dpo, ranked};
 use super::reference::Reference;
 use crate::error::{Error, Result};
+use crate::fit::that_fit;
 use std::sync::atomic::AtomicBool;
 
 /// Something to learn from.
@@ -59,9 +60,7 @@ impl NextToken {
         }
         Ok(NextToken { lessons, smoothing, rows })
     }
-}
 
-impl NextToken {
     /// The mean loss over all lessons, of which nothing is learnt; about `tokens` run at once.
     ///
     /// # Errors
@@ -70,15 +69,10 @@ impl NextToken {
         let total = (0..self.examples()).map(|i| self.weight(i)).sum();
         let (mut loss, mut at) = (0.0, 0);
         while at < self.examples() {
-            let mut rows = 0;
-            let fits = (at..self.examples()).take_while(|i| {
-                rows += self.tokens(*i);
-                rows <= tokens
-            });
-            let end = at + fits.count().max(1);
-            let examples: Vec<usize> = (at..end).collect();
+            let fit = that_fit((at..self.examples()).map(|i| self.tokens(i)), tokens);
+            let examples: Vec<usize> = (at..at + fit).collect();
             loss += self.forward(learner, &examples, total, cancel)?.value;
-            at = end;
+            at += fit;
         }
         Ok(loss)
     }

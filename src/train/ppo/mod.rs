@@ -18,6 +18,7 @@ use super::optim::Optimizer;
 use super::order::Order;
 use super::reference::Reference;
 use crate::error::{Error, Result};
+use crate::fit::that_fit;
 use advantage::{gae, token_rewards, whiten};
 use objective::{Figures, Step, clipped};
 use std::sync::atomic::AtomicBool;
@@ -220,14 +221,10 @@ impl Ppo {
         self.answers.len().div_ceil(self.config.minibatch)
     }
 
-    /// How many answers from `from` on share a pass.
+    /// How many of the first of `answers` share a pass.
     fn share(&self, answers: &[usize]) -> usize {
-        let mut rows = 0;
-        let fits = answers.iter().take_while(|i| {
-            rows += self.answers[**i].prompt.len() + self.answers[**i].ids.len();
-            rows <= self.config.tokens
-        });
-        fits.count().max(1)
+        let len = |answer: &Answer| answer.prompt.len() + answer.ids.len();
+        that_fit(answers.iter().map(|i| len(&self.answers[*i])), self.config.tokens)
     }
 
     /// Asks the reference about the next answers; returns how many were asked about in all.
