@@ -34,7 +34,7 @@ pub fn embed(out: &mut TileMut, tokens: &Matrix, ids: &[u32], scale: f32, more: 
     }
 }
 
-fn add_row(out: &mut [f32], table: &Matrix, row: usize) {
+pub(crate) fn add_row(out: &mut [f32], table: &Matrix, row: usize) {
     let (mut bytes, mut piece) = (table.row(row), [0.0; PIECE]);
     for out in out.chunks_mut(PIECE) {
         let piece = &mut piece[..out.len()];

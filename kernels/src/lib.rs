@@ -4,6 +4,7 @@
 //! `ops` those that concern instructions. What is exported is safe whatever the caller does with it.
 
 pub mod act;
+pub mod affine;
 pub mod affinity;
 pub mod attention;
 #[cfg(feature = "train")]
