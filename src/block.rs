@@ -37,7 +37,10 @@ fn embed(e: &mut Exec, w: &StackW) -> Buf {
         true => (None, w.positions),
         false => (w.positions, None),
     };
-    let h = e.embed(w.tokens, of_tokens, w.types);
+    let mut h = e.embed(w.tokens, of_tokens, w.types);
+    if let Some(prompt) = w.prompt {
+        h = e.lead(h, prompt, of_tokens, w.types);
+    }
     let h = e.maybe_norm(h, w.embed_norm);
     match (&w.project, of_stream) {
         (Some(project), Some(positions)) => {
@@ -79,12 +82,15 @@ fn block(e: &mut Exec, w: &Layer, layer: usize, h: Buf) -> Buf {
 }
 
 fn attend(e: &mut Exec, w: &AttentionW, layer: usize, x: Buf) -> Buf {
-    let (mut q, mut k, v) = (e.linear(x, &w.q), e.linear(x, &w.k), e.linear(x, &w.v));
+    let (mut q, mut k, mut v) = (e.linear(x, &w.q), e.linear(x, &w.k), e.linear(x, &w.v));
     if let Some([of_q, of_k]) = w.qk_norm {
         (q, k) = (e.norm(q, of_q), e.norm(k, of_k));
     }
     if let Position::Rope { .. } = e.stack().position {
         (q, k) = (e.rope(layer, q), e.rope(layer, k));
+    }
+    if let Some([of_k, of_v]) = w.prefix {
+        (k, v) = (e.lead(k, of_k, None, None), e.lead(v, of_v, None, None));
     }
     e.attend(layer, q, k, v)
 }

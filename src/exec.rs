@@ -5,7 +5,7 @@ use crate::arch::{Arch, Head, Position, Side, Stack};
 use crate::crossing::Crossing;
 use crate::graft::Graft;
 use crate::verb::{Buf, Of, Verb};
-use crate::weights::{LinearW, NormW, P, Sites, StackW, Weights};
+use crate::weights::{AddedW, LinearW, NormW, P, Sites, StackW, Weights};
 use kernels::act::Act;
 use kernels::attention::{AttendShape, Cache, part_words, parts, splits};
 use kernels::linear::Pack;
@@ -247,17 +247,21 @@ impl<'m> Exec<'m> {
     /// `x W^T + bias + add` of the model alone.
     pub(crate) fn plain_linear(&mut self, x: Buf, w: &LinearW, add: Option<Buf>) -> Buf {
         self.inputs.push((w.w, x));
-        let Some(lora) = w.lora else { return self.product(x, w.w, w.bias, w.n, w.dtype, add) };
-        let mut down = self.product(x, lora.a, None, lora.rank, DType::F32, None);
-        if lora.scale != 1.0 {
-            down = self.act(Act::Scale(lora.scale), down, None);
+        match w.added == AddedW::default() {
+            true => self.product(x, w.w, w.bias, w.n, w.dtype, add),
+            false => self.added(x, w, add),
         }
-        // Where the additions of a finished adapter enter too, so that it has these bits.
-        let delta = self.product(down, lora.b, None, w.n, DType::F32, add);
-        self.product(x, w.w, w.bias, w.n, w.dtype, Some(delta))
     }
 
-    fn product(&mut self, x: Buf, w: P, bias: Option<P>, n: usize, dtype: DType, add: Option<Buf>) -> Buf {
+    pub(crate) fn product(
+        &mut self,
+        x: Buf,
+        w: P,
+        bias: Option<P>,
+        n: usize,
+        dtype: DType,
+        add: Option<Buf>,
+    ) -> Buf {
         let rows = self.bufs[x.0 as usize].0;
         let x = self.pack(x, Pack::of(dtype));
         let out = self.buf(rows, n);
@@ -344,6 +348,20 @@ impl<'m> Exec<'m> {
     pub fn act(&mut self, act: Act, x: Buf, up: Option<Buf>) -> Buf {
         let out = self.like(x);
         self.verbs.push(Verb::Act { out, x, up, act });
+        out
+    }
+
+    /// `x * factors + shifts + add`, of what there is.
+    pub fn affine(&mut self, x: Buf, factors: Option<P>, shifts: Option<P>, add: Option<Buf>) -> Buf {
+        let out = self.like(x);
+        self.verbs.push(Verb::Affine { out, x, factors, shifts, add });
+        out
+    }
+
+    /// Rows of `table` at the first positions, plus rows of the tables of positions and token types; else `x`.
+    pub fn lead(&mut self, x: Buf, table: P, positions: Option<P>, types: Option<P>) -> Buf {
+        let out = self.like(x);
+        self.verbs.push(Verb::Lead { out, x, table, positions, types });
         out
     }
 

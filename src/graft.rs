@@ -6,6 +6,7 @@
 //! `out = (x W^T + bias) + (residual + B A x)`: no pass over the outputs is spent, epilogues stay what they are, and rows
 //! without an adapter have the bits of a program without one. Programs without adapters have none of these verbs.
 
+mod learning;
 mod run;
 
 pub use run::run;

@@ -158,6 +158,19 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
             let (n, x, up) = (cols(out), p.read(l.buf(x)), up.map(|b| p.read(l.buf(b))));
             ops.act(&mut p.write(l.buf(out)), x, up, n, act);
         }
+        Verb::Affine { out, x, factors, shifts, add } => {
+            let [factors, shifts] = [factors, shifts].map(|v| v.map(|v| c.vector(v)));
+            let (n, x, add) = (cols(x), p.read(l.buf(x)), add.map(|b| p.read(l.buf(b))));
+            kernels::affine::affine(&mut p.write(l.buf(out)), x, n, factors, shifts, add);
+        }
+        Verb::Lead { out, x, table, positions, types } => {
+            let (table, [of_places, of_types]) =
+                (c.matrix(table), [positions, types].map(|p| p.map(|p| c.matrix(p))));
+            let places = of_places.as_ref().map(|table| (table, &t.places[..]));
+            let more: Vec<_> =
+                places.into_iter().chain(of_types.as_ref().map(|table| (table, &t.types[..]))).collect();
+            kernels::affine::lead(&mut p.write(l.buf(out)), p.read(l.buf(x)), &table, &t.positions, &more);
+        }
         Verb::Rows { out, x } => {
             kernels::embed::rows(&mut p.write(l.buf(out)), p.read(l.buf(x)), cols(x), &t.picks);
         }

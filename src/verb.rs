@@ -57,6 +57,10 @@ pub enum Verb {
     Merge { out: Buf, parts: Buf, of: Of },
     /// `act(x) * up`, or `act(x)`.
     Act { out: Buf, x: Buf, up: Option<Buf>, act: Act },
+    /// `x * factors + shifts + add`, of what there is.
+    Affine { out: Buf, x: Buf, factors: Option<P>, shifts: Option<P>, add: Option<Buf> },
+    /// Rows of a table at the first positions, plus rows of the tables of positions and token types; else `x`.
+    Lead { out: Buf, x: Buf, table: P, positions: Option<P>, types: Option<P> },
     /// The rows that the tables pick.
     Rows { out: Buf, x: Buf },
     /// The mean of each sequence's rows.
@@ -81,10 +85,12 @@ impl Verb {
             Verb::Linear { x, add, then, .. } => [Some(x), add, then.and_then(|then| then.times)],
             Verb::Append { k, v, .. } => [Some(k), Some(v), None],
             Verb::Act { x, up, .. } => [Some(x), up, None],
+            Verb::Affine { x, add, .. } => [Some(x), add, None],
             Verb::Pack { x, .. }
             | Verb::Rope { x, .. }
             | Verb::Attend { q: x, .. }
             | Verb::Merge { parts: x, .. }
+            | Verb::Lead { x, .. }
             | Verb::Rows { x, .. }
             | Verb::Mean { x, .. }
             | Verb::Logprob { logits: x, .. } => [Some(x), None, None],
@@ -104,6 +110,8 @@ impl Verb {
             | Verb::Norm { out, .. }
             | Verb::Linear { out, .. }
             | Verb::Act { out, .. }
+            | Verb::Affine { out, .. }
+            | Verb::Lead { out, .. }
             | Verb::Pack { out, .. }
             | Verb::Rope { out, .. }
             | Verb::Attend { out, .. }
@@ -130,6 +138,7 @@ impl Verb {
             }
             Verb::Pack { out, x, .. }
             | Verb::Rope { out, x, .. }
+            | Verb::Lead { out, x, .. }
             | Verb::Rows { out, x }
             | Verb::Mean { out, x }
             | Verb::Logprob { out, logits: x } => vec![read(x), rows(out)],
@@ -160,6 +169,11 @@ impl Verb {
             Verb::Act { out, x, up, .. } => {
                 let mut task = vec![read(x), cols(out)];
                 task.extend(up.map(read));
+                task
+            }
+            Verb::Affine { out, x, add, .. } => {
+                let mut task = vec![read(x), cols(out)];
+                task.extend(add.map(read));
                 task
             }
             #[cfg(feature = "train")]

@@ -6,7 +6,10 @@
 
 mod bottleneck;
 mod config;
+mod dora;
 mod files;
+#[cfg(feature = "train")]
+mod made;
 mod merge;
 mod pattern;
 mod read;
@@ -20,12 +23,14 @@ pub use bottleneck::NeckConfig;
 pub use config::{AdapterConfig, Kind};
 pub use files::{AdapterInfo, info};
 pub(crate) use merge::merge;
-#[cfg(feature = "train")]
-#[allow(unused_imports)] // of a trainer that saves what it learned
-pub(crate) use save::LowRank;
 pub(crate) use set::{Grafts, Need, lead_of};
 #[cfg(feature = "tokenizer")]
 pub(crate) use write::write;
+#[cfg(feature = "train")]
+pub(crate) use {
+    dora::{gains, length},
+    made::{Before, Biases, Factors, LowRank, Made},
+};
 
 use crate::engine::Charge;
 use crate::weights::{Role, Site, Slice};

@@ -1,9 +1,8 @@
 //! Floor 3: reads an adapter's directory and binds its tensors to the places of a model. Every tensor must be one that the
-//! config names, in the shape that the model asks for; none may be missing. Computes nothing but the lengths that DoRA
-//! divides by.
+//! config names, in the shape that the model asks for; none may be missing. Computes nothing.
 
 use super::config::{AdapterConfig, Kind};
-use super::{Adapter, Lora, Module, Place, files};
+use super::{Adapter, Lora, Module, Place, dora, files};
 use crate::arch::Arch;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -11,7 +10,7 @@ use crate::format::files::Files;
 use crate::format::shown;
 use crate::format::tensors::{TensorRef, Tensors};
 use crate::order::sorted;
-use crate::weights::{Role, Site, Weights, matrix_row};
+use crate::weights::{Role, Site, Weights};
 use kernels::quant::dequantize_row;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -247,7 +246,7 @@ impl<'a> Binder<'a> {
                 return Err(unsupported(format!("use_dora of the table `{}`", module.path)));
             }
             let magnitude = self.floats(&name, &[n])?;
-            lora.gains = Some(self.gains(module, &lora, &magnitude));
+            lora.gains = Some(dora::gains(&magnitude, &dora::lengths(self.weights, module, &lora)));
             lora.magnitude = Some(magnitude);
         }
         Ok(lora)
@@ -257,25 +256,6 @@ impl<'a> Binder<'a> {
     pub fn is_tokens(&self, site: &Site) -> bool {
         let stacks = [&self.weights.encoder, &self.weights.decoder].into_iter().flatten();
         stacks.into_iter().any(|stack| stack.tokens == site.w)
-    }
-
-    /// Each magnitude over the length of its row of the model's weights with the product (Liu et al. 2024, eq. 5).
-    fn gains(&self, module: &Module, lora: &Lora, magnitude: &[f32]) -> Vec<f32> {
-        let (mut gains, mut row) = (vec![0.0; module.n], vec![0.0; module.k]);
-        for site in self.weights.sites.of_module(&module.path) {
-            let site = &self.weights.sites.list()[site as usize];
-            let matrix = self.weights.params[site.w.0 as usize].matrix();
-            for (i, at) in site.rows.rows(site.n).enumerate() {
-                matrix_row(&matrix, i, &mut row);
-                for (j, b) in lora.b[at * lora.rank..][..lora.rank].iter().enumerate() {
-                    let a = &lora.a[j * module.k..][..module.k];
-                    row.iter_mut().zip(a).for_each(|(x, a)| *x += lora.scale * b * a);
-                }
-                let square: f64 = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-                gains[at] = (f64::from(magnitude[at]) / square.sqrt()) as f32;
-            }
-        }
-        gains
     }
 
     fn ia3(&self, module: &mut Module, site: &Site, name: &str) -> Result<()> {

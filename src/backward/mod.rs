@@ -225,6 +225,26 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
                     }
                 }
             }
+            Verb::Affine { x, factors, shifts, add, .. } => {
+                if let Some(factors) = factors.filter(|p| self.learns.has(*p)) {
+                    self.push(Back::AffineDfactors { factors, dy, x });
+                }
+                if let Some(bias) = shifts.filter(|p| self.learns.has(*p)) {
+                    self.push(Back::BiasDb { bias, dy });
+                }
+                if self.wants(x) {
+                    let dx = self.e.affine(dy, factors, None, self.grad_of(x));
+                    self.grad[x.0 as usize] = Some(dx);
+                }
+                self.flow_same(add, dy);
+            }
+            Verb::Lead { x, table, .. } => {
+                let tokens = self.learns.span(table).map_or(0, |span| span.rows);
+                if tokens > 0 {
+                    self.push(Back::LeadDtable { table, dy });
+                }
+                self.flow(x, |dx| Back::LeadDx { dx, dy, tokens });
+            }
             Verb::Rows { x, .. } => self.flow(x, |dx| Back::RowsDx { dx, dy }),
             Verb::Mean { x, .. } => self.flow(x, |dx| Back::MeanDx { dx, dy }),
             _ => {}
@@ -321,6 +341,8 @@ impl<'v> Past<'v> {
             Verb::Places { positions, .. } => [Some(positions), None, None],
             Verb::Norm { gain, bias, .. } => [Some(gain), bias, None],
             Verb::Linear { w, bias, .. } => [Some(w), bias, None],
+            Verb::Affine { factors, shifts, .. } => [factors, shifts, None],
+            Verb::Lead { table, .. } => [Some(table), None, None],
             Verb::Attend { of: Of::Own { .. }, .. } => [self.distances, None, None],
             _ => [None; 3],
         };

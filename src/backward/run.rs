@@ -96,6 +96,18 @@ pub fn back(v: &Back, p: &mut Part, c: &Ctx, l: &Layout) {
             let mut dup = dup.map(|dup| p.write(l.buf(dup)));
             (ops.back.act_bwd)(&mut dx_tile, dup.as_mut(), dy, x, up, cols(dx), act);
         }
+        Back::AffineDfactors { factors, dy, x } => {
+            let (dy, x, n) = (p.read(l.buf(dy)), p.read(l.buf(x)), cols(x));
+            kernels::affine::affine_dfactors(&mut p.write(l.grad(factors)), dy, x, n);
+        }
+        Back::LeadDx { dx, dy, tokens } => {
+            let (dy, n) = (p.read(l.buf(dy)), cols(dx));
+            kernels::affine::lead_dx(&mut p.write(l.buf(dx)), dy, n, tokens, &t.positions);
+        }
+        Back::LeadDtable { table, dy } => {
+            let (dy, n) = (p.read(l.buf(dy)), cols(dy));
+            kernels::affine::lead_dtable(&mut p.write(l.grad(table)), dy, n, &t.positions);
+        }
         Back::RowsDx { dx, dy } => {
             kernels::embed::rows_bwd(&mut p.write(l.buf(dx)), p.read(l.buf(dy)), cols(dx), &t.picks);
         }

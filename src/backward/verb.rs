@@ -63,6 +63,12 @@ pub enum Back {
     DistancesDb { table: P, dy: Buf },
     /// Of what an activation reads, and of what it is multiplied by.
     ActDx { dx: Buf, dup: Option<Buf>, dy: Buf, x: Buf, up: Option<Buf>, act: Act },
+    /// Of factors, the sum of `dy * x`.
+    AffineDfactors { factors: P, dy: Buf, x: Buf },
+    /// Of rows of which the first `tokens` positions became others.
+    LeadDx { dx: Buf, dy: Buf, tokens: usize },
+    /// Of what those became.
+    LeadDtable { table: P, dy: Buf },
     /// Of rows of which some were picked.
     RowsDx { dx: Buf, dy: Buf },
     /// Of rows whose means were taken.
@@ -126,9 +132,12 @@ impl Back {
                 vec![read(dy), read(x), Access::Write(span, cut), Access::Scratch(l.dw_scratch())]
             }
             Back::BiasDb { bias, dy } => vec![read(dy), grad(bias, 16)],
-            Back::RopeDx { dx, dy, .. } | Back::RowsDx { dx, dy } | Back::MeanDx { dx, dy } => {
-                vec![read(dy), rows(dx)]
-            }
+            Back::RopeDx { dx, dy, .. }
+            | Back::LeadDx { dx, dy, .. }
+            | Back::RowsDx { dx, dy }
+            | Back::MeanDx { dx, dy } => vec![read(dy), rows(dx)],
+            Back::AffineDfactors { factors, dy, x } => vec![read(dy), read(x), grad(factors, 16)],
+            Back::LeadDtable { table, dy } => vec![read(dy), grad(table, 16)],
             Back::AttendDelta { delta, dout, out } => vec![read(dout), read(out), rows(delta)],
             Back::AttendDq { dq, delta, from } => {
                 let mut task: Task = from.bufs().map(read).into();

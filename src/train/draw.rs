@@ -82,12 +82,12 @@ impl Drawer {
             let what = "expected prompts that have tokens, and answers of at least one".to_owned();
             return Err(Error::Argument { name: "prompts", what });
         }
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(limit);
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(limit + learner.lead());
         learner.model().arch().check_len(longest)?;
         prompts.iter().try_for_each(|ids| learner.model().arch().check_ids(ids))?;
         self.end();
         for (i, prompt) in prompts.iter().enumerate() {
-            let wanted = prompt.len() + limit;
+            let wanted = learner.lead() + prompt.len() + limit;
             if self.seats.get(i).is_none_or(|(seq, _)| seq.limit < wanted) {
                 let bytes = pages_for(longest) as u64 * self.runner.pool.page_bytes();
                 let charge = learner.model().engine().charge("keys and values of an answer", bytes)?;
@@ -116,10 +116,13 @@ impl Drawer {
             return Ok(false);
         }
         self.runner.begin(Mode::DECODE);
-        let parts = learner.parts();
+        let (parts, lead, mut led) = (learner.parts(), learner.lead(), Vec::new());
         for i in &now {
             let (answer, seq) = (&self.answers[*i], &mut self.seats[*i].0);
-            let ids = answer.ids.last().map_or(&answer.prompt[..], std::slice::from_ref);
+            led.clear();
+            led.resize(lead, 0); // what stands there is not read
+            led.extend_from_slice(&answer.prompt);
+            let ids = answer.ids.last().map_or(&led[..], std::slice::from_ref);
             self.runner.add(parts, &mut Feed { pick: Pick::Last, ..Feed::new(seq, ids) })?;
         }
         let shape = self.runner.go(parts, cancel)?;
@@ -133,7 +136,7 @@ impl Drawer {
             let id = self.sampler.choose(logits, &mut scratch, &[], position)?;
             let mut pair = [0.0; 2];
             (ops.logprob)(&mut TileMut::whole(&mut pair, 1, 2), logits, vocab, &[id]);
-            self.seats[*i].0.len += if answer.ids.is_empty() { answer.prompt.len() } else { 1 };
+            self.seats[*i].0.len += if answer.ids.is_empty() { lead + answer.prompt.len() } else { 1 };
             answer.ids.push(id);
             answer.logprobs.push(pair[0]);
             answer.values.push(values.get(row).copied().unwrap_or(0.0));

@@ -1,7 +1,10 @@
 //! Floor 5: a model with private copies of what learns: batches forward, gradients backward. Knows no losses.
 
-use super::lora::{self, LoraConfig};
+use super::adapt::{self, Form};
+use super::before;
+use super::dora;
 use super::seats::Seats;
+use super::what::{LearnConfig, What};
 use crate::adapter::Adapter;
 use crate::arch::Arch;
 use crate::engine::Charge;
@@ -11,9 +14,12 @@ use crate::format::tensors::TensorRef;
 use crate::learns::Learns;
 use crate::model::Model;
 use crate::runner::{Parts, Runner};
-use crate::weights::{LearnedParam, LinearW, MatrixParam, P, Param, VectorParam, Weights, matrix_row};
+use crate::weights::{
+    AddedW, LearnedParam, LinearW, MatrixParam, P, Param, VectorParam, Weights, matrix_row,
+};
 use kernels::attention::Cache;
 use kernels::quant::dequantize_row;
+use rayon::ThreadPool;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -32,38 +38,6 @@ pub struct Sample<'a> {
     pub targets: &'a [u32],
 }
 
-/// What learns.
-#[derive(Clone)]
-pub enum What {
-    /// Every parameter that a file has.
-    All,
-    /// Those whose tensor's name contains one of these.
-    Named(Vec<String>),
-    /// Low-rank additions to linears, which stay as they are in whatever type they have (Hu et al. 2021).
-    Lora(LoraConfig),
-    /// Those of an adapter, from where it is.
-    Adapter(Arc<Adapter>),
-}
-
-/// How a learner is made.
-#[derive(Clone)]
-pub struct LearnConfig {
-    /// What learns.
-    pub what: What,
-    /// Whether there is a value head (zeros at first).
-    pub value_head: bool,
-    /// What logits are divided by, where answers are drawn and where they are learnt from.
-    pub temperature: f32,
-    /// Decides what is random at first.
-    pub seed: u64,
-}
-
-impl Default for LearnConfig {
-    fn default() -> LearnConfig {
-        LearnConfig { what: What::All, value_head: false, temperature: 1.0, seed: 0 }
-    }
-}
-
 /// A model that learns. Used from one thread at a time; its runs and those of the model's sessions do not wait for each other
 /// but share the engine's threads.
 pub struct Learner {
@@ -73,6 +47,12 @@ pub struct Learner {
     weights: Weights,
     runner: Runner,
     seats: Seats,
+    /// What is handed over, where an adapter learns.
+    form: Option<Form>,
+    /// Where magnitudes learn, the threads that lengths are computed on.
+    pool: Option<ThreadPool>,
+    /// Whether something may have learned that others follow.
+    is_behind: bool,
     _charge: Charge,
     shape: Option<Shape>,
 }
@@ -86,17 +66,13 @@ impl Learner {
     pub fn new(model: &Arc<Model>, config: &LearnConfig) -> Result<Learner> {
         let (mut weights, mut arch) = (model.weights().clone(), model.arch().clone());
         temper(model, &mut arch, config.temperature)?;
-        let mut learned = match &config.what {
-            What::Lora(lora) => lora::attach(&mut weights, lora, config.seed)?,
-            What::Adapter(adapter) => lora::go_on(&mut weights, adapter)?,
-            What::All => chosen(&weights, |_| true)?,
-            What::Named(parts) => {
-                chosen(&weights, |name| parts.iter().any(|part| name.contains(part.as_str())))?
-            }
+        let (mut learned, form) = match adapt::attach(&mut weights, &arch, &config.what, config.seed)? {
+            Some((learned, form)) => (learned, Some(form)),
+            None => (chosen(&weights, &config.what)?, None),
         };
         let words: u64 = learned.iter().map(|p| elements(&weights.params[p.0 as usize])).sum();
         let charge = model.engine().charge("parameters that learn", words.saturating_mul(4))?;
-        if matches!(config.what, What::All | What::Named(_)) {
+        if form.is_none() {
             make_private(&mut weights, model, &learned)?;
         }
         if config.value_head {
@@ -106,8 +82,22 @@ impl Learner {
         weights.retype();
         let learns = Learns::new(&weights, |p| learned.contains(&p));
         let runner = Runner::learning(&arch, Cache::F32, learns, model.engine())?;
+        let pool = dora::pool(&weights, model.engine())?;
         let (model, seats) = (model.clone(), Seats::default());
-        Ok(Learner { model, arch, weights, runner, seats, _charge: charge, shape: None })
+        let mut learner = Learner {
+            model,
+            arch,
+            weights,
+            runner,
+            seats,
+            form,
+            pool,
+            is_behind: true,
+            _charge: charge,
+            shape: None,
+        };
+        learner.follow();
+        Ok(learner)
     }
 
     /// The model that is served.
@@ -118,12 +108,8 @@ impl Learner {
     /// The value head's parameters, where there is one.
     pub(super) fn value_head(&self) -> Vec<(&'static str, &[f32])> {
         let head = self.weights.value.map(|w| [Some(("weight", w.w)), w.bias.map(|bias| ("bias", bias))]);
-        let values = |p: P| match &self.weights.params[p.0 as usize] {
-            Param::Learned(m) => &m.values[..],
-            Param::Vector(v) => &v.values[..],
-            Param::Matrix(_) => &[],
-        };
-        head.into_iter().flatten().flatten().map(|(name, p)| (name, values(p))).collect()
+        let values = |(name, p)| (name, adapt::values(&self.weights, p));
+        head.into_iter().flatten().flatten().map(values).collect()
     }
 
     pub(super) fn weights(&self) -> &Weights {
@@ -149,7 +135,7 @@ impl Learner {
     /// does; `ContextFull`, `Budget`, `Memory`, `Cancelled`.
     pub fn forward(&mut self, batch: &[Sample], cancel: &AtomicBool) -> Result<()> {
         self.shape = None;
-        self.weights.follow(&self.arch);
+        self.follow();
         let parts = parts(&self.model, &self.arch, &self.weights);
         self.shape = Some(self.seats.run(&self.model, parts, &mut self.runner, batch, cancel)?);
         Ok(())
@@ -183,7 +169,26 @@ impl Learner {
                 what: "expected a batch to have run before".to_owned(),
             });
         };
-        self.runner.run_back(parts(&self.model, &self.arch, &self.weights), shape, seeds, values, cancel)
+        let parts = parts(&self.model, &self.arch, &self.weights);
+        self.runner.run_back(parts, shape, seeds, values, cancel)?;
+        let (grads, learns) = self.runner.grads_mut();
+        dora::bring_back(&self.weights, grads, learns);
+        Ok(())
+    }
+
+    /// Brings up to date what follows what learns: after a step, and after numbers were read from a file.
+    pub(super) fn follow(&mut self) {
+        if std::mem::take(&mut self.is_behind) {
+            self.weights.follow(&self.arch);
+            if let Some(pool) = &self.pool {
+                dora::follow(&mut self.weights, pool);
+            }
+        }
+    }
+
+    /// Positions before each text that are a prompt's or a prefix's.
+    pub(super) fn lead(&self) -> usize {
+        before::lead(&self.weights)
     }
 
     /// Forgets the gradients.
@@ -209,18 +214,22 @@ impl Learner {
         Ok(whole)
     }
 
-    /// The low-rank additions as an adapter called `name`: what sessions of the model can be given, and files hold.
+    /// What has been learnt as an adapter called `name`: what sessions of the model can be given, and files hold.
     ///
     /// # Errors
     /// `Argument` where something else learns; `Budget`.
-    pub fn adapter(&mut self, name: &str) -> Result<Arc<Adapter>> {
-        let model = self.model.clone();
-        lora::finished(model.engine(), model.weights(), &mut self.weights, name).map(Arc::new)
+    pub fn adapter(&self, name: &str) -> Result<Arc<Adapter>> {
+        let Some(form) = self.form else {
+            let what = "expected a learner of an adapter".to_owned();
+            return Err(Error::Argument { name: "learner", what });
+        };
+        let weights = [self.model.weights(), &self.weights];
+        adapt::finished(self.model.engine(), &self.arch, weights, form, name).map(Arc::new)
     }
 
     /// Whether what learns is an adapter.
-    pub fn is_adapter(&mut self) -> bool {
-        self.weights.linears_mut().any(|w| w.lora.is_some())
+    pub fn is_adapter(&self) -> bool {
+        self.form.is_some()
     }
 
     /// A whole tensor as it has become, as a file has it.
@@ -248,13 +257,14 @@ impl Learner {
 
     /// All that learns, in a fixed order.
     pub fn learned(&mut self) -> Vec<Learned<'_>> {
+        self.is_behind = true;
         let (grads, learns) = self.runner.grads_mut();
         let grads = &*grads;
         let params = self.weights.params.iter_mut().enumerate();
         let learned = params.filter_map(|(i, param)| {
             let span = learns.span(P(i as u32))?;
             let grads = &grads[span.at..span.at + span.rows * span.cols];
-            let name = name(param).unwrap_or("value_head.bias").to_owned();
+            let name = name(param)?.to_owned();
             let shape = param.shape();
             match param {
                 Param::Learned(m) => {
@@ -303,8 +313,12 @@ fn temper(model: &Model, arch: &mut Arch, temperature: f32) -> Result<()> {
     Ok(())
 }
 
-/// The parameters whose names `fits` says.
-fn chosen(weights: &Weights, fits: impl Fn(&str) -> bool) -> Result<Vec<P>> {
+/// The model's own parameters that `what` says.
+fn chosen(weights: &Weights, what: &What) -> Result<Vec<P>> {
+    let fits = |name: &str| match what {
+        What::Named(parts) => parts.iter().any(|part| name.contains(part.as_str())),
+        _ => true,
+    };
     let chosen: Vec<P> = names(weights).filter(|(_, name)| fits(name)).map(|(p, _)| p).collect();
     if chosen.is_empty() {
         let what = "expected parts of names of tensors, found none that fits".to_owned();
@@ -329,7 +343,7 @@ fn make_private(weights: &mut Weights, model: &Model, learned: &[P]) -> Result<(
 fn name(param: &Param) -> Option<&str> {
     match param {
         Param::Matrix(m) if !m.name.is_empty() => Some(&m.name),
-        Param::Vector(v) => v.origin.as_ref().map(|origin| origin.tensor.as_str()),
+        Param::Vector(v) => v.made.as_deref().or(v.origin.as_ref().map(|origin| origin.tensor.as_str())),
         Param::Learned(m) => Some(&m.name),
         Param::Matrix(_) => None,
     }
@@ -368,8 +382,9 @@ fn add_value_head(weights: &mut Weights, d_model: usize) -> LinearW {
     let values = vec![0.0; d_model];
     let (name, shape) = ("value_head.weight".to_owned(), [1, d_model]);
     weights.params.push(Param::Learned(LearnedParam { name, origin: None, values, shape }));
-    weights.params.push(Param::Vector(VectorParam::computed(vec![0.0])));
-    let w = LinearW { w: P(at), bias: Some(P(at + 1)), n: 1, dtype: kernels::DType::F32, lora: None };
+    weights.params.push(Param::Vector(VectorParam::made("value_head.bias".to_owned(), vec![0.0])));
+    let (n, dtype, added) = (1, kernels::DType::F32, AddedW::default());
+    let w = LinearW { w: P(at), bias: Some(P(at + 1)), n, dtype, added };
     weights.value = Some(w);
     w
 }

@@ -3,8 +3,13 @@
 //! A [`Learner`] runs batches forward and backward; a loss ([`loss`]) is host code between the two halves, over one number per
 //! row. What learns (all, named tensors, or an adapter) is a private copy in f32; the model that sessions use is never touched.
 
+mod adapt;
+pub mod before;
+mod bias;
 pub mod data;
+mod dora;
 pub mod draw;
+pub mod ia3;
 pub mod init;
 pub mod learner;
 pub mod lora;
@@ -19,7 +24,9 @@ pub mod schedule;
 mod seats;
 pub mod task;
 pub mod trainer;
+mod what;
 
-pub use learner::{LearnConfig, Learned, Learner, Sample, What};
+pub use learner::{Learned, Learner, Sample};
 pub use optim::{Optimizer, Rule};
 pub use schedule::Schedule;
+pub use what::{LearnConfig, What};

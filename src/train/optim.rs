@@ -129,6 +129,7 @@ impl Optimizer {
         drop(learned);
         self.steps = steps;
         learner.clear();
+        learner.follow();
         Ok(norm)
     }
 

@@ -237,6 +237,7 @@ pub fn restore(learner: &mut Learner, optimizer: &mut Optimizer, at: &Path, step
         let [first, second] = ["first", "second"].map(|kind| read(format!("{kind}/{name}"), shape));
         moments.push(Moments { first: first?.unwrap_or_default(), second: second?.unwrap_or_default() });
     }
+    learner.follow();
     optimizer.restore(moments, steps);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Floor 5: where the samples of a batch sit while they run. Knows no gradients.
 
+use super::before;
 use super::learner::Sample;
 use crate::arch::{Arch, Side};
 use crate::engine::Charge;
@@ -29,11 +30,12 @@ impl Seats {
         batch: &[Sample],
         cancel: &AtomicBool,
     ) -> Result<Shape> {
-        check(model.arch(), batch)?;
+        let lead = before::lead(parts.weights);
+        check(model.arch(), batch, lead)?;
         if parts.arch.reads_source() {
             self.sources.seat(model, runner, batch.iter().map(|sample| sample.source.len()))?;
         }
-        self.own.seat(model, runner, batch.iter().map(|sample| sample.ids.len()))?;
+        self.own.seat(model, runner, batch.iter().map(|sample| lead + sample.ids.len()))?;
         let ran = self.go(parts, runner, batch, cancel);
         for seq in self.own.open.iter_mut().chain(&mut self.sources.open) {
             runner.pool.rewind(seq, 0);
@@ -60,8 +62,9 @@ impl Seats {
         }
         let side = if parts.arch.decoder.is_some() { Side::Decoder } else { Side::Encoder };
         runner.begin(Mode { side, want: Want::Head });
+        let (lead, mut led) = (before::lead(parts.weights), Led::default());
         for (i, (seq, sample)) in self.own.open.iter_mut().zip(batch).enumerate() {
-            let Sample { ids, types, rows, targets, .. } = *sample;
+            let Sample { ids, types, rows, targets, .. } = led.sample(lead, *sample);
             let source = self.sources.open.get(i);
             let pick = Pick::Rows;
             runner.add(
@@ -70,6 +73,31 @@ impl Seats {
             )?;
         }
         runner.go(parts, cancel)
+    }
+}
+
+/// A sample behind rows whose tokens nobody reads.
+#[derive(Default)]
+struct Led {
+    ids: Vec<u32>,
+    types: Vec<u32>,
+    rows: Vec<u32>,
+}
+
+impl Led {
+    /// `sample` behind `lead` rows.
+    fn sample<'a>(&'a mut self, lead: usize, sample: Sample<'a>) -> Sample<'a> {
+        if lead == 0 {
+            return sample;
+        }
+        for (all, own) in [(&mut self.ids, sample.ids), (&mut self.types, sample.types)] {
+            all.clear();
+            all.resize(lead, 0);
+            all.extend_from_slice(own);
+        }
+        self.rows.clear();
+        self.rows.extend(sample.rows.iter().map(|row| lead as u32 + row));
+        Sample { ids: &self.ids, types: &self.types, rows: &self.rows, ..sample }
     }
 }
 
@@ -103,8 +131,8 @@ impl Row {
     }
 }
 
-/// Whether a model can run a batch.
-fn check(arch: &Arch, batch: &[Sample]) -> Result<()> {
+/// Whether a model can run a batch, each sample behind `lead` rows.
+fn check(arch: &Arch, batch: &[Sample], lead: usize) -> Result<()> {
     let refuse = |what: String| Err(Error::Argument { name: "batch", what });
     let Some(first) = batch.first() else { return refuse("expected at least one sample".to_owned()) };
     for (i, sample) in batch.iter().enumerate() {
@@ -112,7 +140,7 @@ fn check(arch: &Arch, batch: &[Sample]) -> Result<()> {
         if n == 0 || sample.rows.is_empty() {
             return refuse(format!("sample {i} has no tokens, or none whose answer counts"));
         }
-        arch.check_len(n)?;
+        arch.check_len(lead + n)?;
         if let Some(row) = sample.rows.iter().find(|row| **row as usize >= n) {
             return refuse(format!("sample {i} has {n} tokens, and position {row} is beyond"));
         }

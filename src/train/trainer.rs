@@ -1,11 +1,12 @@
 //! Floor 5: a trainer whose host brings the examples of each step. Knows no files.
 
 use super::data::{Lesson, Ranking};
-use super::learner::{LearnConfig, Learner};
+use super::learner::Learner;
 use super::optim::{Optimizer, Rule};
 use super::reference::Reference;
 use super::run::{Report, passes};
 use super::task::{NextToken, Preferences, Rewards, Task};
+use super::what::LearnConfig;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use std::sync::Arc;

@@ -47,7 +47,18 @@ pub struct LinearW {
     /// Type of the matrix.
     pub dtype: DType,
     /// What an adapter that learns adds.
+    pub added: AddedW,
+}
+
+/// What an adapter that learns adds to a linear.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct AddedW {
+    /// A narrow product.
     pub lora: Option<LoraW>,
+    /// `[k]`: what inputs are multiplied by (Liu et al. 2022).
+    pub inputs: Option<P>,
+    /// `[n]`: what outputs are multiplied by.
+    pub outputs: Option<P>,
 }
 
 /// A low-rank addition to a linear that learns: `scale B A x` (Hu et al. 2021, eq. 3).
@@ -61,6 +72,21 @@ pub struct LoraW {
     pub rank: usize,
     /// What the addition is multiplied by.
     pub scale: f32,
+    /// Magnitudes apart from directions, where they are.
+    pub dora: Option<DoraW>,
+}
+
+/// Magnitudes of the rows of a matrix and its addition (Liu et al. 2024, eq. 5). Only they learn; the others follow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DoraW {
+    /// `[n]`
+    pub magnitude: P,
+    /// `[n]`: the lengths that the rows have.
+    pub lengths: P,
+    /// `[n]`: magnitudes over them.
+    pub gains: P,
+    /// `[n]`: what is added to outputs times gains, so that the bias is not multiplied.
+    pub shifts: Option<P>,
 }
 
 /// Norms around half a block.
@@ -87,6 +113,8 @@ pub struct AttentionW {
     pub v: LinearW,
     /// Norms of queries and keys.
     pub qk_norm: Option<[NormW; 2]>,
+    /// Keys and values `[tokens, kv]` of the first positions, of a prefix that learns (Li and Liang 2021).
+    pub prefix: Option<[P; 2]>,
     /// Out of attention.
     pub o: LinearW,
 }
@@ -117,6 +145,8 @@ pub struct StackW {
     pub positions: Option<P>,
     /// Token types `[types, width]`.
     pub types: Option<P>,
+    /// Vectors `[tokens, width]` of the first positions, of a prompt that learns (Lester et al. 2021).
+    pub prompt: Option<P>,
     /// Of the embeddings.
     pub embed_norm: Option<NormW>,
     /// From the table's width to the stream's.
@@ -182,6 +212,14 @@ impl Weights {
         stacks.flat_map(StackW::linears_mut).chain(head)
     }
 
+    /// The same, to be looked at.
+    #[cfg(feature = "train")]
+    pub fn linears(&self) -> impl Iterator<Item = &LinearW> {
+        let stacks = [&self.encoder, &self.decoder].into_iter().flatten();
+        let head = self.head.iter().flat_map(|head| head.dense.iter().chain(&head.out));
+        stacks.flat_map(StackW::linears).chain(head)
+    }
+
     /// Tells every linear the type that its matrix has now.
     pub fn retype(&mut self) {
         let types: Vec<DType> = self.params.iter().map(|p| p.k_dtype().1).collect();
@@ -225,6 +263,17 @@ impl Weights {
 }
 
 impl StackW {
+    #[cfg(feature = "train")]
+    fn linears(&self) -> impl Iterator<Item = &LinearW> {
+        let layers = self.layers.iter().flat_map(|layer| {
+            let Layer { attn, cross, gate, up, down, .. } = layer;
+            let attentions = [attn].into_iter().chain(cross);
+            let attentions = attentions.flat_map(|a| [&a.q, &a.k, &a.v, &a.o]);
+            attentions.chain(gate).chain([up, down])
+        });
+        self.project.iter().chain(layers)
+    }
+
     fn linears_mut(&mut self) -> impl Iterator<Item = &mut LinearW> {
         let layers = self.layers.iter_mut().flat_map(|layer| {
             let Layer { attn, cross, gate, up, down, .. } = layer;

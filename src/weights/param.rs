@@ -25,12 +25,20 @@ pub struct VectorParam {
     pub rows: usize,
     /// Where the files have them; nowhere, if they were computed.
     pub origin: Option<Origin>,
+    /// Their name among all that learn, if they were made to learn.
+    pub made: Option<String>,
 }
 
 impl VectorParam {
     /// Numbers that no file has.
     pub fn computed(values: Vec<f32>) -> VectorParam {
-        VectorParam { values, rows: 1, origin: None }
+        VectorParam { values, rows: 1, origin: None, made: None }
+    }
+
+    /// Numbers that were made to learn, by the name `name`.
+    #[cfg(feature = "train")]
+    pub fn made(name: String, values: Vec<f32>) -> VectorParam {
+        VectorParam { made: Some(name), ..VectorParam::computed(values) }
     }
 }
 

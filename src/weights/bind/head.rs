@@ -4,7 +4,7 @@ use super::Binder;
 use crate::arch::{Head, Linear, Out};
 use crate::error::Result;
 use crate::format::tensors::TensorRef;
-use crate::weights::{HeadW, LinearW, P, Param, Role};
+use crate::weights::{AddedW, HeadW, LinearW, P, Param, Role};
 
 impl Binder<'_> {
     pub(super) fn head(&mut self, h: &Head, tokens: Option<P>) -> Result<Option<HeadW>> {
@@ -26,7 +26,7 @@ impl Binder<'_> {
             (Out::Tied(slot), Some(w)) => {
                 let dtype = self.params[w.0 as usize].k_dtype().1;
                 self.sites.push(self.site(slot.name, Role::Linear, w, [h.n, width]));
-                Some(LinearW { w, bias: None, n: h.n, dtype, lora: None })
+                Some(LinearW { w, bias: None, n: h.n, dtype, added: AddedW::default() })
             }
             (Out::Linear(slot), _) => Some(self.linear(s, "", &slot, h.n, width)?),
             _ => None,

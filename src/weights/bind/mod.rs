@@ -7,7 +7,8 @@ mod wishes;
 
 use super::sites::{End, Role, Site, Sites, Slice};
 use super::{
-    AroundW, AttentionW, Layer, LinearW, MatrixParam, NormW, Origin, P, Param, StackW, VectorParam, Weights,
+    AddedW, AroundW, AttentionW, Layer, LinearW, MatrixParam, NormW, Origin, P, Param, StackW, VectorParam,
+    Weights,
 };
 use crate::arch::{Arch, Around, Fused, Linear, Mlp, Part, QkNorm, Stack};
 use crate::error::{Error, Result};
@@ -163,7 +164,7 @@ impl<'a> Binder<'a> {
             values.iter_mut().for_each(|value| *value += shift);
         }
         let origin = Some(Origin { tensor: self.found(name), places: None, shift });
-        Ok(self.push(Param::Vector(VectorParam { values, rows: 1, origin })))
+        Ok(self.push(Param::Vector(VectorParam { origin, ..VectorParam::computed(values) })))
     }
 
     fn computed_vector(&mut self, values: Vec<f32>) -> P {
@@ -220,13 +221,14 @@ impl<'a> Binder<'a> {
             let places: Vec<usize> = rows.rows(n).collect();
             let values = places.iter().map(|row| all[*row]).collect();
             let origin = Origin { tensor: self.found(&name), places: Some(places), shift: 0.0 };
-            Some(self.push(Param::Vector(VectorParam { values, rows: 1, origin: Some(origin) })))
+            let bias = VectorParam { origin: Some(origin), ..VectorParam::computed(values) };
+            Some(self.push(Param::Vector(bias)))
         } else {
             None
         };
         let (rows, by_input) = (slice(s, slot, n), slot.order == Order::Kn);
         self.sites.push(Site { bias, rows, by_input, ..self.site(&name, Role::Linear, w, [n, k]) });
-        Ok(LinearW { w, bias, n, dtype, lora: None })
+        Ok(LinearW { w, bias, n, dtype, added: AddedW::default() })
     }
 
     fn matrix(&mut self, name: &str, slot: &Linear, rows: Slice, n: usize, k: usize) -> Result<(P, DType)> {
@@ -300,7 +302,18 @@ impl<'a> Binder<'a> {
         let (bias, distances) = self.score_bias(s)?;
         let layers = (0..s.n_layers).map(|i| self.layer(s, i)).collect::<Result<_>>()?;
         let norm = self.maybe_norm(s, "", names.norm)?;
-        Ok(StackW { tokens, positions, types, embed_norm, project, bias, distances, layers, norm })
+        Ok(StackW {
+            tokens,
+            positions,
+            types,
+            prompt: None,
+            embed_norm,
+            project,
+            bias,
+            distances,
+            layers,
+            norm,
+        })
     }
 
     fn layer(&mut self, s: &Stack, i: usize) -> Result<Layer> {
@@ -359,6 +372,7 @@ impl<'a> Binder<'a> {
             k: self.linear(s, at, of[1], kv, d)?,
             v: self.linear(s, at, of[2], kv, d)?,
             qk_norm,
+            prefix: None,
             o: self.linear(s, at, of[3], d, q)?,
         })
     }

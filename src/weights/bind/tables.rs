@@ -71,7 +71,14 @@ impl Binder<'_> {
                 let values = self.floats(&name, &[rows, s.n_heads], Fill::Random)?;
                 let origin = Some(Origin { tensor: self.found(&name), places: None, shift: 0.0 });
                 let table = by_distance(s, &values);
-                (table, Some(self.push(Param::Vector(VectorParam { values, rows, origin }))))
+                (
+                    table,
+                    Some(self.push(Param::Vector(VectorParam {
+                        rows,
+                        origin,
+                        ..VectorParam::computed(values)
+                    }))),
+                )
             }
             Position::Rope { .. } | Position::Table { .. } => return Ok((None, None)),
         };

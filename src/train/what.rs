@@ -1,0 +1,49 @@
+//! Floor 5: what a learner is made with. Knows no programs.
+
+use super::before::PromptConfig;
+use super::ia3::Ia3Config;
+use super::lora::LoraConfig;
+use crate::adapter::Adapter;
+use std::sync::Arc;
+
+/// What learns.
+#[derive(Clone)]
+pub enum What {
+    /// Every parameter that a file has.
+    All,
+    /// Those whose tensor's name contains one of these.
+    Named(Vec<String>),
+    /// Low-rank additions to linears, which stay as they are in whatever type they have (Hu et al. 2021).
+    Lora(LoraConfig),
+    /// The same, and magnitudes of rows apart from their directions (Liu et al. 2024).
+    Dora(LoraConfig),
+    /// Factors of what linears return or read (Liu et al. 2022).
+    Ia3(Ia3Config),
+    /// Vectors before a text (Lester et al. 2021).
+    Prompt(PromptConfig),
+    /// So many keys and values before a text, in every block (Li and Liang 2021).
+    Prefix(usize),
+    /// Biases of linears and norms whose names contain one of these; none: all (Ben Zaken et al. 2021).
+    Biases(Vec<String>),
+    /// What an adapter has, from where it is.
+    Adapter(Arc<Adapter>),
+}
+
+/// How a learner is made.
+#[derive(Clone)]
+pub struct LearnConfig {
+    /// What learns.
+    pub what: What,
+    /// Whether there is a value head (zeros at first).
+    pub value_head: bool,
+    /// What logits are divided by, where answers are drawn and where they are learnt from.
+    pub temperature: f32,
+    /// Decides what is random at first.
+    pub seed: u64,
+}
+
+impl Default for LearnConfig {
+    fn default() -> LearnConfig {
+        LearnConfig { what: What::All, value_head: false, temperature: 1.0, seed: 0 }
+    }
+}
