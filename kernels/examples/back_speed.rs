@@ -1,5 +1,5 @@
-//! Times the gradients of `linear` and of causal attention as shares of the machine's peak: `back_speed [ISA] [THREADS] [ROWS]`; the forward
-//! product of the same size in f32 stands beside them.
+//! Times the gradients of `linear` and of causal attention as shares of the machine's peak: `back_speed [ISA] [THREADS] [ROWS] [dw]`, dw: that
+//! of weights alone; the forward product of the same size in f32 stands beside them.
 
 use kernels::attention::{AttendShape, BackArgs, Bias, Cache, Kept, back_scratch_words, dkv_cut, dq_cut};
 use kernels::linear::{PANEL, Pack, dw_cut};
@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// `[n, k]` of a small and a middling Llama, and of adapters of rank 8.
-const SHAPES: [(usize, usize); 6] =
-    [(576, 576), (1536, 576), (576, 1536), (2048, 2048), (8, 2048), (2048, 8)];
+const SHAPES: [(usize, usize); 8] =
+    [(512, 192), (192, 512), (576, 576), (1536, 576), (576, 1536), (2048, 2048), (8, 2048), (2048, 8)];
 
 /// Heads, heads of keys, and their width.
 const HEADS: [[usize; 3]; 4] = [[9, 3, 64], [12, 12, 64], [32, 8, 128], [4, 1, 256]];
@@ -30,9 +30,10 @@ fn main() {
     let ops = Ops::from_env_or(isa).expect("kernels of this machine");
     let threads = args.next().map_or(1, |n| n.parse().expect("a number of threads"));
     let rows = args.next().map_or(512, |n| n.parse().expect("a number of rows"));
+    let only_dw = args.next().is_some_and(|only| only == "dw");
     let team = Team::new(threads).expect("threads");
     println!("{}, {threads} threads, {rows} rows", ops.name());
-    for [heads, kv_heads, dim] in HEADS {
+    for [heads, kv_heads, dim] in HEADS.into_iter().filter(|_| !only_dw) {
         let shape = AttendShape { heads, kv_heads, dim, cache: Cache::F32 };
         for keys in [false, true] {
             time_attention(ops, &team, shape, rows, keys);
@@ -43,7 +44,7 @@ fn main() {
             matches!(dtype, DType::F32 | DType::BF16 | DType::Q8_0 | DType::Q4K) && k % dtype.block() == 0
         });
         let dx = whole.flat_map(|dtype| [Kind::Dx(dtype, false), Kind::Dx(dtype, true)]);
-        for kind in [Kind::Forward].into_iter().chain(dx).chain([Kind::Dw]) {
+        for kind in [Kind::Forward].into_iter().chain(dx).filter(|_| !only_dw).chain([Kind::Dw]) {
             time(ops, &team, kind, [rows, n, k]);
         }
     }

@@ -5,7 +5,7 @@
 
 use super::{After, Matrix, PANEL, Run, Then, tile};
 use crate::ops::Ops;
-use crate::plan::{Cut, TileMut};
+use crate::plan::{Cell, Cut, TileMut};
 use std::ops::Range;
 
 /// Rows of a cell of dw at most: whole tiles of every set.
@@ -87,33 +87,51 @@ impl Ops {
         assert!(dy.len() >= rows * n && x.len() >= rows * k, "{rows} rows of {n} and {k} elements");
         let (packed, panel) = scratch.split_at_mut(ROWS * STEPS);
         let panel = panel.as_chunks_mut::<PANEL>().0;
-        for cell in dw.cells() {
-            assert!(cell.rows.len() <= ROWS, "a cell of {} rows", cell.rows.len());
-            let mut tile = dw.cell(&cell);
-            let after = After::new(self, cell.rows.len(), k, &Then::default());
-            for from in (0..rows).step_by(STEPS) {
-                if tile.stop() {
+        // All cells before the next rows of the batch: what several of them read is near.
+        for from in (0..rows).step_by(STEPS) {
+            let some = from..rows.min(from + STEPS);
+            let mut turned = 0..0;
+            for cell in dw.cells() {
+                if dw.stop() {
                     return;
                 }
-                let some = from..rows.min(from + STEPS);
-                match if cell.rows.len() == 1 { 1 } else { self.tile_rows } {
-                    14 => turned::<14>(packed, dy, n, &cell.rows, some.clone()),
-                    6 => turned::<6>(packed, dy, n, &cell.rows, some.clone()),
-                    _ => turned::<1>(packed, dy, n, &cell.rows, some.clone()),
+                if turned != cell.rows {
+                    self.turn_rows(packed, dy, n, &cell.rows, some.clone());
+                    turned = cell.rows.clone();
                 }
-                for first in cell.cols.clone().step_by(PANEL) {
-                    let (lanes, steps, words) = (PANEL.min(cell.cols.end - first), 0..some.len(), some.len());
-                    columns(panel, &x[from * k + first..], k, some.len(), lanes);
-                    let (home, rows, grows, last) = (Some(cell.rows.start), 0..cell.rows.len(), true, false);
-                    let run = Run { first, lanes, rows, words, steps, grows, home, last, after: &after };
-                    (self.back.tiles_f32)(
-                        &run,
-                        &mut tile,
-                        bytemuck::cast_slice(&panel[..some.len()]),
-                        packed,
-                    );
-                }
+                let x = Cols { x: &x[some.start * k..], k, rows: some.len() };
+                self.dw_cell(&mut dw.cell(&cell), &cell, x, packed, panel);
             }
+        }
+    }
+
+    /// One cell of dw: `+=` packed rows of dy times `x`.
+    fn dw_cell(&self, tile: &mut TileMut, cell: &Cell, x: Cols, packed: &[f32], panel: &mut [[f32; PANEL]]) {
+        assert!(cell.rows.len() <= ROWS, "a cell of {} rows", cell.rows.len());
+        let after = After::new(self, cell.rows.len(), x.k, &Then::default());
+        let (home, grows, last, words) = (Some(cell.rows.start), true, false, x.rows);
+        for first in cell.cols.clone().step_by(PANEL) {
+            let lanes = PANEL.min(cell.cols.end - first);
+            x.panel(panel, first, lanes);
+            let (rows, steps) = (0..cell.rows.len(), 0..x.rows);
+            let run = Run { first, lanes, rows, words, steps, grows, home, last, after: &after };
+            (self.back.tiles_f32)(&run, tile, bytemuck::cast_slice(&panel[..x.rows]), packed);
+        }
+    }
+
+    /// Outputs `outputs` of rows `some` of dy as packed rows: what a cell of so many rows meets.
+    fn turn_rows(
+        &self,
+        packed: &mut [f32],
+        dy: &[f32],
+        n: usize,
+        outputs: &Range<usize>,
+        some: Range<usize>,
+    ) {
+        match if outputs.len() == 1 { 1 } else { self.tile_rows } {
+            14 => turned::<14>(packed, dy, n, outputs, some),
+            6 => turned::<6>(packed, dy, n, outputs, some),
+            _ => turned::<1>(packed, dy, n, outputs, some),
         }
     }
 }
@@ -132,14 +150,25 @@ fn turned<const R: usize>(out: &mut [f32], dy: &[f32], n: usize, outputs: &Range
     }
 }
 
-/// The first `lanes` columns of `rows` rows, `k` elements apart, with zeros for the others.
-fn columns(panel: &mut [[f32; PANEL]], x: &[f32], k: usize, rows: usize, lanes: usize) {
-    for (r, panel) in panel[..rows].iter_mut().enumerate() {
-        if let (PANEL, Some(x)) = (lanes, x[r * k..].first_chunk()) {
-            *panel = *x;
-        } else {
-            panel[..lanes].copy_from_slice(&x[r * k..][..lanes]);
-            panel[lanes..].fill(0.0);
+/// Some rows of `x [_, k]`.
+#[derive(Clone, Copy)]
+struct Cols<'a> {
+    x: &'a [f32],
+    k: usize,
+    rows: usize,
+}
+
+impl Cols<'_> {
+    /// `lanes` columns from `first` on, with zeros for those that a panel has beyond them.
+    fn panel(&self, panel: &mut [[f32; PANEL]], first: usize, lanes: usize) {
+        for (r, panel) in panel[..self.rows].iter_mut().enumerate() {
+            let x = &self.x[r * self.k + first..];
+            if let (PANEL, Some(x)) = (lanes, x.first_chunk()) {
+                *panel = *x;
+            } else {
+                panel[..lanes].copy_from_slice(&x[..lanes]);
+                panel[lanes..].fill(0.0);
+            }
         }
     }
 }
