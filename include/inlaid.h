@@ -356,6 +356,9 @@
 // Preferences without a reward model (DPO).
 #define INLAID_OBJECTIVE_DPO 2
 
+// Cross-entropy of tokens that are hidden in whole texts, of a masked language model (BERT).
+#define INLAID_OBJECTIVE_MASKED_TOKEN 3
+
 // There is more to do: call `inlaid_ppo_advance` again.
 #define INLAID_PPO_MORE 0
 
@@ -828,6 +831,11 @@ typedef struct {
     const char *const *targets;
     // Decides what is random. Default 0.
     uint64_t seed;
+    // With `INLAID_OBJECTIVE_MASKED_TOKEN`: the share of each text's tokens that are to be guessed, at least one; in the place
+    // of 8 of 10 of them stands the mask, of 1 a random token. Drawn anew in each step; default 0.15.
+    float mask_share;
+    // The token that stands for one that is hidden; -1 (default): what the model's tokenizer says.
+    int32_t mask_token;
 } inlaid_train_config;
 
 // Tokens of which the end is to be learnt. An element of an array: it never grows.
@@ -836,7 +844,8 @@ typedef struct {
     const uint32_t *ids;
     // How many there are, two at least.
     size_t n;
-    // The first that is learnt, from 1 on: the tokens of the prompt.
+    // The first that is learnt, from 1 on: the tokens of the prompt. With `INLAID_OBJECTIVE_MASKED_TOKEN` the first that may
+    // be hidden; tokens that are special to the model's tokenizer never are.
     size_t first;
     // Of rankings and preferences: the number of the prompt. Answers of one prompt follow each other, the best first.
     uint32_t group;

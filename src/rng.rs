@@ -11,6 +11,8 @@ pub enum Stream {
     Shuffle = 1,
     /// Parameters before anything is learnt; the position is the element's, of all that are made.
     Init = 2,
+    /// What is hidden of texts; the position has the number of texts seen before in its upper part.
+    Mask = 3,
 }
 
 /// A number in [0, 1), a multiple of 2^-53.

@@ -10,6 +10,7 @@ use crate::format::files::Files;
 use crate::model::Model;
 use crate::train::data::Lesson;
 use crate::train::lora::LoraConfig;
+use crate::train::mask::Masking;
 use crate::train::ppo::advantage::KlControl;
 use crate::train::ppo::objective::Clip;
 use crate::train::ppo::{Ppo, PpoConfig, Progress};
@@ -32,6 +33,9 @@ impl Teacher {
     pub fn new(model: &Arc<Model>, c: &inlaid_train_config, targets: Vec<String>) -> Result<Teacher> {
         let objective = match c.objective {
             INLAID_OBJECTIVE_NEXT_TOKEN => Objective::NextToken { smoothing: c.smoothing },
+            INLAID_OBJECTIVE_MASKED_TOKEN => {
+                Objective::MaskedTokens { masking: masking(model, c)?, smoothing: c.smoothing }
+            }
             INLAID_OBJECTIVE_REWARD => Objective::Rewards,
             INLAID_OBJECTIVE_DPO => Objective::Preferences { beta: f64::from(c.dpo_beta) },
             other => {
@@ -199,6 +203,17 @@ impl Teacher {
             ..Versioned::defaults()
         })
     }
+}
+
+fn masking(model: &Model, c: &inlaid_train_config) -> Result<Masking> {
+    let mask = match c.mask_token {
+        -1 => None,
+        mask => {
+            let wrong = |_| argument("mask_token", format!("expected a token or -1, found {mask}"));
+            Some(u32::try_from(mask).map_err(wrong)?)
+        }
+    };
+    Masking::new(model, f64::from(c.mask_share), mask, c.seed)
 }
 
 fn rule(c: &inlaid_train_config) -> Rule {

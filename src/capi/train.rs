@@ -27,6 +27,9 @@ pub const INLAID_OBJECTIVE_REWARD: i32 = 1;
 /// Preferences without a reward model (DPO).
 pub const INLAID_OBJECTIVE_DPO: i32 = 2;
 
+/// Cross-entropy of tokens that are hidden in whole texts, of a masked language model (BERT).
+pub const INLAID_OBJECTIVE_MASKED_TOKEN: i32 = 3;
+
 /// How a trainer learns. Fill it with `inlaid_train_config_init`, then change what you need. Arrays are copied by the call.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -63,9 +66,14 @@ pub struct inlaid_train_config {
     pub targets: *const *const c_char,
     /// Decides what is random. Default 0.
     pub seed: u64,
+    /// With `INLAID_OBJECTIVE_MASKED_TOKEN`: the share of each text's tokens that are to be guessed, at least one; in the place
+    /// of 8 of 10 of them stands the mask, of 1 a random token. Drawn anew in each step; default 0.15.
+    pub mask_share: f32,
+    /// The token that stands for one that is hidden; -1 (default): what the model's tokenizer says.
+    pub mask_token: i32,
 }
 
-// SAFETY: fourteen words, a pointer and a u64.
+// SAFETY: fourteen words, a pointer, a u64 and two words.
 unsafe impl Versioned for inlaid_train_config {
     const NAME: &'static str = "train config";
     const SIZES: &'static [usize] = &[size_of::<Self>()];
@@ -88,6 +96,8 @@ unsafe impl Versioned for inlaid_train_config {
             n_targets: 0,
             targets: null(),
             seed: 0,
+            mask_share: 0.15,
+            mask_token: -1,
         }
     }
 }
@@ -100,7 +110,8 @@ pub struct inlaid_example {
     pub ids: *const u32,
     /// How many there are, two at least.
     pub n: usize,
-    /// The first that is learnt, from 1 on: the tokens of the prompt.
+    /// The first that is learnt, from 1 on: the tokens of the prompt. With `INLAID_OBJECTIVE_MASKED_TOKEN` the first that may
+    /// be hidden; tokens that are special to the model's tokenizer never are.
     pub first: usize,
     /// Of rankings and preferences: the number of the prompt. Answers of one prompt follow each other, the best first.
     pub group: u32,

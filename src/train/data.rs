@@ -2,7 +2,10 @@
 
 use crate::error::{Error, Result};
 #[cfg(feature = "tokenizer")]
-use crate::{model::Model, tokenizer::Tokenizer};
+use crate::{
+    model::Model,
+    tokenizer::{Encoded, Tokenizer},
+};
 use serde_json::Value;
 use std::path::Path;
 
@@ -22,6 +25,11 @@ impl Lesson {
     pub fn push(&mut self, ids: &[u32], counts: bool) {
         self.ids.extend_from_slice(ids);
         self.counts.resize(self.ids.len(), counts);
+    }
+
+    /// Takes tokens that `which` says from what is to be learnt: those that no text says, of what is hidden and guessed.
+    pub fn spare(&mut self, which: impl Fn(u32) -> bool) {
+        self.ids.iter().zip(&mut self.counts).for_each(|(id, counts)| *counts &= !which(*id));
     }
 
     /// Cuts what is beyond `most` tokens, of a source but its last; whether anything to learn is left.
@@ -223,6 +231,38 @@ pub fn windows(ids: &[u32], len: usize) -> Result<Vec<&[u32]>> {
     Ok((0..count).map(|i| &ids[i * len..=(i + 1) * len]).collect())
 }
 
+/// A text cut into whole texts of `len` tokens at most, each with what the tokenizer put around the long one. All tokens count
+/// that are not special.
+///
+/// # Errors
+/// `Argument` where `len` leaves no room for tokens of the text; `Tokenizer` where the text has none.
+#[cfg(feature = "tokenizer")]
+pub fn whole_texts(text: &Encoded, tokenizer: &Tokenizer, len: usize) -> Result<Vec<Lesson>> {
+    let is_added = |of: &&Option<usize>| of.is_none();
+    let before = text.texts.iter().take_while(is_added).count();
+    let after = text.texts[before..].iter().rev().take_while(is_added).count();
+    let (first, rest) = text.ids.split_at(before);
+    let (own, last) = rest.split_at(rest.len() - after);
+    if len <= before + after {
+        let what = format!("expected more than {} tokens, found {len}", before + after);
+        return Err(Error::Argument { name: "length", what });
+    }
+    let whole = |own: &[u32]| {
+        let mut lesson = Lesson::default();
+        lesson.push(first, false);
+        lesson.push(own, true);
+        lesson.push(last, false);
+        lesson.spare(|id| tokenizer.is_special(id));
+        lesson
+    };
+    let all = own.chunks(len - before - after).map(whole);
+    let lessons: Vec<Lesson> = all.filter(|lesson| lesson.counts.contains(&true)).collect();
+    if lessons.is_empty() {
+        return Err(Error::Tokenizer("expected a text that has tokens, found none".to_owned()));
+    }
+    Ok(lessons)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,5 +285,14 @@ mod tests {
         let mut lesson = Lesson { source: vec![5, 6, 7, 2], ids: vec![0, 8], counts: vec![false, true] };
         assert!(lesson.fit(3));
         assert_eq!(lesson.source, [5, 6, 2]);
+    }
+
+    #[test]
+    fn what_is_spared_is_not_learnt() {
+        let mut lesson = Lesson::default();
+        lesson.push(&[2], false);
+        lesson.push(&[5, 3, 6], true);
+        lesson.spare(|id| id < 5);
+        assert_eq!(lesson.counts, [false, true, false, true]);
     }
 }

@@ -14,6 +14,7 @@ pub mod init;
 pub mod learner;
 pub mod lora;
 pub mod loss;
+pub mod mask;
 pub mod optim;
 pub mod order;
 pub mod ppo;

@@ -126,6 +126,7 @@ impl Run {
     fn passes(&mut self, done: u64, cancel: &AtomicBool) -> Result<(f64, usize)> {
         let first = done * self.config.batch as u64;
         let examples: Vec<usize> = (0..self.config.batch as u64).map(|i| self.order.at(first + i)).collect();
+        self.task.begin(first);
         passes(&mut *self.task, &mut self.learner, &examples, self.config.tokens, cancel)
     }
 }

@@ -1,5 +1,5 @@
-//! Floor 5: what is learnt from examples: texts, answers, rankings and preferences. Each is a list of examples and what one
-//! pass over some of them does. Knows no optimiser.
+//! Floor 5: what is learnt from examples: texts, answers, rankings and preferences. Each is a list of examples and the loss of
+//! some of them. Knows no optimiser.
 
 use super::data::{Lesson, Ranking};
 use super::learner::{Learner, Sample};
@@ -20,8 +20,24 @@ pub trait Task {
     /// How much an example counts in the mean that a step's loss is.
     fn weight(&self, example: usize) -> f64;
 
-    /// Runs `examples` forward and backward. Returns their share of the loss: the mean over examples of weight `total`
-    /// together.
+    /// Is told how many examples were seen before the next ones. What is drawn anew each time that an example is seen depends
+    /// on it.
+    fn begin(&mut self, _seen: u64) {}
+
+    /// Runs `examples` forward. Returns their share of the loss, the mean over examples of weight `total` together, and its
+    /// derivatives.
+    ///
+    /// # Errors
+    /// As [`Learner::forward`].
+    fn forward(
+        &mut self,
+        learner: &mut Learner,
+        examples: &[usize],
+        total: f64,
+        cancel: &AtomicBool,
+    ) -> Result<Loss>;
+
+    /// Runs `examples` forward and backward. Returns their share of the loss. What a value head says of them counts for nothing.
     ///
     /// # Errors
     /// As [`Learner::forward`] and [`Learner::backward`].
@@ -31,7 +47,29 @@ pub trait Task {
         examples: &[usize],
         total: f64,
         cancel: &AtomicBool,
-    ) -> Result<f64>;
+    ) -> Result<f64> {
+        let loss = self.forward(learner, examples, total, cancel)?;
+        let values = vec![0.0; learner.values().len()];
+        learner.backward(&loss.seeds, &values, cancel)?;
+        Ok(loss.value)
+    }
+
+    /// The mean loss over all examples, of which nothing is learnt; about `tokens` run at once.
+    ///
+    /// # Errors
+    /// As [`Learner::forward`].
+    fn loss(&mut self, learner: &mut Learner, tokens: usize, cancel: &AtomicBool) -> Result<f64> {
+        self.begin(0);
+        let total = (0..self.examples()).map(|i| self.weight(i)).sum();
+        let (mut loss, mut at) = (0.0, 0);
+        while at < self.examples() {
+            let fit = that_fit((at..self.examples()).map(|i| self.tokens(i)), tokens);
+            let examples: Vec<usize> = (at..at + fit).collect();
+            loss += self.forward(learner, &examples, total, cancel)?.value;
+            at += fit;
+        }
+        Ok(loss)
+    }
 }
 
 /// Next tokens of texts: of windows, or of answers behind their prompts (supervised fine-tuning). The loss is a mean over the
@@ -49,10 +87,7 @@ impl NextToken {
     /// # Errors
     /// `Argument` for none at all, for one of which nothing is learnt, or a smoothing that is not from 0 to below 1.
     pub fn new(lessons: Vec<Lesson>, smoothing: f32) -> Result<NextToken> {
-        if !(0.0..1.0).contains(&smoothing) {
-            let what = format!("expected 0 or more and less than 1, found {smoothing}");
-            return Err(Error::Argument { name: "smoothing", what });
-        }
+        check_smoothing(smoothing)?;
         let rows: Vec<Vec<u32>> = lessons.iter().map(rows).collect();
         if rows.is_empty() || rows.iter().any(Vec::is_empty) {
             let what = "expected lessons of which something is learnt".to_owned();
@@ -60,42 +95,29 @@ impl NextToken {
         }
         Ok(NextToken { lessons, smoothing, rows })
     }
+}
 
-    /// The mean loss over all lessons, of which nothing is learnt; about `tokens` run at once.
-    ///
-    /// # Errors
-    /// As [`Learner::forward`].
-    pub fn loss(&mut self, learner: &mut Learner, tokens: usize, cancel: &AtomicBool) -> Result<f64> {
-        let total = (0..self.examples()).map(|i| self.weight(i)).sum();
-        let (mut loss, mut at) = (0.0, 0);
-        while at < self.examples() {
-            let fit = that_fit((at..self.examples()).map(|i| self.tokens(i)), tokens);
-            let examples: Vec<usize> = (at..at + fit).collect();
-            loss += self.forward(learner, &examples, total, cancel)?.value;
-            at += fit;
-        }
-        Ok(loss)
+/// Whether a share of each target can be spread.
+pub(super) fn check_smoothing(smoothing: f32) -> Result<()> {
+    if (0.0..1.0).contains(&smoothing) {
+        return Ok(());
     }
+    let what = format!("expected 0 or more and less than 1, found {smoothing}");
+    Err(Error::Argument { name: "smoothing", what })
+}
 
-    fn forward(
-        &self,
-        learner: &mut Learner,
-        examples: &[usize],
-        total: f64,
-        cancel: &AtomicBool,
-    ) -> Result<Loss> {
-        let targets: Vec<Vec<u32>> =
-            examples.iter().map(|i| targets(&self.lessons[*i].ids, &self.rows[*i])).collect();
-        let samples = examples
-            .iter()
-            .zip(&targets)
-            .map(|(i, targets)| sample(&self.lessons[*i], &self.rows[*i], targets));
-        let batch: Vec<Sample> = samples.collect();
-        learner.forward(&batch, cancel)?;
-        let logits = if self.smoothing > 0.0 { learner.answer() } else { &[] };
-        let scored = Scored { logprobs: learner.logprobs(), logits };
-        Ok(cross_entropy(scored, &vec![1.0; scored.rows()], self.smoothing, total))
-    }
+/// Cross-entropy of the targets of a batch.
+pub(super) fn likelihood(
+    learner: &mut Learner,
+    batch: &[Sample],
+    smoothing: f32,
+    total: f64,
+    cancel: &AtomicBool,
+) -> Result<Loss> {
+    learner.forward(batch, cancel)?;
+    let logits = if smoothing > 0.0 { learner.answer() } else { &[] };
+    let scored = Scored { logprobs: learner.logprobs(), logits };
+    Ok(cross_entropy(scored, &vec![1.0; scored.rows()], smoothing, total))
 }
 
 /// Tokens that a pass over a lesson runs.
@@ -131,16 +153,20 @@ impl Task for NextToken {
         self.rows[example].len() as f64
     }
 
-    fn pass(
+    fn forward(
         &mut self,
         learner: &mut Learner,
         examples: &[usize],
         total: f64,
         cancel: &AtomicBool,
-    ) -> Result<f64> {
-        let loss = self.forward(learner, examples, total, cancel)?;
-        learner.backward(&loss.seeds, &[], cancel)?;
-        Ok(loss.value)
+    ) -> Result<Loss> {
+        let targets: Vec<Vec<u32>> =
+            examples.iter().map(|i| targets(&self.lessons[*i].ids, &self.rows[*i])).collect();
+        let samples = examples
+            .iter()
+            .zip(&targets)
+            .map(|(i, targets)| sample(&self.lessons[*i], &self.rows[*i], targets));
+        likelihood(learner, &samples.collect::<Vec<_>>(), self.smoothing, total, cancel)
     }
 }
 
@@ -180,13 +206,13 @@ impl Task for Rewards {
         1.0
     }
 
-    fn pass(
+    fn forward(
         &mut self,
         learner: &mut Learner,
         examples: &[usize],
         total: f64,
         cancel: &AtomicBool,
-    ) -> Result<f64> {
+    ) -> Result<Loss> {
         let outputs = learner.model().arch().head.n;
         if outputs != 1 {
             let what = format!("expected a model with one output (a reward), found {outputs}");
@@ -204,8 +230,7 @@ impl Task for Rewards {
             seeds.extend(loss.seeds);
             scores = rest;
         }
-        learner.backward(&seeds, &[], cancel)?;
-        Ok(value)
+        Ok(Loss { value, seeds, values: Vec::new() })
     }
 }
 
@@ -257,13 +282,13 @@ impl Task for Preferences {
         1.0
     }
 
-    fn pass(
+    fn forward(
         &mut self,
         learner: &mut Learner,
         examples: &[usize],
         total: f64,
         cancel: &AtomicBool,
-    ) -> Result<f64> {
+    ) -> Result<Loss> {
         let pairs =
             examples.iter().flat_map(|i| [0, 1].map(|k| (&self.rankings[*i].answers[k], &self.rows[*i][k])));
         let all: Vec<Vec<u32>> = pairs.clone().map(|(one, rows)| targets(&one.ids, rows)).collect();
@@ -289,8 +314,7 @@ impl Task for Preferences {
                 seeds.extend(sample.rows.iter().flat_map(|_| [(by / total) as f32, 0.0, 0.0]));
             }
         }
-        learner.backward(&seeds, &[], cancel)?;
-        Ok(value)
+        Ok(Loss { value, seeds, values: Vec::new() })
     }
 }
 

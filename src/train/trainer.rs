@@ -2,6 +2,7 @@
 
 use super::data::{Lesson, Ranking};
 use super::learner::Learner;
+use super::mask::{MaskedTokens, Masking};
 use super::optim::{Optimizer, Rule};
 use super::reference::Reference;
 use super::run::{Report, passes};
@@ -20,6 +21,13 @@ pub enum Objective {
         /// That share.
         smoothing: f32,
     },
+    /// Cross-entropy of tokens that were hidden in whole texts: of a lesson, all that counts may be.
+    MaskedTokens {
+        /// How they are hidden; anew in each step.
+        masking: Masking,
+        /// Share of each target that is spread over all tokens.
+        smoothing: f32,
+    },
     /// The loss of a reward model on ranked answers (Ouyang et al. 2022, eq. 1).
     Rewards,
     /// The loss of preferences without a reward model (Rafailov et al. 2023).
@@ -28,6 +36,9 @@ pub enum Objective {
         beta: f64,
     },
 }
+
+/// Examples of one step that have random numbers of their own, as a power of two.
+const EXAMPLES: u32 = 16;
 
 /// A learner, its optimiser, and what they minimise. Used from one thread at a time.
 pub struct Trainer {
@@ -81,6 +92,11 @@ impl Trainer {
             Objective::NextToken { smoothing } => {
                 self.passes(&mut NextToken::new(lessons, smoothing)?, cancel)
             }
+            Objective::MaskedTokens { masking, smoothing } => {
+                let lessons =
+                    lessons.into_iter().map(|lesson| text_of(self.learner.model(), lesson)).collect();
+                self.passes(&mut MaskedTokens::new(lessons, masking, smoothing)?, cancel)
+            }
             Objective::Rewards => self.passes(&mut Rewards::new(rankings(lessons, groups))?, cancel),
             Objective::Preferences { beta } => {
                 let model = self.learner.model().clone();
@@ -98,6 +114,7 @@ impl Trainer {
 
     fn passes(&mut self, task: &mut dyn Task, cancel: &AtomicBool) -> Result<(f64, usize)> {
         let all: Vec<usize> = (0..task.examples()).collect();
+        task.begin(self.optimizer.steps() << EXAMPLES);
         passes(task, &mut self.learner, &all, self.tokens, cancel)
     }
 
@@ -105,6 +122,16 @@ impl Trainer {
     pub fn state_mut(&mut self) -> (&mut Learner, &mut Optimizer) {
         (&mut self.learner, &mut self.optimizer)
     }
+}
+
+/// A lesson of which no special token is hidden.
+#[cfg_attr(not(feature = "tokenizer"), expect(unused_variables, unused_mut))]
+fn text_of(model: &Model, mut lesson: Lesson) -> Lesson {
+    #[cfg(feature = "tokenizer")]
+    if let Ok(tokenizer) = model.tokenizer() {
+        lesson.spare(|id| tokenizer.is_special(id));
+    }
+    lesson
 }
 
 /// Answers of one prompt after the other.

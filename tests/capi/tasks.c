@@ -104,6 +104,29 @@ static void marks(const inlaid_model *masks, const inlaid_model *tags) {
     EXPECT(INLAID_ERROR_ARGUMENT, inlaid_tag(masks, &words, NULL, found, 8, &n, &err));
 }
 
+static void hidden(const inlaid_model *masks, const inlaid_model *tags) {
+    const uint32_t ids[] = {2, 5, 6, 7, 8, 9, 3};
+    inlaid_example text = {ids, 7, 1, 0, 0, NULL, 0};
+    inlaid_error err;
+    inlaid_trainer *trainer = NULL;
+    inlaid_train_config config;
+    inlaid_train_report report = {0};
+    inlaid_error_init(&err, sizeof err);
+    report.struct_size = sizeof report;
+    CHECK(inlaid_train_config_init(&config, sizeof config) == INLAID_OK);
+    config.objective = INLAID_OBJECTIVE_MASKED_TOKEN;
+    EXPECT(INLAID_ERROR_ARGUMENT, inlaid_trainer_new(tags, &config, &trainer, &err));
+    SAYS("masked");
+    OK(inlaid_trainer_new(masks, &config, &trainer, &err));
+    OK(inlaid_trainer_step(trainer, &text, 1, 1e-3f, &report, &err));
+    CHECK(report.step == 1 && report.loss > 0 && report.tokens == 7);
+    text.first = 6;
+    EXPECT(INLAID_ERROR_ARGUMENT, inlaid_trainer_step(trainer, &text, 1, 1e-3f, &report, &err));
+    inlaid_trainer_free(trainer);
+    config.mask_token = -2;
+    EXPECT(INLAID_ERROR_ARGUMENT, inlaid_trainer_new(masks, &config, &trainer, &err));
+}
+
 static void beams(const inlaid_model *model) {
     inlaid_beam_config config;
     inlaid_answer answers[3];
@@ -158,6 +181,7 @@ void tasks(const char *path, const char *without, const char *readers) {
     own[2] = at(engine, readers, "tags");
     classes(own[0]);
     marks(own[1], own[2]);
+    if (inlaid_features() & INLAID_FEATURE_TRAIN) hidden(own[1], own[2]);
     for (i = 0; i < 3; i++) inlaid_model_free(own[i]);
     inlaid_model_free(model);
     inlaid_model_free(textless);

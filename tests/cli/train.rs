@@ -138,6 +138,23 @@ fn answers_preferences_and_rewards_make_adapters() {
 }
 
 #[test]
+fn a_masked_language_model_learns_what_is_hidden() {
+    let (dir, model) = (data(), crate::words::reader("bert-mlm", |_| {}));
+    let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let (text, run, model) = (at("words.txt"), at("run"), model.path().to_str().unwrap().to_owned());
+    fs::write(&text, "w5 w9 w13 ".repeat(80)).unwrap();
+    let args = ["train", "lm", &model, "--data", &text, "--held-out", &text, "--out", &run, "--steps", "300"];
+    let more = ["--max-length", "26", "--batch", "4", "--rate", "5e-3", "--mask-share", "0.2", "--json"];
+    let said = json(&[&args[..], &more].concat());
+    assert!(said["held_out_loss"].as_f64().unwrap() < 1.0, "{said}");
+    let filled =
+        json(&["fill", said["out"].as_str().unwrap(), "w5 w9 [MASK] w5 w9 w13", "--top", "1", "--json"]);
+    assert_eq!(filled["texts"][0][0][0]["text"], "w13", "{filled}");
+    let none = output(&["train", "lm", &model, "--data", &text, "--out", &at("none"), "--mask-share", "0"]);
+    assert!(String::from_utf8_lossy(&none.stderr).contains("mask_share"), "{none:?}");
+}
+
+#[test]
 fn bad_data_and_options_are_refused_with_the_line() {
     let dir = data();
     let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();

@@ -8,12 +8,14 @@ mod reward;
 
 use crate::args::files;
 use crate::interrupt;
-use crate::output::{Failure, json, note};
+use crate::output::{Failure, json, note, read_text};
 use clap::{Args, Subcommand};
 use inlaid::Error;
+use inlaid::arch;
 use inlaid::format::files::Files;
 use inlaid::model::Model;
-use inlaid::train::data::{Lesson, Reader, lines, windows};
+use inlaid::train::data::{Lesson, Reader, lines, whole_texts, windows};
+use inlaid::train::mask::{MaskedTokens, Masking};
 use inlaid::train::reference::Reference;
 use inlaid::train::run::{Report, Run};
 use inlaid::train::task::{NextToken, Preferences, Rewards, Task};
@@ -56,7 +58,7 @@ enum Command {
     Ppo(ppo::Ppo),
 }
 
-/// The next token of plain text, from scratch or onward
+/// Plain text, from scratch or onward: the next token, or of a model like BERT tokens that are hidden
 #[derive(Args)]
 struct Lm {
     /// Directory, .safetensors file with its config beside it, or `demo`
@@ -71,6 +73,9 @@ struct Lm {
     /// A text of which nothing is learnt and the loss is told at the end
     #[arg(long, value_name = "FILE")]
     held_out: Option<PathBuf>,
+    /// Share of the tokens that are hidden, of a model that guesses such ones; anew each time that a text is seen
+    #[arg(long, value_name = "X", default_value_t = 0.15)]
+    mask_share: f64,
     #[command(flatten)]
     options: Options,
 }
@@ -122,7 +127,7 @@ impl Lines {
     ) -> Result<(), Failure> {
         let (files, model) = open(&self.model, &self.options)?;
         let task = task(&Reader::new(&model, self.options.length(&model))?, &model)?;
-        go(&self.options, kind, &files, &model, task, None)
+        go(&self.options, base(&self.options, kind), &files, &model, task, None)
     }
 }
 
@@ -168,31 +173,51 @@ fn lm(args: &Lm) -> Result<(), Failure> {
         }
     };
     let (files, model) = open(&source, options)?;
-    let length = options.length(&model);
-    let lessons = |paths: &[PathBuf]| -> Result<Vec<Lesson>, Failure> {
-        let mut ids = Vec::new();
-        for path in paths {
-            ids.extend(model.tokenizer()?.encode(&crate::output::read_text(path)?, true, true)?);
+    let texts = |paths: &[PathBuf], smoothing: f32| -> Result<Box<dyn Task>, Failure> {
+        match model.arch().head.task {
+            arch::Task::MaskedLm => hidden(args, &model, paths, smoothing),
+            _ => next(&model, paths, options.length(&model), smoothing),
         }
-        let whole =
-            |ids: &[u32]| Lesson { ids: ids.to_vec(), counts: vec![true; ids.len()], ..Lesson::default() };
-        Ok(windows(&ids, length)?.into_iter().map(whole).collect())
     };
-    let held_out = args.held_out.as_ref().map(|path| lessons(std::slice::from_ref(path))).transpose()?;
-    let task = Box::new(NextToken::new(lessons(&args.data)?, options.smoothing)?);
-    go(options, "lm", &files, &model, task, held_out)
+    let held_out = args.held_out.as_ref().map(|path| texts(std::slice::from_ref(path), 0.0)).transpose()?;
+    let mut said = base(options, "lm");
+    said["mask_share"] = json!(args.mask_share);
+    go(options, said, &files, &model, texts(&args.data, options.smoothing)?, held_out)
+}
+
+/// The next tokens of texts, one after the other.
+fn next(model: &Model, paths: &[PathBuf], length: usize, smoothing: f32) -> Result<Box<dyn Task>, Failure> {
+    let mut ids = Vec::new();
+    for path in paths {
+        ids.extend(model.tokenizer()?.encode(&read_text(path)?, true, true)?);
+    }
+    let whole =
+        |ids: &[u32]| Lesson { ids: ids.to_vec(), counts: vec![true; ids.len()], ..Lesson::default() };
+    let lessons = windows(&ids, length)?.into_iter().map(whole).collect();
+    Ok(Box::new(NextToken::new(lessons, smoothing)?))
+}
+
+/// Tokens of texts that are hidden.
+fn hidden(args: &Lm, model: &Model, paths: &[PathBuf], smoothing: f32) -> Result<Box<dyn Task>, Failure> {
+    let (tokenizer, mut lessons) = (model.tokenizer()?, Vec::new());
+    for path in paths {
+        let text = tokenizer.encode_pair(&read_text(path)?, None)?;
+        lessons.extend(whole_texts(&text, tokenizer, args.options.length(model))?);
+    }
+    let masking = Masking::new(model, args.mask_share, None, args.options.seed)?;
+    Ok(Box::new(MaskedTokens::new(lessons, masking, smoothing)?))
 }
 
 /// Runs all steps, and writes what was learnt.
 fn go(
     options: &Options,
-    kind: &str,
+    said: Value,
     files: &Files,
     model: &Arc<Model>,
     task: Box<dyn Task>,
-    held_out: Option<Vec<Lesson>>,
+    held_out: Option<Box<dyn Task>>,
 ) -> Result<(), Failure> {
-    let place = Place::new(options, base(options, kind))?;
+    let place = Place::new(options, said)?;
     let learner = Learner::new(model, &options.learns(model)?)?;
     let config = options.config(task.examples());
     let mut run = Run::new(learner, task, config)?;
@@ -215,7 +240,9 @@ fn go(
     }
     watch.end()?;
     place.plot("loss")?;
-    let held = held_out.map(|lessons| loss_of(&mut run, lessons)).transpose()?;
+    let tokens = run.config().tokens;
+    let held = held_out.map(|mut task| task.loss(&mut run.learner, tokens, &AtomicBool::new(false)));
+    let held = held.transpose()?;
     let out = place.model(&mut run.learner, files)?;
     if options.json {
         return json(&json!({
@@ -230,11 +257,4 @@ fn go(
 fn line(report: &Report) -> Value {
     let Report { step, loss, rate, norm, tokens, epoch } = *report;
     json!({"step": step, "loss": loss, "rate": rate, "grad_norm": norm, "tokens": tokens, "epoch": epoch})
-}
-
-/// The mean loss of lessons of which nothing is learnt.
-fn loss_of(run: &mut Run, lessons: Vec<Lesson>) -> Result<f64, Failure> {
-    let mut task = NextToken::new(lessons, 0.0)?;
-    let tokens = run.config().tokens;
-    Ok(task.loss(&mut run.learner, tokens, &AtomicBool::new(false))?)
 }
