@@ -122,6 +122,8 @@ pub struct Watch {
     log: fs::File,
     path: PathBuf,
     start: Instant,
+    /// When the last step was seen.
+    last: Instant,
     tokens: usize,
 }
 
@@ -138,7 +140,8 @@ impl Watch {
         let bar = ProgressBar::new(steps).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_position(done);
         bar.enable_steady_tick(Duration::from_secs(1));
-        Ok(Watch { bar, log, path, start: Instant::now(), tokens: 0 })
+        let start = Instant::now();
+        Ok(Watch { bar, log, path, start, last: start, tokens: 0 })
     }
 
     /// Shows and logs a step, after which `tokens` more have run.
@@ -151,6 +154,8 @@ impl Watch {
         self.bar.set_message(format!("{message}, {speed:.0} tokens/s"));
         self.bar.set_position(step);
         line["tokens_per_s"] = json!(speed);
+        line["seconds"] = json!(self.last.elapsed().as_secs_f64());
+        self.last = Instant::now();
         writeln!(self.log, "{line}").map_err(Error::io(&self.path))?;
         Ok(())
     }

@@ -16,7 +16,7 @@ use inlaid::train::{LearnConfig, Learner};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Answers that are worth more, near the model that it was: a round draws answers, asks what they are worth, and learns
 #[derive(Args)]
@@ -131,10 +131,12 @@ pub fn run(args: &Ppo) -> Result<(), Failure> {
         let chosen: Vec<usize> = (0..options.batch() as u64).map(|i| order.at(first + i)).collect();
         let batch: Vec<Vec<u32>> = chosen.iter().map(|i| prompts[*i].clone()).collect();
         let names: Vec<&str> = chosen.iter().map(|i| lines[*i]).collect();
-        let stats = round(&mut ppo, &model, &mut reward, &batch, &names, args.max_tokens)?;
+        let (stats, rollout) = round(&mut ppo, &model, &mut reward, &batch, &names, args.max_tokens)?;
         let message = format!("reward {:.3}, KL {:.2}", stats.reward, stats.kl);
         let tokens = (stats.tokens * batch.len() as f64) as usize;
-        watch.see(stats.round, tokens, &message, line(&stats))?;
+        let mut line = line(&stats);
+        line["rollout_s"] = json!(rollout.as_secs_f64());
+        watch.see(stats.round, tokens, &message, line)?;
         let (asked, done) = (interrupt::flow().is_break(), ppo.position().0 >= steps);
         if !done && (asked || stats.round.is_multiple_of(options.checkpoint_every)) {
             let position = json!(ppo.position());
@@ -158,7 +160,7 @@ pub fn run(args: &Ppo) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One round: answers, what they are worth, updates.
+/// One round: answers, what they are worth, updates. Returns how long the answers took, too.
 fn round(
     ppo: &mut ppo::Ppo,
     model: &Model,
@@ -166,13 +168,16 @@ fn round(
     prompts: &[Vec<u32>],
     names: &[&str],
     most: usize,
-) -> Result<Stats, Failure> {
+) -> Result<(Stats, Duration), Failure> {
+    let start = Instant::now();
     ppo.begin(prompts)?;
+    let mut rollout = Duration::ZERO;
     loop {
         match ppo.advance(Duration::MAX, &AtomicBool::new(false))? {
             Progress::More => {}
-            Progress::Done => return Ok(*ppo.stats()),
+            Progress::Done => return Ok((*ppo.stats(), rollout)),
             Progress::Rewards => {
+                rollout = start.elapsed();
                 let mut said = Vec::new();
                 for (answer, prompt) in ppo.answers().iter().zip(names) {
                     let text = model.tokenizer()?.decode(&answer.ids, true)?;
