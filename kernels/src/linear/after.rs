@@ -52,6 +52,11 @@ impl<'a> After<'a> {
         self.rows
     }
 
+    /// The table whose kernels run.
+    pub fn ops(&self) -> &'a Ops {
+        self.ops
+    }
+
     /// The outputs that `out` has room for.
     #[inline(always)]
     pub fn outputs(&self, out: &TileMut) -> Range<usize> {

@@ -1,10 +1,10 @@
 //! Floor 0: one row of activations times quantised outputs where they lie in a file. The products of a block are summed
 //! along k, which is exact; scales and the chain have outputs in their lanes, as everywhere. Knows no panels.
 
-use super::super::activations::narrowed;
+use super::super::activations::{Pack, narrowed};
 use super::form::Form;
 use super::spread::{MOST, Small, sixteen};
-use super::{After, BLOCK, Matrix, PANEL, RUN, SCRATCH, block_words, pairs};
+use super::{After, BLOCK, Matrix, PANEL, RUN, SCRATCH, pairs};
 use crate::ops::per_isa;
 use crate::plan::TileMut;
 use crate::simd::{Along, LANES, Pairs};
@@ -29,7 +29,8 @@ fn row_with<S: Along>(
     scratch: &mut [f32],
 ) {
     let (cols, blocks, form) = (after.outputs(out), w.k() / BLOCK, Form::of(w.dtype()));
-    let words = block_words::<S>(&form);
+    // As the table lays them out: its other kernels may be of a set that does not widen.
+    let words = after.ops().pack_piece(1, BLOCK, Pack::of(w.dtype()));
     let x = &x[..blocks * words];
     assert!(rows == 1, "one row, not {rows}");
     let (pairs, mut small) = (pairs(&mut scratch[..SCRATCH]), Small::new());
