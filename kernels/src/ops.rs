@@ -17,7 +17,7 @@ use std::str::FromStr;
 pub enum Isa {
     /// Plain Rust.
     Scalar,
-    /// AVX2 with FMA and F16C.
+    /// AVX2 with FMA and F16C; with VNNI where the machine has it.
     Avx2,
     /// AVX-512 F, BW, DQ, VL; with BF16 where the machine has it.
     Avx512,
@@ -170,6 +170,8 @@ static SCALAR: Ops = table!(Isa::Scalar, "scalar", 1, false, false, scalar, scal
 #[cfg(target_arch = "x86_64")]
 static AVX2: Ops = table!(Isa::Avx2, "avx2", 6, false, true, avx2, avx2, avx2, avx2);
 #[cfg(target_arch = "x86_64")]
+static AVX2_VNNI: Ops = table!(Isa::Avx2, "avx2 with vnni", 6, false, false, avx2, avx2, avx_vnni, avx2);
+#[cfg(target_arch = "x86_64")]
 static AVX512: Ops = table!(Isa::Avx512, "avx512", 14, false, false, avx512, avx512, avx512, avx2);
 #[cfg(target_arch = "x86_64")]
 static AVX512_VNNI: Ops =
@@ -197,8 +199,9 @@ impl Ops {
         let mut all = vec![&SCALAR];
         #[cfg(target_arch = "x86_64")]
         {
-            use crate::simd::{Avx2, Avx512, Avx512Bf16, Avx512Vnni};
+            use crate::simd::{Avx2, Avx512, Avx512Bf16, Avx512Vnni, AvxVnni};
             all.extend(Avx2::new().map(|_| &AVX2));
+            all.extend(AvxVnni::new().map(|_| &AVX2_VNNI));
             all.extend(Avx512::new().map(|_| &AVX512));
             all.extend(Avx512Vnni::new().map(|_| &AVX512_VNNI));
             let pairs = Avx512Bf16::new().filter(|s| Avx512Vnni::new().is_some() && chains_as_two_fmas(*s));
@@ -289,6 +292,9 @@ macro_rules! instance {
     };
     (avx2 $with:ident $args:tt) => {
         $crate::ops::instance! { avx2 Avx2 "avx2,fma,f16c" $with $args }
+    };
+    (avx_vnni $with:ident $args:tt) => {
+        $crate::ops::instance! { avx_vnni AvxVnni "avx2,avxvnni,fma,f16c" $with $args }
     };
     (avx512 $with:ident $args:tt) => {
         $crate::ops::instance! { avx512 Avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" $with $args }

@@ -1,5 +1,6 @@
-//! Floor 0: the lanes as two 256-bit registers.
+//! Floor 0: the lanes as two 256-bit registers. `AvxVnni` has the instruction for quads of bytes.
 
+use super::ymm::{columns, exchanged, flush, low_as_high, pair, pow2, transpose, widen_f16};
 use super::{LANES, Simd, apart};
 use std::arch::x86_64::*;
 
@@ -25,6 +26,31 @@ impl Avx2 {
     }
 }
 
+/// The same with AVX-VNNI.
+#[derive(Clone, Copy, Debug)]
+pub struct AvxVnni(Avx2);
+
+impl AvxVnni {
+    /// The token, where the processor has the instructions.
+    #[must_use]
+    pub fn new() -> Option<AvxVnni> {
+        Avx2::new().filter(|_| is_x86_feature_detected!("avxvnni")).map(AvxVnni)
+    }
+
+    /// # Safety
+    /// The processor has the instructions.
+    #[inline(always)]
+    pub(crate) unsafe fn proven() -> AvxVnni {
+        AvxVnni(Avx2(()))
+    }
+
+    /// The token of what it adds to.
+    #[inline(always)]
+    pub(super) fn base(self) -> Avx2 {
+        self.0
+    }
+}
+
 /// Lanes 0 to 7, and 8 to 15.
 type V = [__m256; 2];
 
@@ -35,377 +61,255 @@ macro_rules! both {
     };
 }
 
-// SAFETY (all blocks): the token proves the instructions; memory is in slices of sufficient length.
-#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
-impl Simd for Avx2 {
-    type V = V;
-    type M = V;
-    const REGISTERS: usize = 16;
+/// What both sets share: all that is f32.
+macro_rules! avx2 {
+    ($token:ty, $features:literal) => {
+        // SAFETY (all blocks): the token proves the instructions; memory is in slices of sufficient length.
+        #[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
+        impl Simd for $token {
+            type V = V;
+            type M = V;
+            const REGISTERS: usize = 16;
 
-    apart!(Avx2, "avx2,fma,f16c");
+            apart!($token, $features);
 
-    #[inline(always)]
-    fn splat(self, x: f32) -> V {
-        unsafe { [_mm256_set1_ps(x); 2] }
-    }
-    #[inline(always)]
-    fn load(self, x: &[f32]) -> V {
-        let x: &[f32; LANES] = x.first_chunk().expect("sixteen elements");
-        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
-    }
-    #[inline(always)]
-    fn store(self, x: V, out: &mut [f32]) {
-        let out: &mut [f32; LANES] = out.first_chunk_mut().expect("sixteen elements");
-        unsafe {
-            _mm256_storeu_ps(out.as_mut_ptr(), x[0]);
-            _mm256_storeu_ps(out.as_mut_ptr().add(8), x[1]);
-        }
-    }
-    #[inline(always)]
-    fn load_words(self, x: &[u8; 64]) -> V {
-        let at = x.as_ptr().cast::<f32>();
-        unsafe { [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))] }
-    }
-    #[inline(always)]
-    fn load_f16(self, x: &[u8; 32]) -> V {
-        let at = x.as_ptr().cast::<__m128i>();
-        unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))] }
-    }
-    #[inline(always)]
-    fn load_bf16(self, x: &[u8; 32]) -> V {
-        let at = x.as_ptr().cast::<__m128i>();
-        unsafe {
-            let wide = [
-                _mm256_cvtepu16_epi32(_mm_loadu_si128(at)),
-                _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(1))),
-            ];
-            [low_as_high(_mm256_castsi256_ps(wide[0])), low_as_high(_mm256_castsi256_ps(wide[1]))]
-        }
-    }
-    #[inline(always)]
-    fn load_i8(self, x: &[u8; 16]) -> V {
-        let at = x.as_ptr();
-        unsafe {
-            let wide = [
-                _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast())),
-                _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.add(8).cast())),
-            ];
-            [_mm256_cvtepi32_ps(wide[0]), _mm256_cvtepi32_ps(wide[1])]
-        }
-    }
-    #[inline(always)]
-    fn add(self, a: V, b: V) -> V {
-        both!(_mm256_add_ps, a, b)
-    }
-    #[inline(always)]
-    fn sub(self, a: V, b: V) -> V {
-        both!(_mm256_sub_ps, a, b)
-    }
-    #[inline(always)]
-    fn mul(self, a: V, b: V) -> V {
-        both!(_mm256_mul_ps, a, b)
-    }
-    #[inline(always)]
-    fn div(self, a: V, b: V) -> V {
-        both!(_mm256_div_ps, a, b)
-    }
-    #[inline(always)]
-    fn fma(self, a: V, b: V, c: V) -> V {
-        both!(_mm256_fmadd_ps, a, b, c)
-    }
-    #[inline(always)]
-    fn max(self, a: V, b: V) -> V {
-        both!(_mm256_max_ps, a, b)
-    }
-    #[inline(always)]
-    fn lt(self, a: V, b: V) -> V {
-        both!(_mm256_cmp_ps::<_CMP_LT_OQ>, a, b)
-    }
-    #[inline(always)]
-    fn select(self, m: V, a: V, b: V) -> V {
-        both!(_mm256_blendv_ps, b, a, m)
-    }
-    #[inline(always)]
-    fn copysign(self, a: V, b: V) -> V {
-        let sign = self.splat(-0.0);
-        let (b, a) = (both!(_mm256_and_ps, sign, b), both!(_mm256_andnot_ps, sign, a));
-        both!(_mm256_or_ps, a, b)
-    }
-    #[inline(always)]
-    fn pow2(self, shifted: V) -> V {
-        both!(pow2, shifted)
-    }
-    #[inline(always)]
-    fn pair(self, low: V, high: V) -> V {
-        both!(pair, low, high)
-    }
-    #[inline(always)]
-    fn halves(self, pairs: V) -> [V; 2] {
-        let high = unsafe { [_mm256_castsi256_ps(_mm256_set1_epi32(0xFFFF_0000_u32 as i32)); 2] };
-        [both!(low_as_high, pairs), both!(_mm256_and_ps, pairs, high)]
-    }
-    #[inline(always)]
-    fn transpose(self, x: [V; LANES]) -> [V; LANES] {
-        let mut out = [self.zero(); LANES];
-        for (half, lanes) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            // Vectors `8 half..` and lanes `8 lanes..` of x become lanes `8 half..` of vectors `8 lanes..`.
-            let mut block = [x[0][0]; 8];
-            for i in 0..8 {
-                block[i] = x[8 * half + i][lanes];
+            #[inline(always)]
+            fn splat(self, x: f32) -> V {
+                unsafe { [_mm256_set1_ps(x); 2] }
             }
-            let block = unsafe { transpose(block) };
-            for i in 0..8 {
-                out[8 * lanes + i][half] = block[i];
+            #[inline(always)]
+            fn load(self, x: &[f32]) -> V {
+                let x: &[f32; LANES] = x.first_chunk().expect("sixteen elements");
+                unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
             }
-        }
-        out
-    }
-    #[inline(always)]
-    fn lines<const R: usize>(self, bytes: &[u8], stride: usize, out: &mut [f32], step: usize) {
-        let fits = |all: usize, stride: usize, n: usize, len: usize| {
-            stride.checked_mul(n - 1).and_then(|at| at.checked_add(len)).is_some_and(|end| end <= all)
-        };
-        assert!(fits(bytes.len(), stride, R, 4 * LANES) && fits(out.len(), step, LANES, R), "lines");
-        // Eight rows at a time, so that whole lines are read while a cache holds them, however far rows are apart.
-        for eight in (0..R).step_by(8) {
-            for word in (0..LANES).step_by(4) {
-                // SAFETY: lines and words of them are among those that were checked.
+            #[inline(always)]
+            fn store(self, x: V, out: &mut [f32]) {
+                let out: &mut [f32; LANES] = out.first_chunk_mut().expect("sixteen elements");
                 unsafe {
-                    let from = bytes.as_ptr().add(eight * stride + 4 * word).cast::<f32>();
-                    let to = out.as_mut_ptr().add(word * step + eight);
-                    for (j, x) in columns(from, stride).into_iter().enumerate() {
-                        _mm256_storeu_ps(to.add(j * step), x);
+                    _mm256_storeu_ps(out.as_mut_ptr(), x[0]);
+                    _mm256_storeu_ps(out.as_mut_ptr().add(8), x[1]);
+                }
+            }
+            #[inline(always)]
+            fn load_words(self, x: &[u8; 64]) -> V {
+                let at = x.as_ptr().cast::<f32>();
+                unsafe { [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))] }
+            }
+            #[inline(always)]
+            fn load_f16(self, x: &[u8; 32]) -> V {
+                let at = x.as_ptr().cast::<__m128i>();
+                unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))] }
+            }
+            #[inline(always)]
+            fn load_bf16(self, x: &[u8; 32]) -> V {
+                let at = x.as_ptr().cast::<__m128i>();
+                unsafe {
+                    let wide = [
+                        _mm256_cvtepu16_epi32(_mm_loadu_si128(at)),
+                        _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(1))),
+                    ];
+                    [low_as_high(_mm256_castsi256_ps(wide[0])), low_as_high(_mm256_castsi256_ps(wide[1]))]
+                }
+            }
+            #[inline(always)]
+            fn load_i8(self, x: &[u8; 16]) -> V {
+                let at = x.as_ptr();
+                unsafe {
+                    let wide = [
+                        _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast())),
+                        _mm256_cvtepi8_epi32(_mm_loadl_epi64(at.add(8).cast())),
+                    ];
+                    [_mm256_cvtepi32_ps(wide[0]), _mm256_cvtepi32_ps(wide[1])]
+                }
+            }
+            #[inline(always)]
+            fn add(self, a: V, b: V) -> V {
+                both!(_mm256_add_ps, a, b)
+            }
+            #[inline(always)]
+            fn sub(self, a: V, b: V) -> V {
+                both!(_mm256_sub_ps, a, b)
+            }
+            #[inline(always)]
+            fn mul(self, a: V, b: V) -> V {
+                both!(_mm256_mul_ps, a, b)
+            }
+            #[inline(always)]
+            fn div(self, a: V, b: V) -> V {
+                both!(_mm256_div_ps, a, b)
+            }
+            #[inline(always)]
+            fn fma(self, a: V, b: V, c: V) -> V {
+                both!(_mm256_fmadd_ps, a, b, c)
+            }
+            #[inline(always)]
+            fn max(self, a: V, b: V) -> V {
+                both!(_mm256_max_ps, a, b)
+            }
+            #[inline(always)]
+            fn lt(self, a: V, b: V) -> V {
+                both!(_mm256_cmp_ps::<_CMP_LT_OQ>, a, b)
+            }
+            #[inline(always)]
+            fn select(self, m: V, a: V, b: V) -> V {
+                both!(_mm256_blendv_ps, b, a, m)
+            }
+            #[inline(always)]
+            fn copysign(self, a: V, b: V) -> V {
+                let sign = self.splat(-0.0);
+                let (b, a) = (both!(_mm256_and_ps, sign, b), both!(_mm256_andnot_ps, sign, a));
+                both!(_mm256_or_ps, a, b)
+            }
+            #[inline(always)]
+            fn pow2(self, shifted: V) -> V {
+                both!(pow2, shifted)
+            }
+            #[inline(always)]
+            fn pair(self, low: V, high: V) -> V {
+                both!(pair, low, high)
+            }
+            #[inline(always)]
+            fn halves(self, pairs: V) -> [V; 2] {
+                let high = unsafe { [_mm256_castsi256_ps(_mm256_set1_epi32(0xFFFF_0000_u32 as i32)); 2] };
+                [both!(low_as_high, pairs), both!(_mm256_and_ps, pairs, high)]
+            }
+            #[inline(always)]
+            fn transpose(self, x: [V; LANES]) -> [V; LANES] {
+                let mut out = [self.zero(); LANES];
+                for (half, lanes) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    // Vectors `8 half..` and lanes `8 lanes..` of x become lanes `8 half..` of vectors `8 lanes..`.
+                    let mut block = [x[0][0]; 8];
+                    for i in 0..8 {
+                        block[i] = x[8 * half + i][lanes];
+                    }
+                    let block = unsafe { transpose(block) };
+                    for i in 0..8 {
+                        out[8 * lanes + i][half] = block[i];
+                    }
+                }
+                out
+            }
+            #[inline(always)]
+            fn lines<const R: usize>(self, bytes: &[u8], stride: usize, out: &mut [f32], step: usize) {
+                let fits = |all: usize, stride: usize, n: usize, len: usize| {
+                    stride.checked_mul(n - 1).and_then(|at| at.checked_add(len)).is_some_and(|end| end <= all)
+                };
+                assert!(fits(bytes.len(), stride, R, 4 * LANES) && fits(out.len(), step, LANES, R), "lines");
+                // Eight rows at a time, so that whole lines are read while a cache holds them, however far rows are apart.
+                for eight in (0..R).step_by(8) {
+                    for word in (0..LANES).step_by(4) {
+                        // SAFETY: lines and words of them are among those that were checked.
+                        unsafe {
+                            let from = bytes.as_ptr().add(eight * stride + 4 * word).cast::<f32>();
+                            let to = out.as_mut_ptr().add(word * step + eight);
+                            for (j, x) in columns(from, stride).into_iter().enumerate() {
+                                _mm256_storeu_ps(to.add(j * step), x);
+                            }
+                        }
                     }
                 }
             }
-        }
-    }
-    #[inline(always)]
-    fn columns<const R: usize>(self, rows: &[&[f32; 32]; R], out: &mut [f32], stride: usize) {
-        assert!(
-            (R == 6 || R == 8) && stride.checked_mul(31).is_some_and(|at| out.len() >= at.saturating_add(R))
-        );
-        for word in (0..32).step_by(4) {
-            // SAFETY: four words of rows of 32; of `out` the words that were checked.
-            unsafe {
-                let mut at = [rows[0].as_ptr().add(word); 8];
-                for i in 0..8 {
-                    at[i] = rows[i.min(R - 1)].as_ptr().add(word);
-                }
-                for (j, x) in exchanged(at).into_iter().enumerate() {
-                    let to = out.as_mut_ptr().add((word + j) * stride);
-                    if R == 8 {
-                        _mm256_storeu_ps(to, x);
-                    } else {
-                        _mm_storeu_ps(to, _mm256_castps256_ps128(x));
-                        let rest = _mm_castps_pd(_mm256_extractf128_ps::<1>(x));
-                        _mm_store_sd(to.add(4).cast(), rest);
+            #[inline(always)]
+            fn columns<const R: usize>(self, rows: &[&[f32; 32]; R], out: &mut [f32], stride: usize) {
+                assert!(
+                    (R == 6 || R == 8)
+                        && stride.checked_mul(31).is_some_and(|at| out.len() >= at.saturating_add(R))
+                );
+                for word in (0..32).step_by(4) {
+                    // SAFETY: four words of rows of 32; of `out` the words that were checked.
+                    unsafe {
+                        let mut at = [rows[0].as_ptr().add(word); 8];
+                        for i in 0..8 {
+                            at[i] = rows[i.min(R - 1)].as_ptr().add(word);
+                        }
+                        for (j, x) in exchanged(at).into_iter().enumerate() {
+                            let to = out.as_mut_ptr().add((word + j) * stride);
+                            if R == 8 {
+                                _mm256_storeu_ps(to, x);
+                            } else {
+                                _mm_storeu_ps(to, _mm256_castps256_ps128(x));
+                                let rest = _mm_castps_pd(_mm256_extractf128_ps::<1>(x));
+                                _mm_store_sd(to.add(4).cast(), rest);
+                            }
+                        }
                     }
                 }
             }
-        }
-    }
-    #[inline(always)]
-    fn low_bytes(self, x: [V; 2]) -> ([i8; 32], [i32; 2]) {
-        let mut out = [0i8; 32];
-        unsafe {
-            // Bytes with their sign as words, which packing leaves as they are.
-            let mut w = [_mm256_setzero_si256(); 4];
-            for i in 0..4 {
-                let bits = _mm256_castps_si256(x[i / 2][i % 2]);
-                w[i] = _mm256_srai_epi32::<24>(_mm256_slli_epi32::<24>(bits));
+            #[inline(always)]
+            fn low_bytes(self, x: [V; 2]) -> ([i8; 32], [i32; 2]) {
+                let mut out = [0i8; 32];
+                unsafe {
+                    // Bytes with their sign as words, which packing leaves as they are.
+                    let mut w = [_mm256_setzero_si256(); 4];
+                    for i in 0..4 {
+                        let bits = _mm256_castps_si256(x[i / 2][i % 2]);
+                        w[i] = _mm256_srai_epi32::<24>(_mm256_slli_epi32::<24>(bits));
+                    }
+                    let halves = [_mm256_packs_epi32(w[0], w[1]), _mm256_packs_epi32(w[2], w[3])];
+                    let bytes = _mm256_packs_epi16(halves[0], halves[1]);
+                    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+                    let bytes = _mm256_permutevar8x32_epi32(bytes, order);
+                    _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes);
+                    let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+                    let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                    let two = _mm256_hadd_epi32(quads, quads);
+                    let one = _mm256_hadd_epi32(two, two);
+                    (out, [_mm256_extract_epi32::<0>(one), _mm256_extract_epi32::<4>(one)])
+                }
             }
-            let halves = [_mm256_packs_epi32(w[0], w[1]), _mm256_packs_epi32(w[2], w[3])];
-            let bytes = _mm256_packs_epi16(halves[0], halves[1]);
-            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-            let bytes = _mm256_permutevar8x32_epi32(bytes, order);
-            _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes);
-            let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
-            let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-            let two = _mm256_hadd_epi32(quads, quads);
-            let one = _mm256_hadd_epi32(two, two);
-            (out, [_mm256_extract_epi32::<0>(one), _mm256_extract_epi32::<4>(one)])
+            #[inline(always)]
+            fn fold_sum(self, a: V) -> f32 {
+                unsafe {
+                    let eight = _mm256_add_ps(a[0], a[1]);
+                    let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+                    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+                }
+            }
+            #[inline(always)]
+            fn fold_max(self, a: V) -> f32 {
+                unsafe {
+                    let eight = _mm256_max_ps(a[0], a[1]);
+                    let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+                    let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+                    _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+                }
+            }
+            #[inline(always)]
+            fn load_eight(self, x: &[f32]) -> V {
+                let x: &[f32; 8] = x.first_chunk().expect("eight elements");
+                unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_setzero_ps()] }
+            }
+            #[inline(always)]
+            fn f16_halves(self, pairs: V) -> [V; 2] {
+                let pairs = unsafe { [_mm256_castps_si256(pairs[0]), _mm256_castps_si256(pairs[1])] };
+                let low = unsafe { _mm256_set1_epi32(0xFFFF) };
+                unsafe {
+                    [
+                        widen_f16(_mm256_and_si256(pairs[0], low), _mm256_and_si256(pairs[1], low)),
+                        widen_f16(_mm256_srli_epi32::<16>(pairs[0]), _mm256_srli_epi32::<16>(pairs[1])),
+                    ]
+                }
+            }
+            #[inline(always)]
+            fn flush(self, pairs: V) -> V {
+                both!(flush, pairs)
+            }
+            #[inline(always)]
+            fn dot(self, acc: V, a: V, b: V) -> V {
+                let ([a0, a1], [b0, b1]) = (self.halves(a), self.halves(b));
+                self.fma(a0, b0, self.fma(a1, b1, acc))
+            }
+            #[inline(always)]
+            fn prefetch(self, at: *const u8) {
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+            }
+            #[inline(always)]
+            fn prefetch_first(self, at: *const u8) {
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+            }
         }
-    }
-    #[inline(always)]
-    fn fold_sum(self, a: V) -> f32 {
-        unsafe {
-            let eight = _mm256_add_ps(a[0], a[1]);
-            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-        }
-    }
-    #[inline(always)]
-    fn fold_max(self, a: V) -> f32 {
-        unsafe {
-            let eight = _mm256_max_ps(a[0], a[1]);
-            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
-        }
-    }
-    #[inline(always)]
-    fn load_eight(self, x: &[f32]) -> V {
-        let x: &[f32; 8] = x.first_chunk().expect("eight elements");
-        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_setzero_ps()] }
-    }
-    #[inline(always)]
-    fn f16_halves(self, pairs: V) -> [V; 2] {
-        let pairs = unsafe { [_mm256_castps_si256(pairs[0]), _mm256_castps_si256(pairs[1])] };
-        let low = unsafe { _mm256_set1_epi32(0xFFFF) };
-        unsafe {
-            [
-                widen_f16(_mm256_and_si256(pairs[0], low), _mm256_and_si256(pairs[1], low)),
-                widen_f16(_mm256_srli_epi32::<16>(pairs[0]), _mm256_srli_epi32::<16>(pairs[1])),
-            ]
-        }
-    }
-    #[inline(always)]
-    fn flush(self, pairs: V) -> V {
-        both!(flush, pairs)
-    }
-    #[inline(always)]
-    fn dot(self, acc: V, a: V, b: V) -> V {
-        let ([a0, a1], [b0, b1]) = (self.halves(a), self.halves(b));
-        self.fma(a0, b0, self.fma(a1, b1, acc))
-    }
-    #[inline(always)]
-    fn prefetch(self, at: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
-    }
-    #[inline(always)]
-    fn prefetch_first(self, at: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    }
+    };
 }
-
-// Functions and not closures: a closure that is not inlined would lose the instruction set.
-
-/// The low halves of the words as f32.
-///
-/// # Safety
-/// The processor has AVX2.
-#[inline(always)]
-unsafe fn low_as_high(x: __m256) -> __m256 {
-    // SAFETY: as the function's.
-    unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(x))) }
-}
-
-/// # Safety
-/// The processor has AVX2.
-#[inline(always)]
-unsafe fn pow2(shifted: __m256) -> __m256 {
-    // SAFETY: as the function's.
-    unsafe {
-        let n = _mm256_add_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(127));
-        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(n))
-    }
-}
-
-/// # Safety
-/// The processor has AVX2.
-#[inline(always)]
-unsafe fn pair(low: __m256, high: __m256) -> __m256 {
-    // SAFETY: as the function's.
-    unsafe {
-        let low = _mm256_srli_epi32::<16>(_mm256_castps_si256(low));
-        _mm256_castsi256_ps(_mm256_blend_epi16::<0xAA>(low, _mm256_castps_si256(high)))
-    }
-}
-
-/// # Safety
-/// The processor has AVX2.
-#[inline(always)]
-unsafe fn flush(pairs: __m256) -> __m256 {
-    // SAFETY: as the function's.
-    unsafe {
-        let words = _mm256_castps_si256(pairs);
-        let exponent = _mm256_and_si256(words, _mm256_set1_epi16(0x7F80));
-        let subnormal = _mm256_cmpeq_epi16(exponent, _mm256_setzero_si256());
-        let magnitude = _mm256_and_si256(subnormal, _mm256_set1_epi16(0x7FFF));
-        _mm256_castsi256_ps(_mm256_andnot_si256(magnitude, words))
-    }
-}
-
-/// f16 in the low halves of words, as f32.
-///
-/// # Safety
-/// The processor has AVX2 and F16C.
-#[inline(always)]
-unsafe fn widen_f16(a: __m256i, b: __m256i) -> V {
-    // SAFETY: as the function's.
-    unsafe {
-        let halves = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
-        let high = _mm256_extracti128_si256::<1>(halves);
-        [_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(high)]
-    }
-}
-
-/// Four words of eight rows, `stride` bytes apart: word j of all rows in vector j.
-///
-/// # Safety
-/// The processor has AVX; the sixteen bytes at `from` and at the seven rows behind it can be read.
-#[inline(always)]
-unsafe fn columns(from: *const f32, stride: usize) -> [__m256; 4] {
-    // SAFETY: as the function's.
-    unsafe {
-        let mut at = [from; 8];
-        for i in 0..8 {
-            at[i] = from.byte_add(i * stride);
-        }
-        exchanged(at)
-    }
-}
-
-/// The four words at each of eight places: word j of all in vector j.
-///
-/// # Safety
-/// The processor has AVX; the sixteen bytes at each place can be read.
-#[inline(always)]
-unsafe fn exchanged(at: [*const f32; 8]) -> [__m256; 4] {
-    // SAFETY: as the function's.
-    unsafe {
-        // Inserting what memory has costs no shuffle.
-        let mut x = [_mm256_setzero_ps(); 4];
-        for i in 0..4 {
-            let (a, b) = (_mm_loadu_ps(at[i]), _mm_loadu_ps(at[i + 4]));
-            x[i] = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(a), b);
-        }
-        let (a, b) = (_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
-        let (c, d) = (_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
-        [
-            _mm256_shuffle_ps::<0x44>(a, c),
-            _mm256_shuffle_ps::<0xEE>(a, c),
-            _mm256_shuffle_ps::<0x44>(b, d),
-            _mm256_shuffle_ps::<0xEE>(b, d),
-        ]
-    }
-}
-
-/// # Safety
-/// The processor has AVX.
-#[inline(always)]
-unsafe fn transpose(x: [__m256; 8]) -> [__m256; 8] {
-    // SAFETY: as the function's.
-    unsafe {
-        let mut t = x;
-        for i in (0..8).step_by(2) {
-            t[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
-            t[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
-        }
-        let mut r = x;
-        for i in (0..8).step_by(4) {
-            r[i] = _mm256_shuffle_ps::<0x44>(t[i], t[i + 2]);
-            r[i + 1] = _mm256_shuffle_ps::<0xEE>(t[i], t[i + 2]);
-            r[i + 2] = _mm256_shuffle_ps::<0x44>(t[i + 1], t[i + 3]);
-            r[i + 3] = _mm256_shuffle_ps::<0xEE>(t[i + 1], t[i + 3]);
-        }
-        let mut out = x;
-        for i in 0..4 {
-            out[i] = _mm256_permute2f128_ps::<0x20>(r[i], r[i + 4]);
-            out[i + 4] = _mm256_permute2f128_ps::<0x31>(r[i], r[i + 4]);
-        }
-        out
-    }
-}
+avx2!(Avx2, "avx2,fma,f16c");
+avx2!(AvxVnni, "avx2,avxvnni,fma,f16c");

@@ -1,7 +1,7 @@
 //! Floor 0: sums of products of bytes, four to a lane. They are exact, so every set may go its own way. Knows no formats.
 
 #[cfg(target_arch = "x86_64")]
-use super::{Avx2, Avx512, Avx512Vnni};
+use super::{Avx2, Avx512, Avx512Vnni, AvxVnni};
 use super::{Scalar, Simd};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -126,10 +126,47 @@ fn products(acc: &[i32; 16], w: &[i32; 16], x: &[i32; 16]) -> [i32; 16] {
 
 // SAFETY (all blocks below): the token proves the instructions; memory is in arrays of sufficient length.
 
+/// What the 256-bit sets share.
+#[cfg(target_arch = "x86_64")]
+macro_rules! ymm {
+    () => {
+        type I = [__m256i; 2];
+
+        #[inline(always)]
+        fn load_i(self, x: &[u8; 64]) -> [__m256i; 2] {
+            let at = x.as_ptr().cast::<__m256i>();
+            unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
+        }
+        #[inline(always)]
+        fn splat_i(self, x: f32) -> [__m256i; 2] {
+            unsafe { [_mm256_castps_si256(_mm256_set1_ps(x)); 2] }
+        }
+        #[inline(always)]
+        fn to_f32(self, x: [__m256i; 2]) -> [__m256; 2] {
+            unsafe { [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])] }
+        }
+        #[inline(always)]
+        fn low(self, x: [__m256i; 2]) -> [__m256i; 2] {
+            unsafe {
+                let mask = _mm256_set1_epi8(15);
+                [_mm256_and_si256(x[0], mask), _mm256_and_si256(x[1], mask)]
+            }
+        }
+        #[inline(always)]
+        fn high(self, x: [__m256i; 2]) -> [__m256i; 2] {
+            unsafe { self.low([_mm256_srli_epi16::<4>(x[0]), _mm256_srli_epi16::<4>(x[1])]) }
+        }
+        #[inline(always)]
+        fn short(self) -> [__m256i; 2] {
+            unsafe { [_mm256_setzero_si256(); 2] }
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
 impl Dots for Avx2 {
-    type I = [__m256i; 2];
+    ymm!();
     /// Sixteen-bit sums of two products: eight of at most 2 * 15 * 127 fit.
     type Short = [__m256i; 2];
     /// Pairs of weights, widened.
@@ -142,34 +179,6 @@ impl Dots for Avx2 {
         self
     }
 
-    #[inline(always)]
-    fn load_i(self, x: &[u8; 64]) -> [__m256i; 2] {
-        let at = x.as_ptr().cast::<__m256i>();
-        unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
-    }
-    #[inline(always)]
-    fn splat_i(self, x: f32) -> [__m256i; 2] {
-        unsafe { [_mm256_castps_si256(_mm256_set1_ps(x)); 2] }
-    }
-    #[inline(always)]
-    fn to_f32(self, x: [__m256i; 2]) -> [__m256; 2] {
-        unsafe { [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])] }
-    }
-    #[inline(always)]
-    fn low(self, x: [__m256i; 2]) -> [__m256i; 2] {
-        unsafe {
-            let mask = _mm256_set1_epi8(15);
-            [_mm256_and_si256(x[0], mask), _mm256_and_si256(x[1], mask)]
-        }
-    }
-    #[inline(always)]
-    fn high(self, x: [__m256i; 2]) -> [__m256i; 2] {
-        unsafe { self.low([_mm256_srli_epi16::<4>(x[0]), _mm256_srli_epi16::<4>(x[1])]) }
-    }
-    #[inline(always)]
-    fn short(self) -> [__m256i; 2] {
-        unsafe { [_mm256_setzero_si256(); 2] }
-    }
     #[inline(always)]
     fn nibbles(self, acc: [__m256i; 2], w: [__m256i; 2], x: [__m256i; 2]) -> [__m256i; 2] {
         unsafe {
@@ -213,6 +222,45 @@ impl Dots for Avx2 {
                 _mm256_add_epi32(acc[1], _mm256_madd_epi16(w[1], x[1])),
             ]
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
+impl Dots for AvxVnni {
+    ymm!();
+    type Short = [__m256i; 2];
+    /// The weights plus 128.
+    type Ready = [__m256i; 2];
+    type Plain = Avx2;
+
+    #[inline(always)]
+    fn plain(self) -> Avx2 {
+        self.base()
+    }
+
+    #[inline(always)]
+    fn nibbles(self, acc: [__m256i; 2], w: [__m256i; 2], x: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe { [_mm256_dpbusd_avx_epi32(acc[0], w[0], x[0]), _mm256_dpbusd_avx_epi32(acc[1], w[1], x[1])] }
+    }
+    #[inline(always)]
+    fn long(self, acc: [__m256i; 2]) -> [__m256i; 2] {
+        acc
+    }
+    #[inline(always)]
+    fn ready(self, w: [__m256i; 2], _: usize) -> [__m256i; 2] {
+        unsafe {
+            let sign = _mm256_set1_epi8(i8::MIN);
+            [_mm256_xor_si256(w[0], sign), _mm256_xor_si256(w[1], sign)]
+        }
+    }
+    #[inline(always)]
+    fn begin(self, sum: i32) -> [__m256i; 2] {
+        unsafe { [_mm256_set1_epi32(sum.wrapping_mul(-128)); 2] }
+    }
+    #[inline(always)]
+    fn bytes(self, acc: [__m256i; 2], w: [__m256i; 2], x: [__m256i; 2]) -> [__m256i; 2] {
+        self.nibbles(acc, w, x)
     }
 }
 

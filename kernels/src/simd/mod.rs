@@ -11,9 +11,11 @@ mod avx512;
 mod bytes;
 mod dots;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod ymm;
 
 #[cfg(target_arch = "x86_64")]
-pub use avx2::Avx2;
+pub use avx2::{Avx2, AvxVnni};
 #[cfg(target_arch = "x86_64")]
 pub use avx512::{Avx512, Avx512Bf16, Avx512Vnni};
 pub use bytes::{Along, Bytes, Pairs};

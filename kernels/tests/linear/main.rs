@@ -20,8 +20,10 @@ pub(crate) const DENSE: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 /// The sets this machine has; says which it lacks.
 pub(crate) fn isas() -> Vec<&'static Ops> {
     let all = Ops::all();
-    for name in ["scalar", "avx2", "avx512"] {
-        if !all.iter().any(|ops| ops.name().starts_with(name)) {
+    let names =
+        ["scalar", "avx2", "avx2 with vnni", "avx512", "avx512 with vnni", "avx512 with vnni and bf16"];
+    for name in names {
+        if !all.iter().any(|ops| ops.name() == name) {
             println!("skipped: this machine has no {name}");
         }
     }

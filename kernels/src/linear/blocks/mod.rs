@@ -88,7 +88,7 @@ pub struct Unpacked<'a> {
 per_isa! {
     /// [`Ops::linear`](crate::Ops::linear) for quantised weights.
     pub fn linear_blocks(out: &mut TileMut, x: &[f32], rows: usize, w: &Matrix, after: &After, scratch: &mut [f32]) =
-        blocks_with as blocks_isa on scalar avx2 avx512 avx512_vnni;
+        blocks_with as blocks_isa on scalar avx2 avx_vnni avx512 avx512_vnni;
 }
 
 #[inline(always)]
@@ -134,7 +134,7 @@ fn blocks_with<S: Dots<Plain: Bytes>>(
             let some = from..blocks.min(from + if is_wide::<S>(&form) { BLOCKS / 2 } else { BLOCKS });
             let last = some.end == blocks;
             let run = Run { steps: some.clone(), last, rows: whole.rows.clone(), ..whole };
-            let (form, scratch) = (&form, &mut scratch);
+            let (form, scratch, wide) = (&form, &mut scratch, is_wide::<S>(&form).then_some(&mut *wide));
             let unpacked = s.plain().apart(Unpack { form, w, first, some, scratch, wide });
             run.tiles_of_blocks(s, &mut to, form, &unpacked, x);
             from = run.steps.end.max(1);
@@ -192,7 +192,7 @@ impl Run<'_> {
             } else {
                 widths!(m, one, tile, 1);
             }
-            self.finish(s, to, r, m);
+            self.finish(s.plain(), to, r, m);
             r += m;
         }
     }
@@ -215,7 +215,7 @@ impl Run<'_> {
         } else {
             widths!(m, true, tile, 1);
         }
-        self.finish(s, to, 0, m);
+        self.finish(s.plain(), to, 0, m);
     }
 }
 
@@ -289,8 +289,8 @@ struct Unpack<'a, 's, 'w> {
     first: usize,
     some: Range<usize>,
     scratch: &'a mut Scratch<'s>,
-    /// Where codes are widened, `[blocks][pairs of k][32][2]`.
-    wide: &'a mut [u8],
+    /// Where codes are widened, `[blocks][pairs of k][32][2]`, if they are.
+    wide: Option<&'a mut [u8]>,
 }
 
 impl<'a, S: Bytes> Apart<S> for Unpack<'a, '_, '_> {
@@ -303,10 +303,10 @@ impl<'a, S: Bytes> Apart<S> for Unpack<'a, '_, '_> {
             Order::Panels => unpack::panel(s, form, w, first, some, scratch),
             _ => unpack::rows(s, form, w, first, some, scratch),
         };
-        if const { S::PARTS == 1 } || form.nibbles {
-            return unpacked;
+        match wide {
+            Some(wide) if const { S::PARTS == 2 } => unpack::double(unpacked, wide),
+            _ => unpacked,
         }
-        unpack::double(unpacked, wide)
     }
 }
 
@@ -349,8 +349,8 @@ fn meet<S: Dots, const M: usize, const ONE: bool>(
         for (b, codes) in w.codes.chunks(w.stride).enumerate() {
             tile::nibbles::<S, M, ONE, false>(s, sums, codes, &w.scales[b], &mins[b], &x[b * words..]);
         }
-    } else if const { S::REGISTERS == 16 && M == 6 } {
-        // Half as many sums leave registers for what they are made of.
+    } else if const { S::REGISTERS == 16 && S::PARTS == 2 && M == 6 } {
+        // Half as many sums leave registers for the products that are added to them.
         for (i, sums) in sums.as_chunks_mut::<3>().0.iter_mut().enumerate() {
             s.apart(Meet::<3, ONE> { sums, form, w, x: &x[3 * i..] });
         }
