@@ -29,6 +29,7 @@ fn main() {
         ("top-k 40, top-p 0.9", SamplerConfig { top_k: 40, top_p: 0.9, ..base.clone() }),
         ("top-p 0.9", SamplerConfig { top_p: 0.9, ..base.clone() }),
         ("top-p 0.5", SamplerConfig { top_p: 0.5, ..base.clone() }),
+        ("flat, top-p 0.95", SamplerConfig { temperature: 10.0, top_p: 0.95, ..base.clone() }),
         ("min-p 0.05", SamplerConfig { min_p: 0.05, ..base.clone() }),
         ("penalties", SamplerConfig { repetition_penalty: 1.1, ..base }),
     ];

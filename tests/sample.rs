@@ -142,30 +142,30 @@ fn naive(logits: &[f32], c: &SamplerConfig, position: u64) -> u32 {
     let mut order: Vec<usize> = (0..logits.len()).filter(|i| logits[*i] > f32::NEG_INFINITY).collect();
     order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
     let max = logits[order[0]];
-    let weight = |i: &usize| exp1((logits[*i] - max) / c.temperature);
     if c.top_k > 0 {
         order.truncate(c.top_k);
     }
-    let total: f64 = order.iter().map(|i| f64::from(weight(i))).sum();
-    let mut mass = 0.0;
-    let mut kept = Vec::new();
-    for i in order {
-        if !kept.is_empty() && (mass >= f64::from(c.top_p) * total && c.top_p < 1.0 || weight(&i) < c.min_p) {
+    let mut all: Vec<(usize, f32)> =
+        order.into_iter().map(|i| (i, exp1((logits[i] - max) / c.temperature))).collect();
+    // Logits that differ may weigh the same.
+    all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let total: f64 = all.iter().map(|(_, weight)| f64::from(*weight)).sum();
+    let (mut mass, mut kept) = (0.0, 0);
+    for (_, weight) in &all {
+        if kept > 0 && (mass >= f64::from(c.top_p) * total && c.top_p < 1.0 || *weight < c.min_p) {
             break;
         }
-        mass += f64::from(weight(&i));
-        kept.push(i);
+        mass += f64::from(*weight);
+        kept += 1;
     }
-    let target =
-        uniform(c.seed, Stream::Sample, position) * kept.iter().map(|i| f64::from(weight(i))).sum::<f64>();
-    let mut sum = 0.0;
-    for i in &kept {
-        sum += f64::from(weight(i));
+    let (target, mut sum) = (uniform(c.seed, Stream::Sample, position) * mass, 0.0);
+    for (i, weight) in &all[..kept] {
+        sum += f64::from(*weight);
         if sum > target {
             return *i as u32;
         }
     }
-    *kept.last().unwrap() as u32
+    all[kept - 1].0 as u32
 }
 
 #[test]
@@ -173,7 +173,9 @@ fn filters_choose_as_sorting_everything_does() {
     let settings =
         [(1, 1.0, 0.0), (40, 1.0, 0.0), (0, 0.9, 0.0), (0, 0.999, 0.0), (0, 1.0, 0.02), (500, 0.95, 0.001)];
     for (n, (top_k, top_p, min_p)) in settings.into_iter().enumerate() {
-        for (vocab, temperature) in [(7, 1.0), (3000, 0.8), (3000, 4.0), (60_000, 0.7), (60_000, 9.0)] {
+        for (vocab, temperature) in
+            [(7, 1.0), (3000, 0.8), (3000, 4.0), (60_000, 0.7), (60_000, 9.0), (20_000, 1e5), (20_000, 1e9)]
+        {
             let mut logits = random_logits(n as u64, vocab);
             logits[vocab / 2] = f32::NAN;
             logits[vocab / 3] = f32::NEG_INFINITY;

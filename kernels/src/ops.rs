@@ -92,7 +92,7 @@ pub struct Ops {
     /// [`crate::sample::block_max_isa`]
     pub block_max: fn(&mut [f32], &[f32]),
     /// [`crate::sample::weigh_isa`]
-    pub weigh: fn(&mut [f32], f32, f32, &mut [f32], &mut [f32]),
+    pub weigh: fn(&mut [f32], &[f32], f32, f32, &mut [f32], &mut [f32]),
     /// [`crate::attention::append`]
     pub append: fn(&mut StateMut, &[f32], &[f32], &AttendArgs),
     /// [`crate::attention::attend_isa`]

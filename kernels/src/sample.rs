@@ -20,11 +20,11 @@ per_isa! {
 }
 
 per_isa! {
-    /// `x` becomes `exp((x - max) / temperature)`, and 0 of NaN; `maxima[b]` and `sums[b]`: the largest element and the sum
-    /// of block `b`, in 16 lanes and by one fold tree. `max` is finite and no element is larger.
+    /// out `[x.len()]`: `exp((x - max) / temperature)`, and 0 of NaN; `maxima[b]` and `sums[b]`: the largest element and the
+    /// sum of block `b`, in 16 lanes and by one fold tree. `max` is finite and no element is larger.
     ///
-    /// Panics where `maxima` or `sums` has fewer than `x.len() / BLOCK` elements, rounded up.
-    pub fn weigh(x: &mut [f32], max: f32, temperature: f32, maxima: &mut [f32], sums: &mut [f32]) = weigh_with as weigh_isa on scalar avx2;
+    /// Panics where `out` has another length, or `maxima` or `sums` has fewer than `x.len() / BLOCK` elements, rounded up.
+    pub fn weigh(out: &mut [f32], x: &[f32], max: f32, temperature: f32, maxima: &mut [f32], sums: &mut [f32]) = weigh_with as weigh_isa on scalar avx2;
 }
 
 #[inline(always)]
@@ -43,28 +43,30 @@ fn block_max_with<S: Simd>(s: S, out: &mut [f32], x: &[f32]) {
 #[inline(always)]
 fn weigh_with<S: Simd>(
     s: S,
-    x: &mut [f32],
+    out: &mut [f32],
+    x: &[f32],
     max: f32,
     temperature: f32,
     maxima: &mut [f32],
     sums: &mut [f32],
 ) {
+    assert_eq!(out.len(), x.len(), "a weight for each element");
     let blocks = x.len().div_ceil(BLOCK);
     let (base, by) = (s.splat(max), s.splat(temperature));
-    let outs = maxima[..blocks].iter_mut().zip(sums[..blocks].iter_mut());
-    for (x, (maximum, sum)) in x.chunks_mut(BLOCK).zip(outs) {
+    let totals = maxima[..blocks].iter_mut().zip(sums[..blocks].iter_mut());
+    for ((out, x), (maximum, sum)) in out.chunks_mut(BLOCK).zip(x.chunks(BLOCK)).zip(totals) {
         let (mut most, mut acc) = (s.zero(), s.zero());
-        let (whole, tail) = x.as_chunks_mut::<LANES>();
-        for x in whole {
+        let ((whole, tail), (out, end)) = (x.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
+        for (x, out) in whole.iter().zip(out) {
             let w = weight(s, s.div(s.sub(s.load(x), base), by));
-            s.store(w, x);
+            s.store(w, out);
             (most, acc) = (s.max(w, most), s.add(acc, w));
         }
         if !tail.is_empty() {
             let mut last = filled(tail, f32::NEG_INFINITY);
             let w = weight(s, s.div(s.sub(s.load(&last), base), by));
             s.store(w, &mut last);
-            tail.copy_from_slice(&last[..tail.len()]);
+            end.copy_from_slice(&last[..end.len()]);
             (most, acc) = (s.max(w, most), s.add(acc, w));
         }
         (*maximum, *sum) = (s.fold_max(most), s.fold_sum(acc));

@@ -79,4 +79,9 @@ impl SamplerConfig {
     pub(super) fn filters(&self) -> bool {
         self.top_k != 0 || self.top_p < 1.0 || self.min_p > 0.0
     }
+
+    /// What top-p wants of the weight `total`, in the units of both; more than there is without it.
+    pub(super) fn wanted(&self, total: f64) -> u64 {
+        if self.top_p < 1.0 { (f64::from(self.top_p) * total).ceil() as u64 } else { u64::MAX }
+    }
 }

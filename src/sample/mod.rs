@@ -5,6 +5,7 @@
 //! temperature 1 both orders choose alike.)
 
 mod config;
+mod nucleus;
 
 pub use config::SamplerConfig;
 
@@ -12,15 +13,8 @@ use crate::error::{Error, Result};
 use crate::rng::{Stream, uniform};
 use kernels::Ops;
 use kernels::sample::BLOCK;
+use nucleus::{Candidate, LEAST, Weights, likelier};
 use std::fmt;
-
-/// A token that may be chosen: its id and its logit, later its weight.
-type Candidate = (u32, f32);
-
-/// Most likely first, lower ids first among equals. No value is NaN here.
-fn likelier(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
-    b.1.partial_cmp(&a.1).unwrap_or(std::cmp::Ordering::Equal).then(a.0.cmp(&b.0))
-}
 
 /// Chooses tokens. It has no state that a choice changes, so the order of calls does not matter.
 #[derive(Clone)]
@@ -32,11 +26,15 @@ pub struct Sampler {
     seen: Vec<u32>,
     /// The largest logit or weight of each block.
     maxima: Vec<f32>,
-    /// The sum of the weights of each block; also where maxima are put in order.
+    /// The sum of the weights of each block.
     sums: Vec<f32>,
+    /// Where maxima are put in order.
+    order: Vec<f32>,
     /// Empty without filters.
     candidates: Vec<Candidate>,
-    /// Logits, then weights, of the candidates of top-k.
+    /// Of the candidates of top-k.
+    logits: Vec<f32>,
+    /// Of those, or of all tokens; empty where none are drawn.
     weights: Vec<f32>,
 }
 
@@ -61,22 +59,26 @@ impl Sampler {
     /// As [`Sampler::new`].
     pub fn with_ops(ops: &'static Ops, config: SamplerConfig, vocab: usize) -> Result<Sampler> {
         config.check(vocab)?;
-        let (mut seen, mut candidates) = (Vec::new(), Vec::new());
-        let (mut maxima, mut sums, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-        let refused = |_| Error::Memory { what: "a sampler", bytes: vocab as u64 * 16 };
-        if config.penalises() {
-            seen.try_reserve_exact(vocab).map_err(refused)?;
-            seen.resize(vocab, 0);
-        }
-        if config.filters() {
-            candidates.try_reserve_exact(vocab).map_err(refused)?;
-            weights.try_reserve_exact(config.top_k.min(vocab)).map_err(refused)?;
-        }
-        for blocks in [&mut maxima, &mut sums] {
-            blocks.try_reserve_exact(vocab.div_ceil(BLOCK)).map_err(refused)?;
-            blocks.resize(vocab.div_ceil(BLOCK), 0.0);
-        }
-        Ok(Sampler { config, vocab, ops, seen, maxima, sums, candidates, weights })
+        let (blocks, top) = (vocab.div_ceil(BLOCK), config.top_k.min(vocab));
+        let weighed = match config.top_k {
+            _ if config.temperature == 0.0 => 0,
+            0 => vocab,
+            _ => top,
+        };
+        let mut candidates = Vec::new();
+        candidates.try_reserve_exact(if config.filters() { vocab } else { 0 }).map_err(|_| refused(vocab))?;
+        Ok(Sampler {
+            seen: zeros(if config.penalises() { vocab } else { 0 })?,
+            maxima: zeros(blocks)?,
+            sums: zeros(blocks)?,
+            order: zeros(blocks)?,
+            candidates,
+            logits: zeros(top)?,
+            weights: zeros(weighed)?,
+            config,
+            vocab,
+            ops,
+        })
     }
 
     /// Its settings.
@@ -92,22 +94,7 @@ impl Sampler {
     pub fn sample(&mut self, logits: &mut [f32], history: &[u32], position: u64) -> Result<u32> {
         self.check_len(logits)?;
         self.adjust(logits, history);
-        let (best, max) = self.most_likely(logits)?;
-        let c = &self.config;
-        if c.temperature == 0.0 || max == f32::INFINITY {
-            return Ok(best);
-        }
-        let u = uniform(c.seed, Stream::Sample, position);
-        if c.top_k != 0 {
-            return Ok(self.of_top_k(logits, max, u).unwrap_or(best));
-        }
-        (self.ops.weigh)(logits, max, c.temperature, &mut self.maxima, &mut self.sums);
-        if !c.filters() {
-            return Ok(draw_in_blocks(logits, &self.sums, u).unwrap_or(best));
-        }
-        let total = self.sums.iter().map(|sum| f64::from(*sum)).sum();
-        self.filter(logits, total);
-        Ok(draw(&self.candidates, u).unwrap_or(best))
+        self.pick(logits, position)
     }
 
     /// As [`Sampler::sample`], with the logits left as they are: where they have to be changed, that is done in `scratch`.
@@ -121,20 +108,31 @@ impl Sampler {
         history: &[u32],
         position: u64,
     ) -> Result<u32> {
-        let c = &self.config;
-        if c.penalises() || !c.logit_bias.is_empty() || (c.temperature > 0.0 && c.top_k == 0) {
+        if self.config.penalises() || !self.config.logit_bias.is_empty() {
             scratch.clear();
             scratch.extend_from_slice(logits);
             return self.sample(scratch, history, position);
         }
         self.check_len(logits)?;
+        self.pick(logits, position)
+    }
+
+    /// The choice from logits as they are.
+    fn pick(&mut self, logits: &[f32], position: u64) -> Result<u32> {
         let (best, max) = self.most_likely(logits)?;
         let c = &self.config;
         if c.temperature == 0.0 || max == f32::INFINITY {
             return Ok(best);
         }
         let u = uniform(c.seed, Stream::Sample, position);
-        Ok(self.of_top_k(logits, max, u).unwrap_or(best))
+        if c.top_k != 0 {
+            return Ok(self.of_top_k(logits, max, u).unwrap_or(best));
+        }
+        (self.ops.weigh)(&mut self.weights, logits, max, c.temperature, &mut self.maxima, &mut self.sums);
+        if !c.filters() {
+            return Ok(draw_in_blocks(&self.weights, &self.sums, u).unwrap_or(best));
+        }
+        Ok(self.of_nucleus(u).unwrap_or(best))
     }
 
     fn check_len(&self, logits: &[f32]) -> Result<()> {
@@ -192,81 +190,86 @@ impl Sampler {
 
     /// The choice where top-k is the first filter; `maxima` are those of the logits.
     fn of_top_k(&mut self, logits: &[f32], max: f32, u: f64) -> Option<u32> {
-        let (k, temperature) = (self.config.top_k, self.config.temperature);
-        self.gather(logits, k, f32::NEG_INFINITY);
+        let (k, c) = (self.config.top_k, &self.config);
+        // As many blocks as elements are wanted hold one of at least this.
+        let bound = bound(&self.maxima, &mut self.order, k).max(f32::MIN);
         let list = &mut self.candidates;
+        gather(list, logits, &self.maxima, bound);
         if k < list.len() {
             list.select_nth_unstable_by(k - 1, likelier);
             list.truncate(k);
         }
-        // In id order, so that no sum depends on how the selection moved things.
-        list.sort_unstable_by_key(|(id, _)| *id);
-        self.weights.clear();
-        self.weights.extend(list.iter().map(|(_, logit)| *logit));
-        (self.ops.weigh)(&mut self.weights, max, temperature, &mut self.maxima, &mut self.sums);
-        list.iter_mut().zip(&self.weights).for_each(|((_, value), weight)| *value = *weight);
-        // Without weight a token can never be drawn.
-        list.retain(|(_, weight)| *weight > 0.0);
-        let total = list.iter().map(|(_, weight)| f64::from(*weight)).sum();
-        list.sort_unstable_by(likelier);
-        self.cut(total);
-        draw(&self.candidates, u)
+        self.logits.clear();
+        self.logits.extend(list.iter().map(|(_, logit)| *logit));
+        let weights = &mut self.weights[..list.len()];
+        (self.ops.weigh)(weights, &self.logits, max, c.temperature, &mut self.maxima, &mut self.sums);
+        list.iter_mut().zip(weights).for_each(|((_, value), weight)| *value = *weight);
+        list.retain(|(_, weight)| *weight >= LEAST);
+        let wanted = c.wanted(Weights::new(list).total() as f64);
+        list.retain(|(_, weight)| *weight >= c.min_p);
+        Weights::new(list).draw(wanted, u)
     }
 
-    /// Fills `candidates` with what top-p and min-p leave of the weights of all tokens, most likely first; `maxima` are
-    /// those of the weights, and `total` is their sum.
-    fn filter(&mut self, weights: &[f32], total: f64) {
+    /// The choice from what top-p and min-p leave of all tokens; `maxima` and `sums` are those of the weights.
+    fn of_nucleus(&mut self, u: f64) -> Option<u32> {
+        let (c, unit) = (&self.config, f64::from(LEAST));
+        let wanted = c.wanted(self.sums.iter().map(|sum| f64::from(*sum)).sum::<f64>() / unit);
+        let least = c.min_p.max(LEAST);
         // In growing pieces: mostly the first is enough.
-        let mut blocks = 64;
+        let mut blocks = if c.top_p < 1.0 { 64 } else { usize::MAX };
         loop {
-            self.gather(weights, blocks, 0.0);
-            self.candidates.sort_unstable_by(likelier);
-            if self.cut(total) || blocks >= self.maxima.len() {
-                return;
+            let bound = bound(&self.maxima, &mut self.order, blocks).max(least);
+            // They cannot weigh more than their blocks do.
+            let heavy = self.maxima.iter().zip(&self.sums).filter(|(max, _)| **max >= bound);
+            let most = heavy.map(|(_, sum)| f64::from(*sum)).sum::<f64>() / unit;
+            if bound <= least || most >= wanted as f64 {
+                gather(&mut self.candidates, &self.weights, &self.maxima, bound);
+                let mut weights = Weights::new(&mut self.candidates);
+                if bound <= least || weights.total() >= wanted {
+                    return weights.draw(wanted, u);
+                }
             }
-            blocks *= 4;
+            blocks = blocks.saturating_mul(4);
         }
-    }
-
-    /// Fills `candidates` with the largest elements of `x` above `least`, in the order of their ids: all that are not below
-    /// some bound, and at least `n` of them where there are so many. `maxima` are those of `x`.
-    fn gather(&mut self, x: &[f32], n: usize, least: f32) {
-        let (maxima, order, list) = (&self.maxima, &mut self.sums, &mut self.candidates);
-        // As many blocks as elements are wanted hold an element of at least this.
-        let bound = if n < maxima.len() {
-            order.copy_from_slice(maxima);
-            *order.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a)).1
-        } else {
-            f32::NEG_INFINITY
-        };
-        list.clear();
-        for (block, _) in maxima.iter().enumerate().filter(|(_, max)| **max >= bound && **max > least) {
-            let first = block * BLOCK;
-            let elements = (first as u32..).zip(x[first..].iter().copied().take(BLOCK));
-            list.extend(elements.filter(|(_, x)| *x >= bound && *x > least));
-        }
-    }
-
-    /// Cuts the candidates, most likely first, to what top-p and min-p leave of the weight `total`; false where more than
-    /// there are may be left.
-    fn cut(&mut self, total: f64) -> bool {
-        let (c, mut mass) = (&self.config, 0.0);
-        let wanted = if c.top_p < 1.0 { f64::from(c.top_p) * total } else { f64::INFINITY };
-        for (i, (_, weight)) in self.candidates.iter().enumerate() {
-            if i > 0 && (mass >= wanted || *weight < c.min_p) {
-                self.candidates.truncate(i);
-                return true;
-            }
-            mass += f64::from(*weight);
-        }
-        false
     }
 }
 
-/// The candidate in which a share `u` of all weight ends.
-fn draw(candidates: &[Candidate], u: f64) -> Option<u32> {
-    let total: f64 = candidates.iter().map(|(_, weight)| f64::from(*weight)).sum();
-    reach(candidates.iter().copied(), 0.0, u * total)
+fn refused(n: usize) -> Error {
+    Error::Memory { what: "a sampler", bytes: n as u64 * size_of::<Candidate>() as u64 }
+}
+
+/// So many zeros.
+fn zeros<T: Clone + Default>(n: usize) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(n).map_err(|_| refused(n))?;
+    all.resize(n, T::default());
+    Ok(all)
+}
+
+/// What the `n` largest of the `maxima` of blocks reach; minus infinity where there are no more. In `order` they are put in
+/// order.
+fn bound(maxima: &[f32], order: &mut [f32], n: usize) -> f32 {
+    if n >= maxima.len() {
+        return f32::NEG_INFINITY;
+    }
+    order.copy_from_slice(maxima);
+    *order.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a)).1
+}
+
+/// Fills `list` with the elements of `x` that are not below `bound`; `maxima` are those of the blocks of `x`.
+fn gather(list: &mut Vec<Candidate>, x: &[f32], maxima: &[f32], bound: f32) {
+    list.clear();
+    for (block, max) in maxima.iter().enumerate() {
+        if *max < bound {
+            continue;
+        }
+        let first = block * BLOCK;
+        for (i, &x) in x[first..x.len().min(first + BLOCK)].iter().enumerate() {
+            if x >= bound {
+                list.push(((first + i) as u32, x));
+            }
+        }
+    }
 }
 
 /// The candidate with which the sum of weights, begun with `sum`, exceeds `target`; else the last one.
