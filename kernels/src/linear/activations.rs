@@ -5,7 +5,7 @@ use super::{PANEL, tile::MOST};
 use crate::dtype::DType;
 use crate::ops::{Ops, per_isa};
 use crate::plan::TileMut;
-use crate::simd::{LANES, Simd, to_bf16};
+use crate::simd::{LANES, Simd};
 
 /// How rows are laid out (and rounded) for a linear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -150,23 +150,25 @@ fn block_with<S: Simd>(
 ) {
     match laid {
         Laid::F32 => interleave(s, out, rows, first, stride),
-        Laid::Rounded => {
-            let mut rounded = [[0.0; BLOCK]; MOST];
-            for (out, row) in rounded.iter_mut().zip(rows) {
-                for (j, x) in row.iter().enumerate() {
-                    out[j ^ 1] = f32::from_bits(to_bf16(*x) << 16);
+        // Eight rows at a time, and then six: what is interleaved at once.
+        Laid::Rounded | Laid::Pairs => {
+            for (first, rows) in (first..).step_by(8).zip(rows.chunks(8)) {
+                let mut rounded = [[0.0; BLOCK]; 8];
+                for (out, row) in rounded.iter_mut().zip(rows) {
+                    for half in [0, LANES] {
+                        let x = s.round_bf16(s.load(&row[half..]));
+                        s.store(if laid == Laid::Rounded { s.exchange(x) } else { x }, &mut out[half..]);
+                    }
                 }
-            }
-            let mut refs = [&[0.0; BLOCK]; MOST];
-            for (to, row) in refs.iter_mut().zip(&rounded) {
-                *to = row;
-            }
-            interleave(s, out, &refs[..rows.len()], first, stride);
-        }
-        Laid::Pairs => {
-            for (i, row) in rows.iter().enumerate() {
-                for (j, pair) in row.as_chunks::<2>().0.iter().enumerate() {
-                    out[j * stride + first + i] = f32::from_bits(to_bf16(pair[0]) | to_bf16(pair[1]) << 16);
+                if laid == Laid::Rounded {
+                    interleave(s, out, &rounded.each_ref()[..rows.len()], first, stride);
+                    continue;
+                }
+                for (i, row) in rounded.iter().enumerate().take(rows.len()) {
+                    for (j, pair) in row.as_chunks::<2>().0.iter().enumerate() {
+                        out[j * stride + first + i] =
+                            f32::from_bits(pair[0].to_bits() >> 16 | pair[1].to_bits());
+                    }
                 }
             }
         }

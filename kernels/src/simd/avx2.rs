@@ -1,6 +1,6 @@
 //! Floor 0: the lanes as two 256-bit registers. `AvxVnni` has the instruction for quads of bytes.
 
-use super::ymm::{columns, exchanged, flush, low_as_high, pair, pow2, transpose, widen_f16};
+use super::ymm::{columns, exchanged, flush, low_as_high, pair, pow2, round_bf16, transpose, widen_f16};
 use super::{LANES, Simd, apart};
 use std::arch::x86_64::*;
 
@@ -290,6 +290,14 @@ macro_rules! avx2 {
                         widen_f16(_mm256_srli_epi32::<16>(pairs[0]), _mm256_srli_epi32::<16>(pairs[1])),
                     ]
                 }
+            }
+            #[inline(always)]
+            fn round_bf16(self, x: V) -> V {
+                both!(round_bf16, x)
+            }
+            #[inline(always)]
+            fn exchange(self, x: V) -> V {
+                both!(_mm256_permute_ps::<0xB1>, x)
             }
             #[inline(always)]
             fn flush(self, pairs: V) -> V {

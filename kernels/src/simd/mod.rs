@@ -172,6 +172,23 @@ pub trait Simd: Copy + Send + Sync + 'static {
             self.load_f16(&half)
         })
     }
+    /// Each lane as [`to_bf16`] rounds it, as f32.
+    #[inline(always)]
+    fn round_bf16(self, x: Self::V) -> Self::V {
+        let mut lanes = [0.0; LANES];
+        self.store(x, &mut lanes);
+        self.load(&lanes.map(|x| f32::from_bits(to_bf16(x) << 16)))
+    }
+    /// Neighbours exchanged: lanes 0 and 1, 2 and 3, and so on.
+    #[inline(always)]
+    fn exchange(self, x: Self::V) -> Self::V {
+        let mut lanes = [0.0; LANES];
+        self.store(x, &mut lanes);
+        for pair in lanes.as_chunks_mut::<2>().0 {
+            pair.swap(0, 1);
+        }
+        self.load(&lanes)
+    }
     /// Pairs of bf16 with subnormals made zero, where `dot` would not ignore them itself.
     fn flush(self, pairs: Self::V) -> Self::V;
     /// acc + odd * odd + even * even of pairs of bf16, the odd (high) ones first, rounded after each, subnormals of

@@ -50,6 +50,23 @@ pub(super) unsafe fn flush(pairs: __m256) -> __m256 {
     }
 }
 
+/// The nearest bf16 of each lane as f32, ties to even; subnormals become zero, NaN stays NaN.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+pub(super) unsafe fn round_bf16(x: __m256) -> __m256 {
+    // SAFETY: as the function's.
+    unsafe {
+        let (words, high) = (_mm256_castps_si256(x), _mm256_set1_epi32(0xFFFF_0000_u32.cast_signed()));
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(words), _mm256_set1_epi32(1));
+        let half = _mm256_add_epi32(_mm256_set1_epi32(0x7FFF), odd);
+        let rounded = flush(_mm256_castsi256_ps(_mm256_and_si256(_mm256_add_epi32(words, half), high)));
+        let quiet = _mm256_or_si256(_mm256_and_si256(words, high), _mm256_set1_epi32(0x0040_0000));
+        _mm256_blendv_ps(rounded, _mm256_castsi256_ps(quiet), _mm256_cmp_ps::<_CMP_UNORD_Q>(x, x))
+    }
+}
+
 /// f16 in the low halves of words, as f32.
 ///
 /// # Safety
