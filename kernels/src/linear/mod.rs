@@ -34,7 +34,7 @@ pub(crate) use turn::turn_isa;
 use crate::dtype::DType;
 use crate::ops::{Ops, per_isa};
 use crate::plan::TileMut;
-use crate::simd::{Apart, LANES, Simd};
+use crate::simd::{Apart, Simd};
 use elem::{Bf16, Elem, F16, F32, parts};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -184,7 +184,7 @@ fn dense<E: Elem, S: Simd>(
         let lanes = PANEL.min(cols.end - first);
         if mapped && lanes == PANEL && (S::REGISTERS >= 32 || w.rows(first, PANEL).is_some()) {
             if const { S::REGISTERS >= 16 } {
-                few_rows::<S, E>(s, to.out, w, x, rows, first, after);
+                row::panel::<S, E>(s, to.out, w, x, rows, first, after);
             }
             continue;
         }
@@ -307,7 +307,7 @@ impl Run<'_> {
         if const { S::REGISTERS >= 32 } {
             tiles!(1 2 4 8 14);
         } else if const { S::REGISTERS >= 16 } {
-            tiles!(1 2 4 6);
+            tiles!(1 2 3 4 6);
         } else {
             tiles!(1);
         }
@@ -373,47 +373,4 @@ impl<S: Simd, E: Elem> Apart<S> for Tiles<'_, '_, '_, E> {
     fn run(self, s: S) {
         self.run.tiles::<S, E>(s, self.to, self.panel, self.x);
     }
-}
-
-/// A panel of outputs of all `rows`, straight from the file, in the next larger number of rows that is compiled.
-#[inline(always)]
-fn few_rows<S: Simd, E: Elem>(
-    s: S,
-    out: &mut TileMut,
-    w: &Matrix,
-    x: &[f32],
-    rows: usize,
-    first: usize,
-    after: &After,
-) {
-    let mut all = [[0.0; PANEL]; 8];
-    macro_rules! sums {
-        ($($m:literal)*) => {
-            for half in [0, LANES] {
-                match rows {
-                    $(..=$m => {
-                        let sums = row::sixteen::<S, E, $m>(s, w, first + half, x);
-                        for (all, sums) in all.iter_mut().zip(sums) {
-                            s.store(sums, &mut all[half..]);
-                        }
-                    })*
-                    _ => unreachable!("{rows} rows are not few"),
-                }
-            }
-        };
-    }
-    if const { S::REGISTERS >= 32 } {
-        sums!(1 2 4 8);
-    } else if const { E::LINE == 1 && S::REGISTERS >= 16 } {
-        let mut lanes = [0.0; LANES];
-        for at in (0..PANEL).step_by(8) {
-            s.store(row::lines::<S, E, 8>(s, w, first + at, x), &mut lanes);
-            all[0][at..][..8].copy_from_slice(&lanes[..8]);
-        }
-    } else {
-        for half in [0, LANES] {
-            s.store(row::lines::<S, E, LANES>(s, w, first + half, x), &mut all[0][half..]);
-        }
-    }
-    after.finish(s, out, 0, first, PANEL, &mut all[..rows]);
 }

@@ -2,14 +2,78 @@
 //! sequential stream. Knows no packed panels.
 
 use super::elem::{Elem, chunk_bytes, last_word, parts, split, step};
-use super::{Matrix, tile};
+use super::{After, Matrix, PANEL, tile};
+use crate::plan::TileMut;
 use crate::simd::{LANES, Simd};
 
 /// Rows that take this path at most: with sixteen vectors of weights, eight sums fit AVX-512's 32 registers. Elsewhere
-/// the weights do not fit by themselves, and only a single row is better off so: see [`lines`].
+/// the weights do not fit by themselves, and pass by a first-level cache: see [`lines`]. A second tile finds them in the
+/// next cache; for more it pays to transpose once.
 #[inline(always)]
 pub fn most<S: Simd>() -> usize {
-    if S::REGISTERS >= 32 { 8 } else { 1 }
+    if S::REGISTERS >= 32 { 8 } else { 2 * tile::rows::<S>() }
+}
+
+/// A panel of outputs of all `rows`, straight from the file.
+#[inline(always)]
+pub fn panel<S: Simd, E: Elem>(
+    s: S,
+    out: &mut TileMut,
+    w: &Matrix,
+    x: &[f32],
+    rows: usize,
+    first: usize,
+    after: &After,
+) {
+    let mut all = [[0.0; PANEL]; tile::MOST];
+    // The next larger number of rows that is compiled.
+    macro_rules! sixteens {
+        ($($m:literal)*) => {
+            for half in [0, LANES] {
+                match rows {
+                    $(..=$m => {
+                        let sums = sixteen::<S, E, $m>(s, w, first + half, x);
+                        for (all, sums) in all.iter_mut().zip(sums) {
+                            s.store(sums, &mut all[half..]);
+                        }
+                    })*
+                    _ => unreachable!("{rows} rows are not few"),
+                }
+            }
+        };
+    }
+    macro_rules! eights {
+        ($m:literal) => {
+            let words = (w.k().div_ceil(E::K) * parts::<S, E>() * $m).max(1);
+            for at in (0..PANEL).step_by(8) {
+                for (all, x) in all[..rows.next_multiple_of($m)].chunks_mut($m).zip(x.chunks_exact(words)) {
+                    let sums = lines::<S, E, 8, $m>(s, w, first + at, x);
+                    for (all, sums) in all.iter_mut().zip(sums) {
+                        let mut lanes = [0.0; LANES];
+                        s.store(sums, &mut lanes);
+                        all[at..][..8].copy_from_slice(&lanes[..8]);
+                    }
+                }
+            }
+        };
+    }
+    if const { S::REGISTERS >= 32 } {
+        sixteens!(1 2 4 8);
+    } else if rows > 1 {
+        // The chains of a tile hide each other's latency: few outputs at a time.
+        eights!(6);
+    } else if const { E::LINE == 1 && S::REGISTERS >= 16 } {
+        eights!(1);
+    } else {
+        for half in [0, LANES] {
+            let [sums] = lines::<S, E, LANES, 1>(s, w, first + half, x);
+            s.store(sums, &mut all[0][half..]);
+        }
+    }
+    let piece = if const { S::REGISTERS >= 32 } { rows } else { tile::rows::<S>() };
+    for (r, sums) in (0..).step_by(piece).zip(all[..rows].chunks_mut(piece)) {
+        after.finish(s, out, r, first, PANEL, sums);
+    }
 }
 
 /// Outputs `first..first + 16` of `w` (`Order::Nk`, dense), all of which exist, times `M` rows of `x`, packed as one row
@@ -62,18 +126,26 @@ const NEAR: usize = 24 << 10;
 /// Lines between what is read and what is asked for, where whole rows are too much.
 const AHEAD: usize = 16;
 
-/// Outputs `first..first + R` of `w` (`Order::Nk`, dense), all of which exist and lie at equal distances, times one packed row of `x`, for sets with
-/// few registers and without pairs. The weights are transposed line by line into a first-level cache. `R` is 8 or 16: the
-/// more rows, the better is the latency of a chain hidden; the fewer, the better does the processor foresee their streams.
+/// Outputs `first..first + R` of `w` (`Order::Nk`, dense), all of which exist and lie at equal distances, times `M` rows of
+/// `x`, packed as one row or as one tile, for sets with few registers and without pairs. The weights are transposed line by
+/// line into a first-level cache. `R` is 8 or 16: the more outputs, the better is the latency of few chains hidden; the
+/// fewer, the better does the processor foresee their streams.
 #[inline(always)]
-pub fn lines<S: Simd, E: Elem, const R: usize>(s: S, w: &Matrix, first: usize, x: &[f32]) -> S::V {
+pub fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
+    s: S,
+    w: &Matrix,
+    first: usize,
+    x: &[f32],
+) -> [S::V; M] {
+    let stride_of_x = if M == 1 { 1 } else { tile::rows::<S>() };
     let (bytes, stride) = w.rows(first, R).expect("rows at equal distances");
     let len = bytes.len() - (R - 1) * stride;
     let (lines, words) = (len / LINE, len.div_ceil(E::BYTES * E::K));
-    let wide = LANES * E::LINE; // what one line of weights meets
-    assert!(x.len() >= words * parts::<S, E>(), "a row of x is too short");
-    let (x, rest) = x[..words * parts::<S, E>()].split_at(lines * wide);
-    let (mut acc, mut words_of) = (s.zero(), [[0.0; R]; LANES]);
+    let (wide, word_wide) = (LANES * E::LINE * stride_of_x, parts::<S, E>() * stride_of_x);
+    assert!(x.len() >= words * word_wide, "a row of x is too short");
+    // What one line of weights meets, and what is left.
+    let (x, rest) = x[..words * word_wide].split_at(lines * wide);
+    let (mut acc, mut words_of) = ([s.zero(); M], [[0.0; R]; LANES]);
     for (line, x) in x.chunks_exact(wide).enumerate() {
         s.lines::<R>(&bytes[line * LINE..], stride, words_of.as_flattened_mut(), R);
         // Short rows: all of the next ones, in the order of their addresses. Long ones: each a little further on.
@@ -85,10 +157,13 @@ pub fn lines<S: Simd, E: Elem, const R: usize>(s: S, w: &Matrix, first: usize, x
             (first + R, line + AHEAD - lines, stride)
         };
         let mut next = w.ahead(row).wrapping_add(at * LINE);
-        for (word, x) in words_of.iter().zip(x.chunks_exact(E::LINE)) {
+        for (word, x) in words_of.iter().zip(x.chunks_exact(E::LINE * stride_of_x)) {
             let halves = E::open(s, if R == LANES { s.load(word) } else { s.load_eight(word) });
             for part in 0..E::LINE {
-                acc = s.fma(halves[part], s.splat(x[part]), acc);
+                let x = &x[part * stride_of_x..][..M];
+                for m in 0..M {
+                    acc[m] = s.fma(halves[part], s.splat(x[m]), acc[m]);
+                }
             }
         }
         for _ in 0..R {
@@ -96,14 +171,12 @@ pub fn lines<S: Simd, E: Elem, const R: usize>(s: S, w: &Matrix, first: usize, x
             next = next.wrapping_add(step);
         }
     }
-    for (word, x) in (lines * LINE / (E::BYTES * E::K)..words).zip(rest.chunks_exact(parts::<S, E>())) {
+    for (word, x) in (lines * LINE / (E::BYTES * E::K)..words).zip(rest.chunks_exact(word_wide)) {
         let mut lanes = [0.0; LANES];
         for i in 0..R {
             lanes[i] = last_word::<E>(w.row(first + i), word);
         }
-        let mut sums = [acc];
-        meet::<S, E, 1>(s, &mut sums, s.load(&lanes), x, 1);
-        [acc] = sums;
+        meet::<S, E, M>(s, &mut acc, s.load(&lanes), x, stride_of_x);
     }
     acc
 }

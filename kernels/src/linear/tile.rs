@@ -34,7 +34,7 @@ pub fn tile<S: Simd, E: Elem, const M: usize>(
     fresh: bool,
 ) {
     // Few rows leave registers for all lanes, and then the panel passes once.
-    if const { S::REGISTERS >= 32 || (S::REGISTERS >= 16 && M <= 2) } {
+    if const { S::REGISTERS >= 32 || (S::REGISTERS >= 16 && M <= 3) } {
         chains::<S, E, M, 2>(s, sums, panel, x, stride, 0, fresh);
     } else {
         chains::<S, E, M, 1>(s, sums, panel, x, stride, 0, fresh);

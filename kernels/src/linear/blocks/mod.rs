@@ -123,9 +123,10 @@ fn blocks_with<S: Dots<Plain: Bytes>>(
             last: true,
             after,
         };
-        // Few rows meet every block as it comes by, in one stream; for more it pays to unpack once. So does plain Rust,
-        // which is short rather than fast.
-        if const { S::REGISTERS >= 16 } && w.order() == Order::Panels && rows <= dense::rows::<S>() {
+        // Few rows meet every block as it comes by, in one stream; for more it pays to unpack once: later where codes are
+        // widened too. So does plain Rust, which is short rather than fast.
+        let few = dense::rows::<S>() * if is_wide::<S>(&form) { 3 } else { 1 };
+        if const { S::REGISTERS >= 16 } && w.order() == Order::Panels && rows <= few {
             whole.stream(s, &mut to, &form, w.panel(first / PANEL), x, scratch.codes);
             continue;
         }
@@ -197,25 +198,29 @@ impl Run<'_> {
         }
     }
 
-    /// Few rows over the blocks of a packed panel, each of which is read once.
+    /// Few rows over the blocks of a packed panel, tile by tile: the first finds it in memory, the others in a cache.
     #[inline(always)]
     fn stream<S: Dots>(&self, s: S, to: &mut Sink, form: &Form, panel: &[u8], x: &[f32], codes: &mut [u8]) {
-        let m = self.after.rows();
-        macro_rules! tile {
-            ($width:literal, $one:literal) => {{
-                let sums = to.of::<$width>(0);
-                *sums = [[0.0; PANEL]; $width];
-                stream::<S, $width, $one>(s, sums, form, panel, self.steps.end, x, codes);
-            }};
+        let (all, mut r) = (self.after.rows(), 0);
+        while r < all {
+            let (m, x) = (dense::rows::<S>().min(all - r), &x[r * self.words..]);
+            macro_rules! tile {
+                ($width:literal, $one:literal) => {{
+                    let sums = to.of::<$width>(r);
+                    *sums = [[0.0; PANEL]; $width];
+                    stream::<S, $width, $one>(s, sums, form, panel, self.steps.end, x, codes);
+                }};
+            }
+            if const { S::REGISTERS >= 32 } {
+                widths!(m, all == 1, tile, 4 8 14);
+            } else if const { S::REGISTERS >= 16 } {
+                widths!(m, all == 1, tile, 2 4 6);
+            } else {
+                widths!(m, all == 1, tile, 1);
+            }
+            self.finish(s.plain(), to, r, m);
+            r += m;
         }
-        if const { S::REGISTERS >= 32 } {
-            widths!(m, true, tile, 4 8 14);
-        } else if const { S::REGISTERS >= 16 } {
-            widths!(m, true, tile, 2 4 6);
-        } else {
-            widths!(m, true, tile, 1);
-        }
-        self.finish(s.plain(), to, 0, m);
     }
 }
 
