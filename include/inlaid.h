@@ -908,6 +908,10 @@ typedef struct {
     float entropy_coef;
     // 1: rewards are brought to variance 1 first. Default 0.
     int32_t whiten_rewards;
+    // Weight of the loss of pretraining, where `inlaid_ppo_set_mix` gives some; default 27.8.
+    float mix_coef;
+    // Examples of pretraining in each minibatch; default 4.
+    uint32_t mix_batch;
 } inlaid_ppo_config;
 
 // What a round of answers and updates did.
@@ -940,6 +944,8 @@ typedef struct {
     double tokens;
     // Mean norm of a gradient before clipping.
     double grad_norm;
+    // Mean loss of the pretraining that was mixed in, in nats a token, without its weight; 0 where there was none.
+    double mix_loss;
 } inlaid_ppo_stats;
 
 #ifdef __cplusplus
@@ -1570,6 +1576,17 @@ int32_t inlaid_ppo_new(const inlaid_model *model,
                        const inlaid_ppo_config *config,
                        inlaid_trainer **trainer,
                        inlaid_error *err);
+
+// Mixes pretraining into what the policy learns from now on: beside every minibatch some of these `n` examples are learnt, so
+// that it forgets less of the language (PPO-ptx). Their ids are copied, `group` is not looked at; 0 examples end it. They are
+// no part of a checkpoint: give the same ones to a trainer that goes on.
+//
+// Errors: `INLAID_ERROR_ARGUMENT` for examples that teach nothing, ids beyond the vocabulary, or a trainer that does not learn
+// from rewards; `_CONTEXT_FULL` for one longer than the model can hold; `_BUSY`. Nothing has changed then.
+int32_t inlaid_ppo_set_mix(inlaid_trainer *trainer,
+                           const inlaid_example *examples,
+                           size_t n,
+                           inlaid_error *err);
 
 // Begins a round: an answer will be drawn to each of `n` prompts. Prompt i is the `lens[i]` ids that follow those before it in
 // `ids`. What another round left is dropped.

@@ -55,11 +55,11 @@ fn layouts() -> String {
         inlaid_train_report { struct_size, reserved, step, loss, grad_norm, tokens }
         inlaid_ppo_config {
             struct_size, max_tokens, epochs, minibatch, rate, temperature, kl_coef, kl_target, kl_horizon, gamma, lam,
-            clip_policy, clip_value, vf_coef, entropy_coef, whiten_rewards
+            clip_policy, clip_value, vf_coef, entropy_coef, whiten_rewards, mix_coef, mix_batch
         }
         inlaid_ppo_stats {
             struct_size, reserved, round, reward, kl, kl_coef, policy_loss, value_loss, entropy, clip_fraction, approx_kl,
-            explained_variance, tokens, grad_norm
+            explained_variance, tokens, grad_norm, mix_loss
         }
         inlaid_generate_config {
             struct_size, max_tokens, ignore_end, n_stop, stop, stop_len, stop_ids, n_stop_ids

@@ -52,6 +52,10 @@ impl Teacher {
         match *self {}
     }
 
+    pub fn set_mix(&mut self, _: &[Example]) -> Result<()> {
+        match *self {}
+    }
+
     pub fn begin(&mut self, _: &[Vec<u32>]) -> Result<()> {
         match *self {}
     }

@@ -5,7 +5,9 @@ use super::error::inlaid_error;
 use super::guard::{guard, with};
 use super::model::inlaid_model;
 use super::teaching;
-use super::train::{config_of, hand, inlaid_train_config, inlaid_trainer, teach};
+use super::train::{
+    config_of, examples_of, hand, inlaid_example, inlaid_train_config, inlaid_trainer, teach,
+};
 use super::versioned::{Versioned, init, read, write};
 use crate::error::Result;
 use std::ptr::null_mut;
@@ -54,9 +56,13 @@ pub struct inlaid_ppo_config {
     pub entropy_coef: f32,
     /// 1: rewards are brought to variance 1 first. Default 0.
     pub whiten_rewards: i32,
+    /// Weight of the loss of pretraining, where `inlaid_ppo_set_mix` gives some; default 27.8.
+    pub mix_coef: f32,
+    /// Examples of pretraining in each minibatch; default 4.
+    pub mix_batch: u32,
 }
 
-// SAFETY: sixteen words.
+// SAFETY: eighteen words.
 unsafe impl Versioned for inlaid_ppo_config {
     const NAME: &'static str = "ppo config";
     const SIZES: &'static [usize] = &[size_of::<Self>()];
@@ -79,6 +85,8 @@ unsafe impl Versioned for inlaid_ppo_config {
             vf_coef: 0.1,
             entropy_coef: 0.0,
             whiten_rewards: 0,
+            mix_coef: 27.8,
+            mix_batch: 4,
         }
     }
 }
@@ -115,9 +123,11 @@ pub struct inlaid_ppo_stats {
     pub tokens: f64,
     /// Mean norm of a gradient before clipping.
     pub grad_norm: f64,
+    /// Mean loss of the pretraining that was mixed in, in nats a token, without its weight; 0 where there was none.
+    pub mix_loss: f64,
 }
 
-// SAFETY: two words and twelve of eight bytes.
+// SAFETY: two words and thirteen of eight bytes.
 unsafe impl Versioned for inlaid_ppo_stats {
     const NAME: &'static str = "stats";
     const SIZES: &'static [usize] = &[size_of::<Self>()];
@@ -138,6 +148,7 @@ unsafe impl Versioned for inlaid_ppo_stats {
             explained_variance: 0.0,
             tokens: 0.0,
             grad_norm: 0.0,
+            mix_loss: 0.0,
         }
     }
 }
@@ -171,6 +182,27 @@ pub unsafe extern "C" fn inlaid_ppo_new(
     };
     // SAFETY: the caller's promise.
     unsafe { with(model, err, call) }
+}
+
+/// Mixes pretraining into what the policy learns from now on: beside every minibatch some of these `n` examples are learnt, so
+/// that it forgets less of the language (PPO-ptx). Their ids are copied, `group` is not looked at; 0 examples end it. They are
+/// no part of a checkpoint: give the same ones to a trainer that goes on.
+///
+/// Errors: `INLAID_ERROR_ARGUMENT` for examples that teach nothing, ids beyond the vocabulary, or a trainer that does not learn
+/// from rewards; `_CONTEXT_FULL` for one longer than the model can hold; `_BUSY`. Nothing has changed then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn inlaid_ppo_set_mix(
+    trainer: *mut inlaid_trainer,
+    examples: *const inlaid_example,
+    n: usize,
+    err: *mut inlaid_error,
+) -> i32 {
+    let call = |teacher: &mut teaching::Teacher, _: &AtomicBool| -> Result<()> {
+        // SAFETY: the caller's promise.
+        teacher.set_mix(&unsafe { examples_of(examples, n) }?.0)
+    };
+    // SAFETY: the caller's promise.
+    unsafe { teach(trainer, err, call) }
 }
 
 /// Begins a round: an answer will be drawn to each of `n` prompts. Prompt i is the `lens[i]` ids that follow those before it in

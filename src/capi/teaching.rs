@@ -74,6 +74,8 @@ impl Teacher {
             minibatch: p.minibatch as usize,
             tokens: c.pass_tokens as usize,
             whiten_rewards: super::model::flag("whiten_rewards", p.whiten_rewards)?,
+            mix_coef: f64::from(p.mix_coef),
+            mix_batch: p.mix_batch as usize,
             unfinished: None,
             rate: p.rate,
             rule: rule(c),
@@ -106,12 +108,6 @@ impl Teacher {
     ) -> Result<inlaid_train_report> {
         let Teacher::Steps(trainer) = self else {
             return Err(argument("trainer", "expected one of inlaid_trainer_new"));
-        };
-        let lesson = |Example { ids, first, source }: &Example| {
-            let mut lesson = Lesson { source: source.to_vec(), ..Lesson::default() };
-            lesson.push(&ids[..*first], false);
-            lesson.push(&ids[*first..], true);
-            lesson
         };
         let done = trainer.step(lessons.iter().map(lesson).collect(), groups, rate, cancel)?;
         Ok(inlaid_train_report {
@@ -161,6 +157,10 @@ impl Teacher {
         Ok(())
     }
 
+    pub fn set_mix(&mut self, examples: &[Example]) -> Result<()> {
+        self.rewarded()?.set_mix(examples.iter().map(lesson).collect())
+    }
+
     pub fn begin(&mut self, prompts: &[Vec<u32>]) -> Result<()> {
         self.rewarded()?.begin(prompts)
     }
@@ -200,9 +200,17 @@ impl Teacher {
             explained_variance: s.explained_variance,
             tokens: s.tokens,
             grad_norm: s.norm,
+            mix_loss: s.mix_loss,
             ..Versioned::defaults()
         })
     }
+}
+
+fn lesson(Example { ids, first, source }: &Example) -> Lesson {
+    let mut lesson = Lesson { source: source.to_vec(), ..Lesson::default() };
+    lesson.push(&ids[..*first], false);
+    lesson.push(&ids[*first..], true);
+    lesson
 }
 
 fn masking(model: &Model, c: &inlaid_train_config) -> Result<Masking> {

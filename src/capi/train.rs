@@ -238,6 +238,31 @@ pub(super) unsafe fn config_of(
     }
 }
 
+/// The caller's examples, and the numbers of their prompts.
+///
+/// # Safety
+/// As [`slice`], for the array and those that its elements point to.
+pub(super) unsafe fn examples_of<'a>(
+    examples: *const inlaid_example,
+    n: usize,
+) -> Result<(Vec<Example<'a>>, Vec<u32>)> {
+    let (mut all, mut groups) = (Vec::new(), Vec::new());
+    // SAFETY: the caller's promise.
+    for example in unsafe { slice("examples", examples, n) }? {
+        // SAFETY: the caller's promise.
+        let (ids, source) = unsafe {
+            (slice("ids", example.ids, example.n)?, slice("source", example.source, example.n_source)?)
+        };
+        if example.first == 0 || example.first >= ids.len() || example.reserved != 0 {
+            let what = "expected examples of at least one token and one to learn, and reserved to be 0";
+            return Err(argument("examples", what));
+        }
+        all.push(Example { ids, first: example.first, source });
+        groups.push(example.group);
+    }
+    Ok((all, groups))
+}
+
 /// Fills `*config`, of `struct_size` bytes, with the defaults.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn inlaid_train_config_init(
@@ -313,18 +338,7 @@ pub unsafe extern "C" fn inlaid_trainer_step(
     let call = |teacher: &mut teaching::Teacher, cancel: &AtomicBool| {
         // SAFETY: the caller's promise, for each pointer.
         unsafe {
-            let (mut lessons, mut groups) = (Vec::new(), Vec::new());
-            for example in slice("examples", examples, n)? {
-                let ids = slice("ids", example.ids, example.n)?;
-                if example.first == 0 || example.first >= ids.len() || example.reserved != 0 {
-                    let what =
-                        "expected examples of at least one token and one to learn, and reserved to be 0";
-                    return Err(argument("examples", what));
-                }
-                let source = slice("source", example.source, example.n_source)?;
-                lessons.push(Example { ids, first: example.first, source });
-                groups.push(example.group);
-            }
+            let (lessons, groups) = examples_of(examples, n)?;
             let done = teacher.step(&lessons, &groups, rate, cancel)?;
             if report.is_null() { Ok(()) } else { write(report, done) }
         }

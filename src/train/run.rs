@@ -127,20 +127,21 @@ impl Run {
         let first = done * self.config.batch as u64;
         let examples: Vec<usize> = (0..self.config.batch as u64).map(|i| self.order.at(first + i)).collect();
         self.task.begin(first);
-        passes(&mut *self.task, &mut self.learner, &examples, self.config.tokens, cancel)
+        passes(&mut *self.task, &mut self.learner, &examples, 1.0, self.config.tokens, cancel)
     }
 }
 
-/// Runs `examples` forward and backward, in as many passes of up to `most` tokens as it takes. Returns the loss, and tokens that
-/// ran.
+/// Runs `examples` forward and backward, in as many passes of up to `most` tokens as it takes. Returns `coef` times the loss,
+/// whose gradients were added, and tokens that ran.
 pub(super) fn passes(
     task: &mut dyn Task,
     learner: &mut Learner,
     examples: &[usize],
+    coef: f64,
     most: usize,
     cancel: &AtomicBool,
 ) -> Result<(f64, usize)> {
-    let total = examples.iter().map(|i| task.weight(*i)).sum();
+    let total = examples.iter().map(|i| task.weight(*i)).sum::<f64>() / coef;
     let (mut loss, mut tokens, mut left) = (0.0, 0, examples);
     while !left.is_empty() {
         let fit = that_fit(left.iter().map(|i| task.tokens(*i)), most);

@@ -115,7 +115,7 @@ impl Trainer {
     fn passes(&mut self, task: &mut dyn Task, cancel: &AtomicBool) -> Result<(f64, usize)> {
         let all: Vec<usize> = (0..task.examples()).collect();
         task.begin(self.optimizer.steps() << EXAMPLES);
-        passes(task, &mut self.learner, &all, self.tokens, cancel)
+        passes(task, &mut self.learner, &all, 1.0, self.tokens, cancel)
     }
 
     /// What learns, and its optimiser.

@@ -79,6 +79,7 @@ static void rewards(const inlaid_model *model, const char *dir) {
     inlaid_train_config learn;
     inlaid_ppo_config config;
     inlaid_ppo_stats stats = {0};
+    inlaid_example some[2];
     inlaid_adapter *adapter = NULL;
     const size_t lens[PROMPTS] = {2, 3, 1};
     const float worth[PROMPTS] = {0.5f, 1.0f, 0.25f}, bad[PROMPTS] = {0.5f, 1.0f, INFINITY};
@@ -94,6 +95,9 @@ static void rewards(const inlaid_model *model, const char *dir) {
     stats.struct_size = sizeof stats;
     OK(inlaid_ppo_new(model, &learn, &config, &trainer, &err));
     EXPECT(INLAID_ERROR_ARGUMENT, inlaid_ppo_advance(trainer, 0, &progress, &err));
+    some[0] = example(10, 1, 0), some[1] = example(6, 6, 0);
+    EXPECT(INLAID_ERROR_ARGUMENT, inlaid_ppo_set_mix(trainer, some, 2, &err));
+    OK(inlaid_ppo_set_mix(trainer, some, 1, &err));
     OK(inlaid_ppo_begin(trainer, ids, lens, PROMPTS, &err));
     EXPECT(INLAID_ERROR_ARGUMENT, inlaid_ppo_set_rewards(trainer, worth, PROMPTS, &err));
     while (progress == INLAID_PPO_MORE) OK(inlaid_ppo_advance(trainer, 0, &progress, &err));
@@ -106,7 +110,8 @@ static void rewards(const inlaid_model *model, const char *dir) {
     OK(inlaid_ppo_set_rewards(trainer, worth, PROMPTS, &err));
     while (progress != INLAID_PPO_DONE) OK(inlaid_ppo_advance(trainer, 1000, &progress, &err));
     OK(inlaid_ppo_get_stats(trainer, &stats, &err));
-    CHECK(stats.round == 1 && stats.kl == 0 && stats.reward > 0.58 && stats.reward < 0.59);
+    CHECK(stats.round == 1 && stats.kl == 0 && stats.reward > 0.58 && stats.reward < 0.59 && stats.mix_loss > 0);
+    OK(inlaid_ppo_set_mix(trainer, NULL, 0, &err));
     OK(inlaid_trainer_adapter(trainer, &adapter, &err));
     snprintf(out, sizeof out, "%s/adapter", dir);
     OK(inlaid_trainer_save(trainer, NULL, out, &err));

@@ -131,9 +131,12 @@ fn answers_preferences_and_rewards_make_adapters() {
     let reward = format!("builtin:lexicon:{}", at("words.txt"));
     let args =
         ["train", "ppo", "demo", "--prompts", &prompts, "--reward", &reward, "--out", &ppo, "--steps", "2"];
-    let said = json(&[&args[..], &["--batch", "4", "--max-tokens", "8"], &lora[..]].concat());
+    let mix = ["--mix", &at("text.txt"), "--mix-coef", "2", "--max-length", "24"];
+    let said = json(&[&args[..], &["--batch", "4", "--max-tokens", "8"], &mix, &lora[..]].concat());
     assert_eq!(said["rounds"], 2);
-    assert_eq!(log(Path::new(&ppo))[0]["kl"], 0.0, "a policy begins as its reference");
+    let lines = log(Path::new(&ppo));
+    assert_eq!(lines[0]["kl"], 0.0, "a policy begins as its reference");
+    assert!(lines[1]["mix_loss"].as_f64().unwrap() > 0.0);
     assert!(Path::new(&ppo).join("reward.svg").exists() && Path::new(&ppo).join("kl.svg").exists());
 }
 

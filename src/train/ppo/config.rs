@@ -28,6 +28,10 @@ pub struct PpoConfig {
     pub tokens: usize,
     /// Whether rewards are brought to variance 1 first, with their mean kept.
     pub whiten_rewards: bool,
+    /// Weight of the loss of pretraining, where lessons for it are given: see [`Ppo::set_mix`](super::Ppo::set_mix).
+    pub mix_coef: f64,
+    /// Lessons of pretraining in each minibatch.
+    pub mix_batch: usize,
     /// What an answer that did not end by itself gets in the place of its score; `None`: its score.
     pub unfinished: Option<f32>,
     /// Learning rate.
@@ -53,6 +57,8 @@ impl Default for PpoConfig {
             minibatch: 4,
             tokens: 2048,
             whiten_rewards: false,
+            mix_coef: 27.8,
+            mix_batch: 4,
             unfinished: None,
             rate: 1e-5,
             rule: Rule::AdamW { betas: [0.9, 0.95], eps: 1e-8, decay: 0.0 },
@@ -101,6 +107,8 @@ pub struct Stats {
     pub tokens: f64,
     /// Mean norm of a gradient before clipping.
     pub norm: f64,
+    /// Mean loss of the pretraining that was mixed in, in nats a token, without its weight; 0 where there was none.
+    pub mix_loss: f64,
 }
 
 /// What a call left to do.

@@ -7,10 +7,13 @@
 
 pub mod advantage;
 mod config;
+pub mod mix;
 pub mod objective;
+mod view;
 
 pub use config::{PpoConfig, Progress, Stats};
 
+use super::data::Lesson;
 use super::draw::{Answer, Drawer};
 use super::learner::{Learner, Sample};
 use super::loss::Scored;
@@ -20,9 +23,11 @@ use super::reference::Reference;
 use crate::error::{Error, Result};
 use crate::fit::that_fit;
 use advantage::{gae, token_rewards, whiten};
+use mix::Mix;
 use objective::{Figures, Step, clipped};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+use view::View;
 
 /// Where a round is.
 enum Phase {
@@ -55,8 +60,10 @@ pub struct Ppo {
     /// Of each answer's tokens.
     steps: Vec<Vec<Step>>,
     order: Option<Order>,
+    mix: Option<Mix>,
     stats: Stats,
-    norms: (f64, f64),
+    /// Updates of this round.
+    updates: f64,
 }
 
 impl Ppo {
@@ -92,9 +99,28 @@ impl Ppo {
             said: Vec::new(),
             steps: Vec::new(),
             order: None,
+            mix: None,
             stats: Stats::default(),
-            norms: (0.0, 0.0),
+            updates: 0.0,
         })
+    }
+
+    /// Lessons of pretraining, of which some are learnt beside every minibatch from now on (Ouyang et al. 2022, eq. 2); an empty
+    /// list ends that. They are no part of a checkpoint: who goes on brings the same ones.
+    ///
+    /// # Errors
+    /// `Argument` as [`Mix::new`], and for tokens beyond the vocabulary; `ContextFull` for a lesson that is longer than the model
+    /// can hold. What was mixed in before stays then.
+    pub fn set_mix(&mut self, lessons: Vec<Lesson>) -> Result<()> {
+        let arch = self.learner.model().arch();
+        for lesson in &lessons {
+            arch.check_len(lesson.ids.len().saturating_sub(1))?;
+            arch.check_ids(&lesson.ids)?;
+        }
+        let PpoConfig { mix_coef, mix_batch, seed, .. } = self.config;
+        let any = !lessons.is_empty();
+        self.mix = any.then(|| Mix::new(lessons, mix_coef, mix_batch, seed)).transpose()?;
+        Ok(())
     }
 
     /// What learns.
@@ -278,7 +304,7 @@ impl Ppo {
         });
         self.steps = steps.collect();
         self.stats = self.before(&estimated);
-        self.norms = (0.0, 0.0);
+        self.updates = 0.0;
         self.order = Some(Order::new(self.answers.len(), self.config.seed ^ (self.rounds + 1) << 20));
     }
 
@@ -311,16 +337,19 @@ impl Ppo {
         let Some(order) = &mut self.order else { return Ok(()) };
         let first = epoch * n as u64 + (part * self.config.minibatch) as u64;
         let answers: Vec<usize> = (0..size as u64).map(|i| order.at(first + i)).collect();
-        match self.passes(&answers, cancel) {
-            Ok(figures) => self.stats.figures.add(figures),
-            Err(e) => {
-                self.learner.clear();
-                return Err(e);
-            }
-        }
-        let norm = self.optimizer.step(&mut self.learner, self.config.rate)?;
-        self.norms = (self.norms.0 + norm, self.norms.1 + 1.0);
+        let ran = self.passes(&answers, cancel).and_then(|figures| Ok((figures, self.mixed(cancel)?)));
+        let (figures, mix_loss) = ran.inspect_err(|_| self.learner.clear())?;
+        self.stats.figures.add(figures);
+        self.stats.mix_loss += mix_loss;
+        self.stats.norm += self.optimizer.step(&mut self.learner, self.config.rate)?;
+        self.updates += 1.0;
         Ok(())
+    }
+
+    /// The pretraining of a minibatch; the mean loss of its tokens.
+    fn mixed(&mut self, cancel: &AtomicBool) -> Result<f64> {
+        let Some(mix) = &mut self.mix else { return Ok(0.0) };
+        mix.pass(&mut self.learner, self.optimizer.steps(), self.config.tokens, cancel)
     }
 
     fn passes(&mut self, answers: &[usize], cancel: &AtomicBool) -> Result<Figures> {
@@ -345,30 +374,10 @@ impl Ppo {
     fn finish(&mut self) {
         self.rounds += 1;
         self.stats.figures = self.stats.figures.mean();
-        self.stats.norm = self.norms.0 / f64::max(self.norms.1, 1.0);
+        self.stats.norm /= self.updates.max(1.0);
+        self.stats.mix_loss /= self.updates.max(1.0);
         self.kl_coef = self.config.kl_control.next(self.kl_coef, self.stats.kl, self.answers.len());
         self.phase = Phase::Idle;
-    }
-}
-
-/// An answer behind its prompt, as a sample.
-struct View {
-    ids: Vec<u32>,
-    rows: Vec<u32>,
-    targets: Vec<u32>,
-}
-
-impl View {
-    fn of(answer: &Answer) -> View {
-        let (first, n) = (answer.prompt.len() as u32 - 1, answer.ids.len());
-        let mut ids = answer.prompt.clone();
-        // The last token is a target alone.
-        ids.extend_from_slice(&answer.ids[..n - 1]);
-        View { ids, rows: (first..first + n as u32).collect(), targets: answer.ids.clone() }
-    }
-
-    fn sample(&self) -> Sample<'_> {
-        Sample { ids: &self.ids, rows: &self.rows, targets: &self.targets, ..Sample::default() }
     }
 }
 

@@ -10,7 +10,8 @@ Of golden models beside this folder, one file each:
 And of other losses (steps/):
 
     KIND.json          model; data: answers {ids, first: tokens of the prompt} of each prompt, the best first, or rollouts;
-                       losses: before each of ten steps
+                       mix: texts of pretraining, and mix_coef, the weight of their loss (of ppo-mix); losses: before each of
+                       ten steps
     KIND.safetensors   the model's tensors after them
 
 The loss of the first is the mean cross-entropy of `targets` at positions `rows`, over all cases together. Steps are torch.optim.AdamW in
@@ -45,7 +46,8 @@ LOADERS = {
     AutoModelForSequenceClassification: CLASSIFIERS,
     AutoModelForTokenClassification: TAGGERS,
 }
-KINDS = {"reward": "opt-350m-reward", "dpo": "llama-gqa", "ppo": "gpt2"}
+KINDS = {"reward": "opt-350m-reward", "dpo": "llama-gqa", "ppo": "gpt2", "ppo-mix": "gpt2"}
+MIX_COEF = 0.5
 STEPPED = {"llama-gqa", "gpt2", "bert-mlm", "t5"}
 LENGTHS = (23, 2, 70)
 SOURCES = (40, 71, 3)
@@ -200,6 +202,22 @@ def ppo(policy, reference, batch):
     return total / count
 
 
+def texts(vocab):
+    """Texts of pretraining."""
+    random = torch.Generator().manual_seed(17)
+    return [torch.randint(3, vocab, (n,), generator=random).tolist() for n in (20, 2, 41)]
+
+
+def unlikely(model, batch):
+    """The mean loss of all next tokens of texts."""
+    total, count = 0.0, 0
+    for ids in batch:
+        logprobs = torch.log_softmax(model(input_ids=torch.tensor([ids[:-1]])).logits[0], -1)
+        total = total - logprobs[torch.arange(len(ids) - 1), ids[1:]].sum()
+        count += len(ids) - 1
+    return total / count
+
+
 def preferred(kind, name):
     """Ten steps of another loss."""
     folder = HERE.parent / name
@@ -207,7 +225,7 @@ def preferred(kind, name):
     loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
     load = lambda: loader.from_pretrained(folder, config=config, dtype=torch.float32).double().eval()  # noqa: E731
     model, reference = load(), load()
-    if kind == "ppo":
+    if kind.startswith("ppo"):
         model = Policy(model)
         data, value_of = rollouts(model, config.vocab_size), ppo
     else:
@@ -215,13 +233,18 @@ def preferred(kind, name):
     stored = load_file(folder / "model.safetensors")
     optimizer = torch.optim.AdamW(groups(model), **ADAMW)
     said = dict(kind=kind, model=name, adamw=ADAMW, data=data, losses=[])
+    if kind == "ppo-mix":
+        # Ouyang et al. 2022, equation 2: its last term, as a loss.
+        said |= dict(mix=texts(config.vocab_size), mix_coef=MIX_COEF)
     for _ in range(10):
         optimizer.zero_grad()
         value = value_of(model, reference, data)
+        if "mix" in said:
+            value = value + MIX_COEF * unlikely(model.model, said["mix"])
         value.backward()
         optimizer.step()
         said["losses"].append(value.item())
-    whole = model.model if kind == "ppo" else model
+    whole = model.model if kind.startswith("ppo") else model
     tensors = {k: p.detach().float().reshape(stored[k].shape).contiguous() for k, p in named(whole, stored).items()}
     (HERE / "steps").mkdir(exist_ok=True)
     save_file(tensors, HERE / "steps" / f"{kind}.safetensors")

@@ -176,7 +176,10 @@ fn lm(args: &Lm) -> Result<(), Failure> {
     let texts = |paths: &[PathBuf], smoothing: f32| -> Result<Box<dyn Task>, Failure> {
         match model.arch().head.task {
             arch::Task::MaskedLm => hidden(args, &model, paths, smoothing),
-            _ => next(&model, paths, options.length(&model), smoothing),
+            _ => {
+                let lessons = next(&model, paths, options.length(&model))?;
+                Ok(Box::new(NextToken::new(lessons, smoothing)?))
+            }
         }
     };
     let held_out = args.held_out.as_ref().map(|path| texts(std::slice::from_ref(path), 0.0)).transpose()?;
@@ -186,15 +189,14 @@ fn lm(args: &Lm) -> Result<(), Failure> {
 }
 
 /// The next tokens of texts, one after the other.
-fn next(model: &Model, paths: &[PathBuf], length: usize, smoothing: f32) -> Result<Box<dyn Task>, Failure> {
+fn next(model: &Model, paths: &[PathBuf], length: usize) -> Result<Vec<Lesson>, Failure> {
     let mut ids = Vec::new();
     for path in paths {
         ids.extend(model.tokenizer()?.encode(&read_text(path)?, true, true)?);
     }
     let whole =
         |ids: &[u32]| Lesson { ids: ids.to_vec(), counts: vec![true; ids.len()], ..Lesson::default() };
-    let lessons = windows(&ids, length)?.into_iter().map(whole).collect();
-    Ok(Box::new(NextToken::new(lessons, smoothing)?))
+    Ok(windows(&ids, length)?.into_iter().map(whole).collect())
 }
 
 /// Tokens of texts that are hidden.

@@ -51,6 +51,15 @@ pub struct Ppo {
     /// What logits are divided by
     #[arg(long, value_name = "T", default_value_t = 1.0)]
     temperature: f32,
+    /// A text file whose next tokens are learnt beside the answers, so that less of the language is forgotten
+    #[arg(long, value_name = "FILE")]
+    mix: Option<PathBuf>,
+    /// Weight of their loss
+    #[arg(long, value_name = "X", default_value_t = 27.8, requires = "mix")]
+    mix_coef: f64,
+    /// Windows of that text in each step of the optimiser [default: as many as answers]
+    #[arg(long, value_name = "N", requires = "mix", value_parser = at_least_one)]
+    mix_batch: Option<usize>,
     /// Bring rewards to variance 1 first
     #[arg(long)]
     whiten_rewards: bool,
@@ -61,6 +70,7 @@ pub struct Ppo {
 impl Ppo {
     fn said(&self) -> Value {
         let mut said = base(&self.options, "ppo");
+        said["mix"] = json!([self.mix, self.mix_coef, self.mix_batch]);
         said["ppo"] = json!([
             self.reward,
             self.max_tokens,
@@ -91,6 +101,8 @@ impl Ppo {
             minibatch: self.minibatch,
             tokens: run.tokens,
             whiten_rewards: self.whiten_rewards,
+            mix_coef: self.mix_coef,
+            mix_batch: self.mix_batch.unwrap_or(self.minibatch),
             rate: run.rate,
             rule: run.rule,
             max_norm: run.clip,
@@ -119,6 +131,9 @@ pub fn run(args: &Ppo) -> Result<(), Failure> {
     let place = Place::new(options, args.said())?;
     let learn = LearnConfig { value_head: true, temperature: args.temperature, ..options.learns(&model)? };
     let mut ppo = ppo::Ppo::new(Learner::new(&model, &learn)?, args.config())?;
+    if let Some(mix) = &args.mix {
+        ppo.set_mix(super::next(&model, std::slice::from_ref(mix), options.length(&model))?)?;
+    }
     let more = place.resume(options, ppo.state_mut())?;
     if let (Some(rounds), Some(kl_coef)) = (more[0].as_u64(), more[1].as_f64()) {
         ppo.restore(rounds, kl_coef);
@@ -195,6 +210,6 @@ fn line(s: &Stats) -> Value {
         "step": s.round, "reward": s.reward, "kl": s.kl, "kl_coef": s.kl_coef, "policy_loss": s.figures.policy_loss,
         "value_loss": s.figures.value_loss, "entropy": s.figures.entropy, "clip_fraction": s.figures.clip_fraction,
         "approx_kl": s.figures.approx_kl, "ratio": s.figures.ratio, "explained_variance": s.explained_variance,
-        "tokens": s.tokens, "grad_norm": s.norm,
+        "tokens": s.tokens, "grad_norm": s.norm, "mix_loss": s.mix_loss,
     })
 }
