@@ -836,6 +836,10 @@ typedef struct {
     float mask_share;
     // The token that stands for one that is hidden; -1 (default): what the model's tokenizer says.
     int32_t mask_token;
+    // 1: blocks are computed again for their gradients: less memory, about a third more time, the same bits. Default 0.
+    int32_t recompute;
+    // Must be 0.
+    uint32_t reserved;
 } inlaid_train_config;
 
 // Tokens of which the end is to be learnt. An element of an array: it never grows.

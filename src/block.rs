@@ -4,13 +4,28 @@ use crate::arch::{Mlp, Position};
 use crate::exec::{Exec, Want};
 use crate::verb::Buf;
 use crate::weights::{AroundW, AttentionW, HeadW, Layer, LinearW, StackW, Weights};
+use std::ops::Range;
+
+/// A block that was written.
+#[cfg_attr(not(feature = "train"), expect(dead_code))] // who learns asks
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Its verbs.
+    pub verbs: Range<usize>,
+    /// The buffers that came with it.
+    pub bufs: Range<u32>,
+    /// The one that is read after it.
+    pub out: Buf,
+}
 
 /// Tokens to what is wanted of the picked rows; an encoder's output also becomes keys and values for the decoder.
 pub fn model(e: &mut Exec, m: &Weights) -> Buf {
     let w = e.stack_of(m);
     let mut h = embed(e, w);
     for (i, layer) in w.layers.iter().enumerate() {
+        let (verbs, bufs) = (e.verbs.len(), e.bufs.len() as u32);
         h = block(e, layer, i, h);
+        e.blocks.push(Block { verbs: verbs..e.verbs.len(), bufs: bufs..e.bufs.len() as u32, out: h });
     }
     h = match (e.writes_source(), e.picks_rows()) {
         (false, true) => {

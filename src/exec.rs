@@ -2,6 +2,7 @@
 
 use crate::adapter::Need;
 use crate::arch::{Arch, Head, Position, Side, Stack};
+use crate::block::Block;
 use crate::crossing::Crossing;
 use crate::graft::Graft;
 use crate::verb::{Buf, Of, Verb};
@@ -94,6 +95,8 @@ pub struct Exec<'m> {
     shape: Shape,
     /// What has been written.
     pub verbs: Vec<Verb>,
+    /// The blocks among it.
+    pub blocks: Vec<Block>,
     /// Rows and columns of each buffer. Of a packed one: pieces, and words of a piece.
     pub bufs: Vec<(usize, usize)>,
     /// What each linear reads, before it is packed.
@@ -125,6 +128,7 @@ impl<'m> Exec<'m> {
             ops,
             shape,
             verbs: Vec::new(),
+            blocks: Vec::new(),
             bufs: Vec::new(),
             inputs,
             watched: Vec::new(),

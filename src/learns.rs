@@ -16,11 +16,13 @@ pub struct Learns {
     spans: Vec<Option<Span>>,
     /// Words of all gradients.
     pub words: usize,
+    /// Whether blocks are computed again for their gradients, so that only what they read stays.
+    pub recompute: bool,
 }
 
 impl Learns {
     /// None.
-    pub const NONE: Learns = Learns { spans: Vec::new(), words: 0 };
+    pub const NONE: Learns = Learns { spans: Vec::new(), words: 0, recompute: false };
 
     /// The parameters that `which` says.
     pub fn new(weights: &Weights, which: impl Fn(P) -> bool) -> Learns {
@@ -34,7 +36,7 @@ impl Learns {
             })
         };
         let spans = weights.params.iter().enumerate().map(span).collect();
-        Learns { spans, words }
+        Learns { spans, words, recompute: false }
     }
 
     /// Whether a parameter learns.

@@ -123,6 +123,34 @@ impl Verb {
         }
     }
 
+    /// Every buffer that a verb of a forward half names.
+    #[cfg(feature = "train")]
+    pub fn bufs_mut(&mut self) -> impl Iterator<Item = &mut Buf> {
+        let all = match self {
+            Verb::Embed { out, .. } | Verb::Places { out, .. } => [Some(out), None, None, None],
+            Verb::Norm { out, x, add, .. } | Verb::Affine { out, x, add, .. } => {
+                [Some(out), Some(x), add.as_mut(), None]
+            }
+            Verb::Linear { out, x, add, then, .. } => {
+                let times = then.as_mut().and_then(|then| then.times.as_mut());
+                [Some(out), Some(x), add.as_mut(), times]
+            }
+            Verb::Append { k, v, .. } => [Some(k), Some(v), None, None],
+            Verb::Attend { out, q, stat, .. } => [Some(out), Some(q), stat.as_mut(), None],
+            Verb::Act { out, x, up, .. } => [Some(out), Some(x), up.as_mut(), None],
+            Verb::Pack { out, x, .. }
+            | Verb::Rope { out, x, .. }
+            | Verb::Merge { out, parts: x, .. }
+            | Verb::Lead { out, x, .. }
+            | Verb::Rows { out, x }
+            | Verb::Mean { out, x }
+            | Verb::Logprob { out, logits: x } => [Some(out), Some(x), None, None],
+            // Who learns runs without adapters of others.
+            Verb::Back(_) | Verb::Graft(_) => [None, None, None, None],
+        };
+        all.into_iter().flatten()
+    }
+
     /// What the verb touches and how workers share it.
     pub fn task(&self, l: &Layout) -> Task {
         let read = |b: Buf| Access::Read(l.buf(b));

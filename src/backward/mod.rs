@@ -1,7 +1,9 @@
 //! Floor 4: the backward half of a program: the forward list, walked in reverse, writes it. Computes nothing.
 //!
-//! There is no "save for backward": a buffer that the second half reads lives longer, and the layout sees to that.
+//! There is no "save for backward": a buffer that the second half reads lives longer, and the layout sees to that. Blocks may
+//! be computed again instead: see [`again`].
 
+mod again;
 pub mod run;
 pub mod verb;
 
@@ -12,6 +14,7 @@ use crate::learns::Learns;
 use crate::verb::{Buf, Of, Verb};
 use crate::weights::P;
 use kernels::linear::Pack;
+use std::ops::Range;
 use verb::{Attended, Back, By, Seed};
 
 /// Where gradients enter a program, and where they go. Those of an encoder before a decoder enter by what crosses to it.
@@ -41,9 +44,14 @@ pub fn backward(e: &mut Exec, learns: &Learns, ends: Ends) {
     if let Some(values) = ends.values {
         tape.seed(values, Seed::Values);
     }
-    for (at, verb) in verbs.iter().enumerate().rev() {
-        tape.verb(all.until(at), verb);
+    let blocks = if learns.recompute { tape.e.blocks.clone() } else { Vec::new() };
+    let mut end = verbs.len();
+    for block in blocks.iter().rev() {
+        tape.walk(all, block.verbs.end..end);
+        tape.again(all, block);
+        end = block.verbs.start;
     }
+    tape.walk(all, 0..end);
 }
 
 /// What stands before a verb.
@@ -157,6 +165,13 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
     fn flow_same(&mut self, x: Option<Buf>, dy: Buf) {
         if let Some(x) = x.filter(|x| self.wants(*x)) {
             self.settle(x, dy);
+        }
+    }
+
+    /// Writes what flows through some of the verbs, the last one first.
+    fn walk(&mut self, all: Past, verbs: Range<usize>) {
+        for at in verbs.rev() {
+            self.verb(all.until(at), &all.verbs[at]);
         }
     }
 

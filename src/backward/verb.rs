@@ -101,69 +101,82 @@ impl Attended {
 }
 
 impl Back {
+    /// Buffers that are read.
+    pub fn reads(&self) -> Vec<Buf> {
+        let with =
+            |reads: &[Buf], add: Option<Buf>| -> Vec<Buf> { reads.iter().copied().chain(add).collect() };
+        match *self {
+            Back::Seeds { .. } => Vec::new(),
+            Back::Add { a, b, .. } => vec![a, b],
+            Back::NormDx { dy, x, add, .. } => with(&[dy, x], add),
+            Back::LinearDx { dy, add, .. } => with(&[dy], add),
+            Back::ActDx { dy, x, up, .. } => with(&[dy, x], up),
+            Back::NormDgain { dy, x, .. }
+            | Back::LinearDw { dy, x, .. }
+            | Back::AffineDfactors { dy, x, .. } => vec![dy, x],
+            Back::AttendDelta { dout, out, .. } => vec![dout, out],
+            Back::AttendDq { delta, from, .. }
+            | Back::AttendDkv { delta, from, .. }
+            | Back::AttendDbias { delta, from, .. } => with(&from.bufs(), Some(delta)),
+            Back::LogprobDx { logits, logprob, .. } => vec![logits, logprob],
+            Back::EmbedDtable { dy, .. }
+            | Back::BiasDb { dy, .. }
+            | Back::RopeDx { dy, .. }
+            | Back::DistancesDb { dy, .. }
+            | Back::LeadDx { dy, .. }
+            | Back::LeadDtable { dy, .. }
+            | Back::RowsDx { dy, .. }
+            | Back::MeanDx { dy, .. } => vec![dy],
+        }
+    }
+
     /// What the verb touches and how workers share it.
     pub fn task(&self, l: &Layout) -> Task {
-        let read = |b: Buf| Access::Read(l.buf(b));
         let rows = |b: Buf| Access::Write(l.buf(b), Cut::Pieces(l.buf(b).cols));
         let cols = |b: Buf| Access::Write(l.buf(b), Cut::Cols(PANEL));
         let grad = |p: P, group: usize| Access::Write(l.grad(p), Cut::Cols(group));
+        let attends = || Access::Scratch(l.attend_back_scratch());
+        let mut task: Task = self.reads().into_iter().map(|b| Access::Read(l.buf(b))).collect();
         match *self {
-            Back::Seeds { dx, .. } => vec![rows(dx)],
-            Back::Add { out, a, b } => vec![read(a), read(b), rows(out)],
-            Back::EmbedDtable { table, dy, .. } => vec![read(dy), grad(table, 16)],
-            Back::NormDx { dx, dy, x, gain, add } => {
-                let mut task = vec![read(dy), read(x), Access::Write(l.buf(dx), Cut::Pieces(l.width(gain)))];
-                task.extend(add.map(read));
-                task
+            Back::Seeds { dx, .. }
+            | Back::Add { out: dx, .. }
+            | Back::RopeDx { dx, .. }
+            | Back::LeadDx { dx, .. }
+            | Back::RowsDx { dx, .. }
+            | Back::MeanDx { dx, .. }
+            | Back::AttendDelta { delta: dx, .. }
+            | Back::LogprobDx { dx, .. } => task.push(rows(dx)),
+            Back::EmbedDtable { table: p, .. }
+            | Back::BiasDb { bias: p, .. }
+            | Back::AffineDfactors { factors: p, .. }
+            | Back::LeadDtable { table: p, .. }
+            | Back::DistancesDb { table: p, .. } => task.push(grad(p, 16)),
+            Back::NormDx { dx, gain, .. } => {
+                task.push(Access::Write(l.buf(dx), Cut::Pieces(l.width(gain))));
             }
-            Back::NormDgain { gain, bias, dy, x } => {
-                let mut task = vec![read(dy), read(x), grad(gain, 16)];
+            Back::NormDgain { gain, bias, .. } => {
+                task.push(grad(gain, 16));
                 task.extend(bias.map(|bias| grad(bias, 16)));
-                task
             }
-            Back::LinearDx { dx, dy, w, add } => {
-                let mut task = vec![read(dy), cols(dx), Access::Scratch(l.dx_scratch(w))];
-                task.extend(add.map(read));
-                task
-            }
-            Back::LinearDw { w, dy, x } => {
+            Back::LinearDx { dx, w, .. } => task.extend([cols(dx), Access::Scratch(l.dx_scratch(w))]),
+            Back::LinearDw { w, .. } => {
                 let span = l.grad(w);
                 let cut = kernels::linear::dw_cut(span.rows, span.cols);
-                vec![read(dy), read(x), Access::Write(span, cut), Access::Scratch(l.dw_scratch())]
+                task.extend([Access::Write(span, cut), Access::Scratch(l.dw_scratch())]);
             }
-            Back::BiasDb { bias, dy } => vec![read(dy), grad(bias, 16)],
-            Back::RopeDx { dx, dy, .. }
-            | Back::LeadDx { dx, dy, .. }
-            | Back::RowsDx { dx, dy }
-            | Back::MeanDx { dx, dy } => vec![read(dy), rows(dx)],
-            Back::AffineDfactors { factors, dy, x } => vec![read(dy), read(x), grad(factors, 16)],
-            Back::LeadDtable { table, dy } => vec![read(dy), grad(table, 16)],
-            Back::AttendDelta { delta, dout, out } => vec![read(dout), read(out), rows(delta)],
-            Back::AttendDq { dq, delta, from } => {
-                let mut task: Task = from.bufs().map(read).into();
-                let write = Access::Write(l.buf(dq), l.attend_cut(from.q, false));
-                task.extend([read(delta), write, Access::Scratch(l.attend_back_scratch())]);
-                task
+            Back::AttendDq { dq, from, .. } => {
+                task.extend([Access::Write(l.buf(dq), l.attend_cut(from.q, false)), attends()]);
             }
-            Back::AttendDkv { dk, dv, delta, from } => {
-                let mut task: Task = from.bufs().map(read).into();
+            Back::AttendDkv { dk, dv, from, .. } => {
                 let write = |b: Buf| Access::Write(l.buf(b), l.attend_dkv_cut(from.k));
-                task.extend([read(delta), write(dk), write(dv), Access::Scratch(l.attend_back_scratch())]);
-                task
+                task.extend([write(dk), write(dv), attends()]);
             }
-            Back::AttendDbias { out, delta, from } => {
-                let mut task: Task = from.bufs().map(read).into();
-                task.extend([read(delta), rows(out), Access::Scratch(l.attend_back_scratch())]);
-                task
-            }
-            Back::DistancesDb { table, dy } => vec![read(dy), grad(table, 16)],
-            Back::ActDx { dx, dup, dy, x, up, .. } => {
-                let mut task = vec![read(dy), read(x), cols(dx)];
-                task.extend(up.map(read));
+            Back::AttendDbias { out, .. } => task.extend([rows(out), attends()]),
+            Back::ActDx { dx, dup, .. } => {
+                task.push(cols(dx));
                 task.extend(dup.map(cols));
-                task
             }
-            Back::LogprobDx { dx, logits, logprob } => vec![read(logits), read(logprob), rows(dx)],
         }
+        task
     }
 }

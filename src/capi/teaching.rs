@@ -237,5 +237,6 @@ fn learns(c: &inlaid_train_config, targets: Vec<String>) -> Result<LearnConfig> 
         }
         other => return Err(argument("learn", format!("expected INLAID_LEARN_..., found {other}"))),
     };
-    Ok(LearnConfig { what, seed: c.seed, ..LearnConfig::default() })
+    let recompute = super::model::flag("recompute", c.recompute)?;
+    Ok(LearnConfig { what, seed: c.seed, recompute, ..LearnConfig::default() })
 }

@@ -80,6 +80,12 @@ impl Runner {
         self.held(self.programs.iter().find(|p| p.shape == shape).and_then(Program::values))
     }
 
+    /// Bytes of the buffers that runs have taken so far: of both stacks, and of what crosses between them.
+    pub fn buffer_bytes(&self) -> u64 {
+        let words = self.desk.bufs.len() + self.aside.bufs.len() + self.crossing.len();
+        words as u64 * 4
+    }
+
     /// The gradients that are held, as [`Learns`] says where; and what learns.
     pub fn grads_mut(&mut self) -> (&mut [f32], &Learns) {
         static NONE: Learns = Learns::NONE;

@@ -80,7 +80,8 @@ impl Learner {
             learned.extend([Some(w.w), w.bias].into_iter().flatten());
         }
         weights.retype();
-        let learns = Learns::new(&weights, |p| learned.contains(&p));
+        let mut learns = Learns::new(&weights, |p| learned.contains(&p));
+        learns.recompute = config.recompute;
         let runner = Runner::learning(&arch, Cache::F32, learns, model.engine())?;
         let pool = dora::pool(&weights, model.engine())?;
         let (model, seats) = (model.clone(), Seats::default());
@@ -189,6 +190,11 @@ impl Learner {
     /// Positions before each text that are a prompt's or a prefix's.
     pub(super) fn lead(&self) -> usize {
         before::lead(&self.weights)
+    }
+
+    /// Bytes of the buffers that batches have taken so far, beside parameters, gradients, keys and values. They only grow.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.runner.buffer_bytes()
     }
 
     /// Forgets the gradients.

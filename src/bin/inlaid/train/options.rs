@@ -90,6 +90,9 @@ pub struct Options {
     /// The linears that it is added to, by parts of their names, separated by commas [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "lora_rank")]
     lora_targets: Vec<String>,
+    /// Compute blocks again for their gradients: less memory, about a third more time, the same bits
+    #[arg(long)]
+    recompute: bool,
     /// Steps between checkpoints
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_every: u64,
@@ -134,7 +137,7 @@ impl Options {
             _ if self.only.is_empty() => What::All,
             _ => What::Named(self.only.clone()),
         };
-        Ok(LearnConfig { what, seed: self.seed, ..LearnConfig::default() })
+        Ok(LearnConfig { what, seed: self.seed, recompute: self.recompute, ..LearnConfig::default() })
     }
 
     /// Examples of a step.
