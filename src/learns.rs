@@ -18,11 +18,13 @@ pub struct Learns {
     pub words: usize,
     /// Whether blocks are computed again for their gradients, so that only what they read stays.
     pub recompute: bool,
+    /// Whether anything learns that an encoder before a decoder reads.
+    pub encoder: bool,
 }
 
 impl Learns {
     /// None.
-    pub const NONE: Learns = Learns { spans: Vec::new(), words: 0, recompute: false };
+    pub const NONE: Learns = Learns { spans: Vec::new(), words: 0, recompute: false, encoder: false };
 
     /// The parameters that `which` says.
     pub fn new(weights: &Weights, which: impl Fn(P) -> bool) -> Learns {
@@ -36,7 +38,7 @@ impl Learns {
             })
         };
         let spans = weights.params.iter().enumerate().map(span).collect();
-        Learns { spans, words, recompute: false }
+        Learns { spans, words, ..Learns::NONE }
     }
 
     /// Whether a parameter learns.

@@ -206,3 +206,33 @@ fn batches_without_what_the_model_reads_are_refused() {
     }
     assert!(matches!(run("bart", &[3; 81]), Error::ContextFull { .. }));
 }
+
+#[test]
+fn an_encoder_of_which_nothing_learns_costs_no_gradients() {
+    let served = model(&golden("bart"));
+    let tensors = ["model.encoder.layers.0.fc1.weight", "model.decoder.layers.0.fc1.weight"];
+    let learner = |what| {
+        let config = LearnConfig { what, ..LearnConfig::default() };
+        Learner::new(&served, &config).expect("a learner")
+    };
+    let (mut all, mut one) = (learner(What::All), learner(What::Named(vec![tensors[1].to_owned()])));
+    let ([other, own], [none, same]) = (gradients(&mut all, tensors), gradients(&mut one, tensors));
+    assert!(own == same && other.iter().any(|x| *x != 0.0) && none.iter().all(|x| *x == 0.0));
+    assert!(one.buffer_bytes() < all.buffer_bytes(), "{} of {}", one.buffer_bytes(), all.buffer_bytes());
+}
+
+#[test]
+fn a_bias_that_is_no_parameter_never_learns() {
+    for name in ["bart", "marian"] {
+        let served = model(&golden(name));
+        let named = What::Named(vec!["final_logits_bias".to_owned()]);
+        for what in [named, What::Biases(vec!["final_logits_bias".to_owned()])] {
+            let config = LearnConfig { what, ..LearnConfig::default() };
+            assert!(matches!(Learner::new(&served, &config), Err(Error::Argument { .. })), "{name}");
+        }
+        let mut trainer = trainer(&served, What::All, Objective::NextToken { smoothing: 0.1 });
+        trainer.step(lessons(), &[], 3e-3, &GO).expect("a step");
+        let (learner, _) = trainer.state_mut();
+        assert!(learner.learned().iter().all(|one| one.name != "final_logits_bias"), "{name}");
+    }
+}

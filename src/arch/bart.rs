@@ -104,7 +104,7 @@ fn arch(c: &Config, form: &Form) -> Result<Arch> {
     let (tied, vocab) = (c.bool_or("tie_word_embeddings", true)?, decoder.embed.vocab);
     let lm = Head::lm(Linear::new("lm_head"), tied, vocab);
     let head = match Task::of(c, Task::LanguageModel)? {
-        Task::LanguageModel if form.bias => Head { bias: "final_logits_bias", ..lm },
+        Task::LanguageModel if form.bias => Head { bias: "final_logits_bias", constant: true, ..lm },
         Task::LanguageModel => lm,
         Task::Hidden => Head::NONE,
         _ => return Err(unknown(c, class(c).unwrap_or_default())),

@@ -111,6 +111,8 @@ pub struct Head {
     pub out: Out,
     /// A bias of the logits that is a tensor by itself, by its whole name.
     pub bias: &'static str,
+    /// Whether that bias never learns: where such models are trained it is no parameter.
+    pub constant: bool,
     /// Logits.
     pub n: usize,
     /// Logits become `cap * tanh(logit / cap)` (Gemma 2).
@@ -141,6 +143,7 @@ impl Head {
         norm: "",
         out: Out::None,
         bias: "",
+        constant: false,
         n: 0,
         cap: None,
         optional: false,

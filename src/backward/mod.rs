@@ -7,12 +7,14 @@ mod again;
 pub mod run;
 pub mod verb;
 
-use crate::arch::Position;
+use crate::arch::{Arch, Position, Side};
+use crate::block;
 use crate::crossing::Crossing;
-use crate::exec::Exec;
+use crate::exec::{Exec, Shape, Want};
 use crate::learns::Learns;
 use crate::verb::{Buf, Of, Verb};
-use crate::weights::P;
+use crate::weights::{P, Weights};
+use kernels::Ops;
 use kernels::linear::Pack;
 use std::ops::Range;
 use verb::{Attended, Back, By, Seed};
@@ -54,6 +56,15 @@ pub fn backward(e: &mut Exec, learns: &Learns, ends: Ends) {
     tape.walk(all, 0..end);
 }
 
+/// Whether anything learns that the encoder before a decoder reads, or what makes keys and values of what it returns.
+pub fn encoder_learns(a: &Arch, m: &Weights, ops: &'static Ops, learns: &Learns) -> bool {
+    let shape = Shape { side: Side::Encoder, want: Want::Hidden, ..Shape::decode(1, 1) };
+    let mut e = Exec::new(a, ops, shape, None);
+    block::model(&mut e, m);
+    let all = Past { verbs: &e.verbs, crossing: &[], distances: e.stack_of(m).distances };
+    e.verbs.iter().any(|verb| all.params(verb).any(|p| learns.has(p)))
+}
+
 /// What stands before a verb.
 #[derive(Clone, Copy)]
 struct Past<'v> {
@@ -74,8 +85,7 @@ struct Tape<'e, 'm, 'l> {
 impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
     fn new(e: &'e mut Exec<'m>, learns: &'l Learns, all: Past) -> Self {
         let mut wanted = vec![false; e.bufs.len()];
-        if !e.writes_source() {
-            // The encoder may learn.
+        if !e.writes_source() && learns.encoder {
             all.crossing.iter().for_each(|(b, _)| wanted[b.0 as usize] = true);
         }
         for (at, verb) in all.verbs.iter().enumerate() {
@@ -275,25 +285,19 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
     fn attend(&mut self, past: Past, out: Buf, from: Attended) {
         let (rows, cols) = self.e.bufs[from.stat.0 as usize];
         let delta = self.e.buf(rows, cols / 2);
-        let dq = self.like(from.q);
-        let [dk, dv] = [from.k, from.v].map(|x| match past.place(x).filter(|_| from.of == Of::Source) {
-            Some(place) => self.cross(x, place),
-            None => self.like(x),
-        });
         self.push(Back::AttendDelta { delta, dout: from.dout, out });
-        if self.wants(from.q) {
-            self.push(Back::AttendDq { dq, delta, from });
-        }
+        self.flow(from.q, |dq| Back::AttendDq { dq, delta, from });
         if self.wants(from.k) || self.wants(from.v) {
+            let [dk, dv] = [from.k, from.v].map(|x| match past.place(x).filter(|_| from.of == Of::Source) {
+                Some(place) => self.cross(x, place),
+                None => self.like(x),
+            });
             self.push(Back::AttendDkv { dk, dv, delta, from });
+            self.flow_same(Some(from.k), dk);
+            self.flow_same(Some(from.v), dv);
         }
         if let (Some(table), Of::Own { .. }) = (past.distances.filter(|p| self.learns.has(*p)), from.of) {
             self.distances(table, delta, from);
-        }
-        for (x, dx) in [(from.q, dq), (from.k, dk), (from.v, dv)] {
-            if self.wants(x) {
-                self.settle(x, dx);
-            }
         }
     }
 

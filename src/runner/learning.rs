@@ -59,7 +59,7 @@ impl Runner {
         t.seeds.extend_from_slice(seeds);
         t.value_seeds.extend_from_slice(values);
         self.pass(parts, at, cancel, Program::run_back)?;
-        if shape.sources == 0 {
+        if shape.sources == 0 || !self.learns.as_ref().is_some_and(|learns| learns.encoder) {
             return Ok(());
         }
         let (at, mode) = (self.learned(self.encoded)?, self.mode);

@@ -6,7 +6,8 @@ use super::dora;
 use super::seats::Seats;
 use super::what::{LearnConfig, What};
 use crate::adapter::Adapter;
-use crate::arch::Arch;
+use crate::arch::{Arch, Head};
+use crate::backward::encoder_learns;
 use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::exec::Shape;
@@ -68,7 +69,7 @@ impl Learner {
         temper(model, &mut arch, config.temperature)?;
         let (mut learned, form) = match adapt::attach(&mut weights, &arch, &config.what, config.seed)? {
             Some((learned, form)) => (learned, Some(form)),
-            None => (chosen(&weights, &config.what)?, None),
+            None => (chosen(&weights, &arch.head, &config.what)?, None),
         };
         let words: u64 = learned.iter().map(|p| elements(&weights.params[p.0 as usize])).sum();
         let charge = model.engine().charge("parameters that learn", words.saturating_mul(4))?;
@@ -82,6 +83,8 @@ impl Learner {
         weights.retype();
         let mut learns = Learns::new(&weights, |p| learned.contains(&p));
         learns.recompute = config.recompute;
+        learns.encoder =
+            arch.reads_source() && encoder_learns(&arch, &weights, model.engine().ops(), &learns);
         let runner = Runner::learning(&arch, Cache::F32, learns, model.engine())?;
         let pool = dora::pool(&weights, model.engine())?;
         let (model, seats) = (model.clone(), Seats::default());
@@ -320,8 +323,9 @@ fn temper(model: &Model, arch: &mut Arch, temperature: f32) -> Result<()> {
 }
 
 /// The model's own parameters that `what` says.
-fn chosen(weights: &Weights, what: &What) -> Result<Vec<P>> {
+fn chosen(weights: &Weights, head: &Head, what: &What) -> Result<Vec<P>> {
     let fits = |name: &str| match what {
+        _ if head.constant && name == head.bias => false,
         What::Named(parts) => parts.iter().any(|part| name.contains(part.as_str())),
         _ => true,
     };

@@ -35,7 +35,7 @@ impl Binder<'_> {
             && !h.bias.is_empty()
         {
             out.bias = Some(self.vector(h.bias, h.n, 0.0, 0.0)?);
-            self.sites.set_bias(out.w, out.bias);
+            self.sites.set_bias(out.w, out.bias.filter(|_| !h.constant));
         }
         Ok(Some(HeadW { dense, norm, out }))
     }
