@@ -118,6 +118,30 @@ fn before_the_first_update_every_ratio_is_one() {
 }
 
 #[test]
+fn encoder_decoders_draw_what_they_learn_from() {
+    for name in ["bart", "t5", "marian"] {
+        for learn in [LearnConfig::default(), lora(4)] {
+            let learn = LearnConfig { value_head: true, ..learn };
+            let learner = Learner::new(&model(name), &learn).expect("a learner");
+            let config =
+                PpoConfig { max_tokens: 9, epochs: 1, minibatch: 8, rate: 1e-2, ..PpoConfig::default() };
+            let mut ppo = Ppo::new(learner, config).expect("a policy");
+            let prompts: Vec<Vec<u32>> =
+                (1..9_u32).map(|n| (0..n).map(|t| 4 + (5 * t + n) % 40).collect()).collect();
+            round(&mut ppo, &prompts);
+            let figures = ppo.stats().figures;
+            assert_eq!((figures.ratio, figures.approx_kl, figures.clip_fraction), (1.0, 0.0, 0.0), "{name}");
+            assert_eq!(ppo.stats().kl, 0.0, "{name}: a policy that has learnt nothing is its reference");
+            round(&mut ppo, &prompts);
+            assert_eq!(ppo.stats().figures.ratio, 1.0, "{name}: a round begins as the policy that it is");
+            assert!(ppo.stats().kl != 0.0, "{name}: nothing was learnt");
+            assert!(ppo.begin(&[vec![3, 99_999]]).is_err(), "{name}");
+            assert!(ppo.set_mix(texts()).is_err(), "{name}: texts without sources");
+        }
+    }
+}
+
+#[test]
 fn rewards_rise() {
     let mut ppo = policy(1, 0.005, &LearnConfig::default());
     let rewards: Vec<f64> = (0..30).map(|_| round(&mut ppo, &prompts())).collect();

@@ -206,7 +206,7 @@ pub unsafe extern "C" fn inlaid_ppo_set_mix(
 }
 
 /// Begins a round: an answer will be drawn to each of `n` prompts. Prompt i is the `lens[i]` ids that follow those before it in
-/// `ids`. What another round left is dropped.
+/// `ids`; of a model that reads a source, its encoder reads them. What another round left is dropped.
 ///
 /// Errors: `INLAID_ERROR_ARGUMENT` for no prompts, empty ones, or a trainer that does not learn from rewards; `_CONTEXT_FULL`,
 /// `_MEMORY`, `_BUDGET`, `_BUSY`.

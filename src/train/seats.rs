@@ -37,9 +37,8 @@ impl Seats {
         }
         self.own.seat(model, runner, batch.iter().map(|sample| lead + sample.ids.len()))?;
         let ran = self.go(parts, runner, batch, cancel);
-        for seq in self.own.open.iter_mut().chain(&mut self.sources.open) {
-            runner.pool.rewind(seq, 0);
-        }
+        self.own.clear(runner);
+        self.sources.clear(runner);
         ran
     }
 
@@ -103,14 +102,19 @@ impl Led {
 
 /// Sequences, and what the budget says of them.
 #[derive(Default)]
-struct Row {
-    open: Vec<Sequence>,
+pub(super) struct Row {
+    pub open: Vec<Sequence>,
     charges: Vec<Charge>,
 }
 
 impl Row {
     /// A sequence for every sample, long enough.
-    fn seat(&mut self, model: &Model, runner: &mut Runner, lens: impl Iterator<Item = usize>) -> Result<()> {
+    pub fn seat(
+        &mut self,
+        model: &Model,
+        runner: &mut Runner,
+        lens: impl Iterator<Item = usize>,
+    ) -> Result<()> {
         for (i, wanted) in lens.enumerate() {
             if self.open.get(i).is_some_and(|seq| seq.limit >= wanted) {
                 continue;
@@ -128,6 +132,11 @@ impl Row {
             }
         }
         Ok(())
+    }
+
+    /// Makes all of them empty.
+    pub fn clear(&mut self, runner: &mut Runner) {
+        self.open.iter_mut().for_each(|seq| runner.pool.rewind(seq, 0));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Floor 5: pretraining mixed into what a policy learns, so that it forgets less of the language (Ouyang et al. 2022, the last
 //! term of eq. 2). Knows no rewards.
 
+use crate::arch::{Arch, check_ids};
 use crate::error::{Error, Result};
 use crate::train::data::Lesson;
 use crate::train::learner::Learner;
@@ -8,6 +9,20 @@ use crate::train::order::Order;
 use crate::train::run::passes;
 use crate::train::task::{NextToken, Task};
 use std::sync::atomic::AtomicBool;
+
+/// Whether a model can run lessons.
+pub(super) fn check(arch: &Arch, lessons: &[Lesson]) -> Result<()> {
+    for Lesson { source, ids, .. } in lessons {
+        if arch.reads_source() == source.is_empty() {
+            let what = "expected sources where the encoder reads them, and only there".to_owned();
+            return Err(Error::Argument { name: "mix", what });
+        }
+        arch.check_len(source.len().max(ids.len().saturating_sub(1)))?;
+        arch.check_ids(ids)?;
+        check_ids(arch.first().embed.vocab, source)?;
+    }
+    Ok(())
+}
 
 /// Lessons of which some are learnt beside every minibatch.
 pub struct Mix {

@@ -79,7 +79,7 @@ impl Ppo {
             let what = "expected a learner with a value head".to_owned();
             return Err(Error::Argument { name: "learner", what });
         }
-        if model.arch().encoder.is_some() || !model.arch().writes() {
+        if !model.arch().writes() {
             let what = format!("drawing answers from a {} model", model.arch().family);
             return Err(Error::Unsupported { file: model.tensors().file().to_owned(), what });
         }
@@ -109,14 +109,11 @@ impl Ppo {
     /// list ends that. They are no part of a checkpoint: who goes on brings the same ones.
     ///
     /// # Errors
-    /// `Argument` as [`Mix::new`], and for tokens beyond the vocabulary; `ContextFull` for a lesson that is longer than the model
+    /// `Argument` as [`Mix::new`], for tokens beyond the vocabulary, or sources where the model reads none and none where
+    /// it reads them; `ContextFull` for a lesson that is longer than the model
     /// can hold. What was mixed in before stays then.
     pub fn set_mix(&mut self, lessons: Vec<Lesson>) -> Result<()> {
-        let arch = self.learner.model().arch();
-        for lesson in &lessons {
-            arch.check_len(lesson.ids.len().saturating_sub(1))?;
-            arch.check_ids(&lesson.ids)?;
-        }
+        mix::check(self.learner.model().arch(), &lessons)?;
         let PpoConfig { mix_coef, mix_batch, seed, .. } = self.config;
         let any = !lessons.is_empty();
         self.mix = any.then(|| Mix::new(lessons, mix_coef, mix_batch, seed)).transpose()?;
@@ -145,7 +142,7 @@ impl Ppo {
         self.drawer.restore(rounds);
     }
 
-    /// Begins a round: an answer will be drawn to each of `prompts`. What another round left is dropped.
+    /// Begins a round: an answer will be drawn to each of `prompts`, which an encoder reads where there is one. What another round left is dropped.
     ///
     /// # Errors
     /// As [`Drawer::begin`].
@@ -249,7 +246,7 @@ impl Ppo {
 
     /// How many of the first of `answers` share a pass.
     fn share(&self, answers: &[usize]) -> usize {
-        let len = |answer: &Answer| answer.prompt.len() + answer.ids.len();
+        let len = |answer: &Answer| answer.source.len() + answer.prompt.len() + answer.ids.len();
         that_fit(answers.iter().map(|i| len(&self.answers[*i])), self.config.tokens)
     }
 

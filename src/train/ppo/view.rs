@@ -4,23 +4,35 @@ use crate::train::draw::Answer;
 use crate::train::learner::Sample;
 
 /// An answer behind its prompt, as a sample.
-pub(super) struct View {
+pub(super) struct View<'a> {
+    source: &'a [u32],
     ids: Vec<u32>,
     rows: Vec<u32>,
     /// The answer's tokens.
     pub targets: Vec<u32>,
 }
 
-impl View {
-    pub fn of(answer: &Answer) -> View {
+impl<'a> View<'a> {
+    pub fn of(answer: &'a Answer) -> View<'a> {
         let (first, n) = (answer.prompt.len() as u32 - 1, answer.ids.len());
         let mut ids = answer.prompt.clone();
         // The last token is a target alone.
         ids.extend_from_slice(&answer.ids[..n - 1]);
-        View { ids, rows: (first..first + n as u32).collect(), targets: answer.ids.clone() }
+        View {
+            source: &answer.source,
+            ids,
+            rows: (first..first + n as u32).collect(),
+            targets: answer.ids.clone(),
+        }
     }
 
     pub fn sample(&self) -> Sample<'_> {
-        Sample { ids: &self.ids, rows: &self.rows, targets: &self.targets, ..Sample::default() }
+        Sample {
+            source: self.source,
+            ids: &self.ids,
+            rows: &self.rows,
+            targets: &self.targets,
+            ..Sample::default()
+        }
     }
 }
