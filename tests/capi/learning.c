@@ -91,6 +91,9 @@ static void rewards(const inlaid_model *model, const char *dir) {
     CHECK(inlaid_train_config_init(&learn, sizeof learn) == INLAID_OK);
     CHECK(inlaid_ppo_config_init(&config, sizeof config) == INLAID_OK);
     learn.learn = INLAID_LEARN_LORA;
+    learn.recompute = 2;
+    EXPECT(INLAID_ERROR_ARGUMENT, inlaid_ppo_new(model, &learn, &config, &trainer, &err));
+    learn.recompute = 1;
     config.max_tokens = 6;
     stats.struct_size = sizeof stats;
     OK(inlaid_ppo_new(model, &learn, &config, &trainer, &err));

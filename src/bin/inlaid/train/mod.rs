@@ -176,10 +176,11 @@ fn lm(args: &Lm) -> Result<(), Failure> {
     let texts = |paths: &[PathBuf], smoothing: f32| -> Result<Box<dyn Task>, Failure> {
         match model.arch().head.task {
             arch::Task::MaskedLm => hidden(args, &model, paths, smoothing),
-            _ => {
+            arch::Task::LanguageModel => {
                 let lessons = next(&model, paths, options.length(&model))?;
                 Ok(Box::new(NextToken::new(lessons, smoothing)?))
             }
+            made => Err(Failure::Cannot(format!("expected a language model, found one for {}", made.name()))),
         }
     };
     let held_out = args.held_out.as_ref().map(|path| texts(std::slice::from_ref(path), 0.0)).transpose()?;
