@@ -6,7 +6,7 @@ use super::read::Binder;
 use super::{Module, Neck};
 use crate::error::{Error, Result};
 use crate::format::config::Config;
-use crate::weights::{End, Site};
+use crate::weights::Site;
 use kernels::act::Act;
 use std::collections::BTreeMap;
 
@@ -45,6 +45,23 @@ const IGNORED: &[&str] = &[
     "stochastic_depth",
 ];
 
+/// Activations as the library spells them, its own word first.
+const ACTS: &[(&str, Act)] = &[
+    ("relu", Act::Relu),
+    ("swish", Act::Silu),
+    ("silu", Act::Silu),
+    ("gelu_new", Act::GeluTanh),
+    ("gelu", Act::GeluErf),
+    ("gelu_orig", Act::GeluErf),
+    ("tanh", Act::Tanh),
+];
+
+/// The library's word for an activation.
+#[cfg(feature = "train")]
+pub fn spelled(act: Act) -> Option<&'static str> {
+    ACTS.iter().find(|(_, known)| *known == act).map(|(word, _)| *word)
+}
+
 /// The settings of an adapter of the adapters library.
 ///
 /// # Errors
@@ -61,14 +78,9 @@ pub fn config(c: &Config) -> Result<AdapterConfig> {
             return Err(refuse(format!("config.{key} other than true")));
         }
     }
-    let act = match inner.str("non_linearity")?.to_lowercase().as_str() {
-        "relu" => Act::Relu,
-        "swish" | "silu" => Act::Silu,
-        "gelu_new" => Act::GeluTanh,
-        "gelu" | "gelu_orig" => Act::GeluErf,
-        "tanh" => Act::Tanh,
-        other => return Err(refuse(format!("config.non_linearity `{other}`"))),
-    };
+    let word = inner.str("non_linearity")?.to_lowercase();
+    let act = ACTS.iter().find(|(known, _)| *known == word).map(|(_, act)| *act);
+    let act = act.ok_or_else(|| refuse(format!("config.non_linearity `{word}`")))?;
     let scale = inner.f32_or("scaling", 1.0)?;
     if scale.abs() > MAX_SCALE {
         return Err(c.bad(&format!("config.scaling: expected at most {MAX_SCALE}, found {scale}")));
@@ -141,11 +153,7 @@ impl Binder<'_> {
         let sites = self.weights.sites.list().iter();
         let ends = |site: &&Site| {
             let Some((end, block)) = &site.end else { return false };
-            let named = match end {
-                End::Attention => "attention_adapters",
-                End::Cross => "cross_attention_adapters",
-                End::Mlp => "output_adapters",
-            };
+            let named = end.necks();
             let inside = |place: &str| {
                 site.module.strip_prefix(place).is_some_and(|rest| rest.starts_with('.'))
                     && place.starts_with(block.as_str())

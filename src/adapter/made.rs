@@ -71,6 +71,8 @@ pub enum Made<'a> {
     Biases(Vec<Biases<'a>>),
     /// A prompt or a prefix.
     Before(Before),
+    /// Small MLPs, with the settings that they have.
+    Necks(Value, Vec<Module>),
 }
 
 impl Adapter {
@@ -85,6 +87,7 @@ impl Adapter {
             Made::Factors(list) => factors(weights, &list)?,
             Made::Biases(list) => biases(weights, &list)?,
             Made::Before(before) => (settings_before(&before), Vec::new(), before.values),
+            Made::Necks(settings, modules) => (settings, modules, Vec::new()),
         };
         let words = modules.iter().map(Module::parameters).sum::<u64>() + prompt.len() as u64;
         Ok(Adapter {

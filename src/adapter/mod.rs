@@ -11,6 +11,8 @@ mod files;
 #[cfg(feature = "train")]
 mod made;
 mod merge;
+#[cfg(feature = "train")]
+mod necks;
 mod pattern;
 mod read;
 mod save;
@@ -23,6 +25,8 @@ pub use bottleneck::NeckConfig;
 pub use config::{AdapterConfig, Kind};
 pub use files::{AdapterInfo, info};
 pub(crate) use merge::merge;
+#[cfg(feature = "train")]
+pub use necks::{BottleneckConfig, Width};
 pub(crate) use set::{Grafts, Need, lead_of};
 #[cfg(feature = "tokenizer")]
 pub(crate) use write::write;
@@ -30,6 +34,7 @@ pub(crate) use write::write;
 pub(crate) use {
     dora::{gains, length},
     made::{Before, Biases, Factors, LowRank, Made},
+    necks::beginning,
 };
 
 use crate::engine::Charge;

@@ -257,9 +257,13 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
                 if let Some(bias) = shifts.filter(|p| self.learns.has(*p)) {
                     self.push(Back::BiasDb { bias, dy });
                 }
-                if self.wants(x) {
-                    let dx = self.e.affine(dy, factors, None, self.grad_of(x));
-                    self.grad[x.0 as usize] = Some(dx);
+                match factors {
+                    None => self.flow_same(Some(x), dy),
+                    Some(_) if !self.wants(x) => {}
+                    Some(_) => {
+                        let dx = self.e.affine(dy, factors, None, self.grad_of(x));
+                        self.grad[x.0 as usize] = Some(dx);
+                    }
                 }
                 self.flow_same(add, dy);
             }

@@ -10,6 +10,22 @@ use kernels::act::Act;
 impl Exec<'_> {
     /// `x W^T + bias + add` with what `w` has beside its matrix.
     pub(crate) fn added(&mut self, x: Buf, w: &LinearW, add: Option<Buf>) -> Buf {
+        let Some(neck) = w.added.neck else { return self.changed(x, w, add) };
+        let (read, whole) = if neck.sum {
+            let whole = self.changed(x, w, add);
+            (self.maybe_norm(whole, neck.after), whole)
+        } else {
+            let y = self.changed(x, w, None);
+            (y, self.affine(y, None, None, add))
+        };
+        let inner = self.product(read, neck.down, Some(neck.down_bias), neck.width, DType::F32, None);
+        let inner = self.act(neck.act, inner, None);
+        let out = self.product(inner, neck.up, None, w.n, DType::F32, Some(whole));
+        self.affine(out, None, Some(neck.up_bias), None)
+    }
+
+    /// The same without a small MLP.
+    fn changed(&mut self, x: Buf, w: &LinearW, add: Option<Buf>) -> Buf {
         let delta = w.added.lora.map(|lora| self.narrow(x, w, lora, add)).or(add);
         let input = w.added.inputs.map_or(x, |factors| self.affine(x, Some(factors), None, None));
         let dora = w.added.lora.and_then(|lora| lora.dora).map(|dora| (dora.gains, dora.shifts));

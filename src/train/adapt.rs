@@ -2,7 +2,7 @@
 //! a file of its own. Knows no losses.
 
 use super::what::What;
-use super::{before, bias, ia3, lora};
+use super::{before, bias, ia3, lora, neck};
 use crate::adapter::{Adapter, Kind, Module};
 use crate::arch::Arch;
 use crate::engine::Engine;
@@ -11,7 +11,7 @@ use crate::weights::{LearnedParam, P, Param, Role, VectorParam, Weights};
 use std::sync::Arc;
 
 /// What an adapter that learns is handed over as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) enum Form {
     /// Products of low rank.
     LowRank,
@@ -21,6 +21,8 @@ pub(super) enum Form {
     Biases,
     /// A prompt or a prefix.
     Before,
+    /// Small MLPs in the place of those of an adapter.
+    Necks(Arc<Adapter>),
 }
 
 /// Hangs the adapter that `what` says on `weights`. Returns the parameters that get gradients, and what it will be handed over
@@ -30,6 +32,7 @@ pub(super) enum Form {
 /// `Argument` for settings out of range, or names that fit nothing; `Unsupported` for what this model, or learning, cannot do;
 /// `Memory`.
 pub(super) fn attach(
+    engine: &Arc<Engine>,
     weights: &mut Weights,
     arch: &Arch,
     what: &What,
@@ -58,6 +61,10 @@ pub(super) fn attach(
             bias::attach(weights, &mut made, parts)?;
             Form::Biases
         }
+        What::Bottleneck(config) => {
+            let adapter = Arc::new(neck::beginning(engine, weights, arch, config, seed)?);
+            go_on(weights, &mut made, arch, &adapter)?
+        }
         What::Adapter(adapter) => go_on(weights, &mut made, arch, adapter)?,
     };
     Ok(Some((made.join(weights), form)))
@@ -67,7 +74,7 @@ pub(super) fn attach(
 ///
 /// # Errors
 /// `Argument` for an adapter of another model, `Unsupported` for one that has more than one kind of thing.
-fn go_on(weights: &mut Weights, made: &mut Additions, arch: &Arch, adapter: &Adapter) -> Result<Form> {
+fn go_on(weights: &mut Weights, made: &mut Additions, arch: &Arch, adapter: &Arc<Adapter>) -> Result<Form> {
     if adapter.model() != weights.sites.id() {
         let what = format!("expected an adapter of this model, found {}", adapter.name());
         return Err(Error::Argument { name: "adapter", what });
@@ -77,17 +84,18 @@ fn go_on(weights: &mut Weights, made: &mut Additions, arch: &Arch, adapter: &Ada
             "learning on with an adapter that has whole modules, tables, or several kinds of parameters,";
         Error::Unsupported { file: adapter.name().to_owned(), what: what.to_owned() }
     })?;
-    match form {
+    match &form {
         Form::LowRank => lora::go_on(weights, made, adapter),
         Form::Factors => ia3::go_on(weights, made, adapter),
         Form::Before => before::go_on(weights, made, arch, adapter)?,
         Form::Biases => bias::go_on(weights, made, adapter),
+        Form::Necks(_) => neck::go_on(weights, made, adapter),
     }
     Ok(form)
 }
 
 /// What `adapter` can go on learning as: it has one kind of thing, everywhere.
-fn form(adapter: &Adapter) -> Option<Form> {
+fn form(adapter: &Arc<Adapter>) -> Option<Form> {
     let all =
         |fits: &dyn Fn(&Module) -> bool| !adapter.modules.is_empty() && adapter.modules.iter().all(fits);
     let has = |m: &Module| {
@@ -101,6 +109,10 @@ fn form(adapter: &Adapter) -> Option<Form> {
         Kind::Lora if all(&|m| has(m) == (false, false, true, false)) => Some(Form::Biases),
         Kind::Ia3 if all(&|m| has(m) == (false, true, false, false)) => Some(Form::Factors),
         Kind::PromptTuning | Kind::PrefixTuning if adapter.modules.is_empty() => Some(Form::Before),
+        // What is added after a scale would have another one.
+        Kind::Bottleneck if all(&|m| m.neck.as_ref().is_some_and(|neck| neck.scale == 1.0)) => {
+            Some(Form::Necks(adapter.clone()))
+        }
         _ => None,
     }
 }
@@ -113,7 +125,7 @@ pub(super) fn finished(
     engine: &Arc<Engine>,
     arch: &Arch,
     [served, own]: [&Weights; 2],
-    form: Form,
+    form: &Form,
     name: &str,
 ) -> Result<Adapter> {
     let made = match form {
@@ -121,6 +133,7 @@ pub(super) fn finished(
         Form::Factors => ia3::made(own),
         Form::Before => before::made(own, arch),
         Form::Biases => bias::made(served, own),
+        Form::Necks(adapter) => neck::made(own, served, adapter),
     };
     Adapter::made(engine, served, name, made)
 }

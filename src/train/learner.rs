@@ -67,10 +67,11 @@ impl Learner {
     pub fn new(model: &Arc<Model>, config: &LearnConfig) -> Result<Learner> {
         let (mut weights, mut arch) = (model.weights().clone(), model.arch().clone());
         temper(model, &mut arch, config.temperature)?;
-        let (mut learned, form) = match adapt::attach(&mut weights, &arch, &config.what, config.seed)? {
-            Some((learned, form)) => (learned, Some(form)),
-            None => (chosen(&weights, &arch.head, &config.what)?, None),
-        };
+        let (mut learned, form) =
+            match adapt::attach(model.engine(), &mut weights, &arch, &config.what, config.seed)? {
+                Some((learned, form)) => (learned, Some(form)),
+                None => (chosen(&weights, &arch.head, &config.what)?, None),
+            };
         let words: u64 = learned.iter().map(|p| elements(&weights.params[p.0 as usize])).sum();
         let charge = model.engine().charge("parameters that learn", words.saturating_mul(4))?;
         if form.is_none() {
@@ -228,7 +229,7 @@ impl Learner {
     /// # Errors
     /// `Argument` where something else learns; `Budget`.
     pub fn adapter(&self, name: &str) -> Result<Arc<Adapter>> {
-        let Some(form) = self.form else {
+        let Some(form) = &self.form else {
             let what = "expected a learner of an adapter".to_owned();
             return Err(Error::Argument { name: "learner", what });
         };
@@ -273,7 +274,7 @@ impl Learner {
         let learned = params.filter_map(|(i, param)| {
             let span = learns.span(P(i as u32))?;
             let grads = &grads[span.at..span.at + span.rows * span.cols];
-            let name = name(param)?.to_owned();
+            let name = own_name(param)?;
             let shape = param.shape();
             match param {
                 Param::Learned(m) => {
@@ -292,7 +293,8 @@ impl Learner {
 
 /// A parameter that learns.
 pub struct Learned<'a> {
-    /// The name of its tensor; of the value head, `value_head.weight` and `value_head.bias`.
+    /// The name of its tensor, with its first element where it is not the first part of one; of the value head,
+    /// `value_head.weight` and `value_head.bias`.
     pub name: String,
     /// Outputs and inputs; of a vector, one row.
     pub shape: [usize; 2],
@@ -356,6 +358,18 @@ fn name(param: &Param) -> Option<&str> {
         Param::Vector(v) => v.made.as_deref().or(v.origin.as_ref().map(|origin| origin.tensor.as_str())),
         Param::Learned(m) => Some(&m.name),
         Param::Matrix(_) => None,
+    }
+}
+
+/// The same, another one for each part of a fused bias.
+fn own_name(param: &Param) -> Option<String> {
+    let places = match param {
+        Param::Vector(v) => v.origin.as_ref().and_then(|origin| origin.places.as_ref()),
+        _ => None,
+    };
+    match (name(param)?, places.and_then(|places| places.first())) {
+        (name, None | Some(0)) => Some(name.to_owned()),
+        (name, Some(first)) => Some(format!("{name}.{first}")),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod learner;
 pub mod lora;
 pub mod loss;
 pub mod mask;
+mod neck;
 pub mod optim;
 pub mod order;
 pub mod ppo;
@@ -27,6 +28,7 @@ pub mod task;
 pub mod trainer;
 mod what;
 
+pub use crate::adapter::{BottleneckConfig, Width};
 pub use learner::{Learned, Learner, Sample};
 pub use optim::{Optimizer, Rule};
 pub use schedule::Schedule;

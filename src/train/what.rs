@@ -3,7 +3,7 @@
 use super::before::PromptConfig;
 use super::ia3::Ia3Config;
 use super::lora::LoraConfig;
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, BottleneckConfig};
 use std::sync::Arc;
 
 /// What learns.
@@ -23,6 +23,8 @@ pub enum What {
     Prompt(PromptConfig),
     /// So many keys and values before a text, in every block (Li and Liang 2021).
     Prefix(usize),
+    /// Small MLPs behind the halves of blocks (Houlsby et al. 2019, Pfeiffer et al. 2020).
+    Bottleneck(BottleneckConfig),
     /// Biases of linears and norms whose names contain one of these; none: all (Ben Zaken et al. 2021).
     Biases(Vec<String>),
     /// What an adapter has, from where it is.

@@ -8,7 +8,9 @@ mod sites;
 #[cfg(feature = "train")]
 pub use param::LearnedParam;
 pub use param::{MatrixParam, Origin, Param, VectorParam, matrix_row};
-pub use sites::{End, Role, Site, Sites, Slice};
+#[cfg(feature = "train")]
+pub use sites::End;
+pub use sites::{Role, Site, Sites, Slice};
 
 #[cfg(feature = "train")]
 pub use bind::{Fill, Wish};
@@ -18,6 +20,7 @@ use crate::format::tensors::{TensorRef, Tensors};
 #[cfg(feature = "train")]
 use crate::{arch::Arch, positions::by_distance};
 use kernels::DType;
+use kernels::act::Act;
 use std::collections::HashSet;
 
 /// A parameter of a model.
@@ -25,7 +28,7 @@ use std::collections::HashSet;
 pub struct P(pub u32);
 
 /// A norm's parameters.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormW {
     /// `[width]`
     pub gain: P,
@@ -59,6 +62,29 @@ pub struct AddedW {
     pub inputs: Option<P>,
     /// `[n]`: what outputs are multiplied by.
     pub outputs: Option<P>,
+    /// A small MLP behind it.
+    pub neck: Option<NeckW>,
+}
+
+/// A small MLP `up act(down x + down_bias) + up_bias` behind the linear that ends a half of a block (Houlsby et al. 2019).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NeckW {
+    /// `[width, d_model]`
+    pub down: P,
+    /// `[width]`
+    pub down_bias: P,
+    /// `[d_model, width]`
+    pub up: P,
+    /// `[d_model]`
+    pub up_bias: P,
+    /// Its inner width.
+    pub width: usize,
+    /// Between the matrices.
+    pub act: Act,
+    /// Whether it reads the half's sum with the residual, not what comes before.
+    pub sum: bool,
+    /// The norm of the sum that it reads then.
+    pub after: Option<NormW>,
 }
 
 /// A low-rank addition to a linear that learns: `scale B A x` (Hu et al. 2021, eq. 3).

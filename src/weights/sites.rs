@@ -27,6 +27,17 @@ pub enum End {
     Mlp,
 }
 
+impl End {
+    /// What the adapters library calls the small MLPs behind it, in a block that has them itself.
+    pub fn necks(self) -> &'static str {
+        match self {
+            End::Attention => "attention_adapters",
+            End::Cross => "cross_attention_adapters",
+            End::Mlp => "output_adapters",
+        }
+    }
+}
+
 /// Which rows of a fused tensor a layer has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Slice {

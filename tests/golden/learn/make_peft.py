@@ -100,15 +100,14 @@ def loss(model, batch):
     return total / count
 
 
-def make(name, seed):
-    model, base, adapter = opened(name, seed)
+def record(name, model, base, adapter, parameters):
+    """Gradients and steps of `parameters`, by their names in the adapter's file."""
     model = model.double().eval()
     batch = cases(base, model.config if hasattr(model.config, "vocab_size") else model.base_model.config)
     for case in batch:  # room for a prompt
         case["ids"] = case["ids"][:60]
         kept = [i for i, row in enumerate(case["rows"]) if row < 60]
         case["rows"], case["targets"] = [[case[key][i] for i in kept] for key in ("rows", "targets")]
-    parameters = {saved(n): p for n, p in model.named_parameters() if p.requires_grad}
     plain = [p for n, p in parameters.items() if any(n.endswith(word) for word in PLAIN)]
     others = [p for n, p in parameters.items() if not any(n.endswith(word) for word in PLAIN)]
     optimizer = torch.optim.AdamW([dict(params=others), dict(params=plain, weight_decay=0.0)], **ADAMW)
@@ -129,6 +128,11 @@ def make(name, seed):
     save_file(tensors, OUT / f"{name}.safetensors")
     (OUT / f"{name}.json").write_text(json.dumps(said) + "\n")
     print(name, said["losses"])
+
+
+def make(name, seed):
+    model, base, adapter = opened(name, seed)
+    record(name, model, base, adapter, {saved(n): p for n, p in model.named_parameters() if p.requires_grad})
 
 
 if __name__ == "__main__":
