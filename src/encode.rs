@@ -75,7 +75,7 @@ pub fn run(
 }
 
 fn check(model: &Model, texts: &[Text], ask: Ask) -> Result<()> {
-    let (arch, lead) = (model.arch(), lead_of(model.attached().as_ref()));
+    let (arch, lead) = (model.arch(), model.lead());
     if matches!(ask, Ask::Head | Ask::HeadAt(_)) && (arch.head.task == Task::Hidden || !model.has_head()) {
         let what = format!("{} was saved without a head: it has hidden states alone", model.tensors().file());
         return Err(Error::Argument { name: "model", what });

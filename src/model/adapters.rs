@@ -1,7 +1,7 @@
 //! Floor 5: the adapters of a model: read, attached to whoever names none, merged into its weights and taken out again.
 
 use super::Model;
-use crate::adapter::{Adapter, Grafts, merge};
+use crate::adapter::{Adapter, Grafts, lead_of, merge};
 use crate::error::{Error, Result};
 use crate::format::files::Files;
 use crate::runner::Merged;
@@ -82,6 +82,12 @@ impl Model {
     /// What several adapters do together.
     pub(crate) fn grafts(&self, list: &[(Arc<Adapter>, f32)]) -> Result<Option<Arc<Grafts>>> {
         self.runner()?.grafts(&self.weights, list)
+    }
+
+    /// Positions that the attached adapters take before the first token.
+    #[must_use]
+    pub fn lead(&self) -> usize {
+        lead_of(self.attached().as_ref())
     }
 
     /// Adapters of whoever names none.

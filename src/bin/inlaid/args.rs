@@ -207,7 +207,7 @@ impl Run {
         Ok(Model::open(engine, files, config)?)
     }
 
-    /// A session for `wanted` tokens, or as many as the option says.
+    /// A session for `wanted` tokens behind what adapters put before them, or as many as the option says.
     ///
     /// # Errors
     /// `Usage` where the option is beyond the model; as [`Session::new`].
@@ -223,7 +223,7 @@ impl Run {
                 "--context: expected at most {most} for this model, found {context}"
             )));
         }
-        let context = self.context.unwrap_or(wanted.clamp(1, most));
+        let context = self.context.unwrap_or(wanted.saturating_add(model.lead()).clamp(1, most));
         Ok(Session::new(model, SessionConfig { context, ..config })?)
     }
 }
