@@ -347,6 +347,48 @@
 // Low-rank additions to linears learn (LoRA); the weights stay as they are, of whatever type.
 #define INLAID_LEARN_LORA 2
 
+// The same, and magnitudes of rows apart from their directions (DoRA).
+#define INLAID_LEARN_DORA 3
+
+// Factors of what linears return or read learn (IA3).
+#define INLAID_LEARN_IA3 4
+
+// Vectors before a text learn, in the place of tokens' own (prompt tuning).
+#define INLAID_LEARN_PROMPT 5
+
+// Keys and values before a text learn, in every block (prefix tuning).
+#define INLAID_LEARN_PREFIX 6
+
+// Small MLPs behind the halves of blocks learn (bottleneck adapters).
+#define INLAID_LEARN_BOTTLENECK 7
+
+// Biases of linears and norms learn (BitFit), those whose names contain one of `targets`, or all.
+#define INLAID_LEARN_BIASES 8
+
+// Behind attention and MLP, before the residual (Houlsby et al. 2019).
+#define INLAID_BOTTLENECK_BOTH 0
+
+// Behind the MLP alone, where its sum with the residual is read (Pfeiffer et al. 2020).
+#define INLAID_BOTTLENECK_MLP 1
+
+// SiLU behind both halves, ReLU behind the MLP alone.
+#define INLAID_ACTIVATION_DEFAULT 0
+
+// Rectified linear.
+#define INLAID_ACTIVATION_RELU 1
+
+// `x sigmoid(x)`, also called swish.
+#define INLAID_ACTIVATION_SILU 2
+
+// GELU by the error function.
+#define INLAID_ACTIVATION_GELU 3
+
+// GELU by tanh.
+#define INLAID_ACTIVATION_GELU_TANH 4
+
+// The hyperbolic tangent.
+#define INLAID_ACTIVATION_TANH 5
+
 // Cross-entropy of next tokens: supervised fine-tuning, or the language itself.
 #define INLAID_OBJECTIVE_NEXT_TOKEN 0
 
@@ -805,9 +847,9 @@ typedef struct {
     int32_t objective;
     // What learns, `INLAID_LEARN_...`, default `_ALL`.
     int32_t learn;
-    // With `INLAID_LEARN_LORA`: the inner width of an addition; default 8.
+    // With `INLAID_LEARN_LORA` and `_DORA`: the inner width of an addition; default 8.
     uint32_t lora_rank;
-    // With `INLAID_LEARN_LORA`: an addition is multiplied by this over its rank; default 16.
+    // With `INLAID_LEARN_LORA` and `_DORA`: an addition is multiplied by this over its rank; default 16.
     float lora_alpha;
     // Decays of the optimiser's (AdamW) means of gradients and of their squares; default 0.9 and 0.999.
     float beta1;
@@ -827,7 +869,8 @@ typedef struct {
     uint32_t pass_tokens;
     // Entries of `targets` (default 0).
     uint32_t n_targets;
-    // Parts of names of tensors, NUL-terminated; with `INLAID_LEARN_LORA`, none means every linear but the head.
+    // Parts of names of tensors, NUL-terminated; none means, with `INLAID_LEARN_LORA` and `_DORA`, every linear but the head,
+    // with `_IA3` keys, values and the ends of MLPs, and with `_BIASES` all.
     const char *const *targets;
     // Decides what is random. Default 0.
     uint64_t seed;
@@ -840,6 +883,24 @@ typedef struct {
     int32_t recompute;
     // Must be 0.
     uint32_t reserved;
+    // With `INLAID_LEARN_IA3` and `targets`: parts of the names of those among them whose inputs are scaled, not their
+    // outputs; NUL-terminated.
+    const char *const *feedforward;
+    // With `INLAID_LEARN_PROMPT`: tokens whose vectors the prompt begins as, from the first on again where there are too few;
+    // none: random ones.
+    const uint32_t *prompt;
+    // Entries of `feedforward` (default 0).
+    uint32_t n_feedforward;
+    // Entries of `prompt` (default 0).
+    uint32_t n_prompt;
+    // With `INLAID_LEARN_PROMPT` and `_PREFIX`: how many vectors, or keys and values, come before a text; default 20.
+    uint32_t virtual_tokens;
+    // With `INLAID_LEARN_BOTTLENECK`: the inner width; 0, the default: a sixteenth of the model's.
+    uint32_t bottleneck_width;
+    // With `INLAID_LEARN_BOTTLENECK`: `INLAID_BOTTLENECK_...`, default `_BOTH`.
+    int32_t bottleneck_place;
+    // With `INLAID_LEARN_BOTTLENECK`: `INLAID_ACTIVATION_...`, default `_DEFAULT`.
+    int32_t bottleneck_activation;
 } inlaid_train_config;
 
 // Tokens of which the end is to be learnt. An element of an array: it never grows.
@@ -1537,8 +1598,8 @@ int32_t inlaid_trainer_step(inlaid_trainer *trainer,
                             inlaid_train_report *report,
                             inlaid_error *err);
 
-// Writes what the trainer has become to a new directory `out`. With `INLAID_LEARN_LORA` that is an adapter in the form of the
-// peft library; `source` may be NULL then. Else it is a model that opens like any other: what has learned in 32-bit floats,
+// Writes what the trainer has become to a new directory `out`. Where that is an adapter, it is in the form of the peft
+// library (bottlenecks: of the adapters library); `source` may be NULL then. Else it is a model that opens like any other: what has learned in 32-bit floats,
 // all else as it is in `source`, the directory that the model was opened from.
 //
 // Errors: `INLAID_ERROR_IO`; `_UNSUPPORTED` where the weights are in GGUF or packed; `_BUSY`. Nothing is left then.
@@ -1547,7 +1608,7 @@ int32_t inlaid_trainer_save(inlaid_trainer *trainer,
                             const char *out,
                             inlaid_error *err);
 
-// What a trainer with `INLAID_LEARN_LORA` has learnt so far, as an adapter of its model: give it to sessions, merge it, save it.
+// What a trainer of an adapter has learnt so far, as an adapter of its model: give it to sessions, merge it, save it.
 // It does not change when the trainer goes on. On success `*adapter` is a reference that the caller owns; on failure it is NULL.
 //
 // Errors: `INLAID_ERROR_ARGUMENT` where something else learns; `_BUDGET`, `_BUSY`.

@@ -49,8 +49,8 @@ fn layouts() -> String {
         inlaid_answer { at, len, score, reserved }
         inlaid_train_config {
             struct_size, objective, learn, lora_rank, lora_alpha, beta1, beta2, epsilon, weight_decay, clip, smoothing,
-            dpo_beta, pass_tokens, n_targets, targets, seed, mask_share, mask_token,
-            recompute, reserved
+            dpo_beta, pass_tokens, n_targets, targets, seed, mask_share, mask_token, recompute, reserved, feedforward,
+            prompt, n_feedforward, n_prompt, virtual_tokens, bottleneck_width, bottleneck_place, bottleneck_activation
         }
         inlaid_example { ids, n, first, group, reserved, source, n_source }
         inlaid_train_report { struct_size, reserved, step, loss, grad_norm, tokens }

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 /// The chapters of the header, in the order of their functions.
-const SOURCES: [&str; 19] = [
+const SOURCES: [&str; 20] = [
     "version", "status", "error", "engine", "parts", "model", "info", "tokens", "sampler", "session",
-    "adapter", "feed", "logits", "batch", "generate", "encode", "beams", "train", "ppo",
+    "adapter", "feed", "logits", "batch", "generate", "encode", "beams", "learning", "train", "ppo",
 ];
 
 fn root() -> PathBuf {

@@ -1,7 +1,8 @@
 //! Floor 6: the answers of the calls that learn in a build without the feature `train`.
 
+use super::learning::TrainConfig;
 use super::ppo::{inlaid_ppo_config, inlaid_ppo_stats};
-use super::train::{Example, inlaid_train_config, inlaid_train_report};
+use super::train::{Example, inlaid_train_report};
 use crate::adapter::Adapter;
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -19,16 +20,11 @@ fn lacking<T>() -> Result<T> {
 }
 
 impl Teacher {
-    pub fn new(_: &Arc<Model>, _: &inlaid_train_config, _: Vec<String>) -> Result<Teacher> {
+    pub fn new(_: &Arc<Model>, _: &TrainConfig) -> Result<Teacher> {
         lacking()
     }
 
-    pub fn ppo(
-        _: &Arc<Model>,
-        _: &inlaid_train_config,
-        _: Vec<String>,
-        _: &inlaid_ppo_config,
-    ) -> Result<Teacher> {
+    pub fn ppo(_: &Arc<Model>, _: &TrainConfig, _: &inlaid_ppo_config) -> Result<Teacher> {
         lacking()
     }
 

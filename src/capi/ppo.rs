@@ -3,11 +3,10 @@
 use super::args::{fill, set, slice};
 use super::error::inlaid_error;
 use super::guard::{guard, with};
+use super::learning::{config_of, inlaid_train_config};
 use super::model::inlaid_model;
 use super::teaching;
-use super::train::{
-    config_of, examples_of, hand, inlaid_example, inlaid_train_config, inlaid_trainer, teach,
-};
+use super::train::{examples_of, hand, inlaid_example, inlaid_trainer, teach};
 use super::versioned::{Versioned, init, read, write};
 use crate::error::Result;
 use std::ptr::null_mut;
@@ -176,8 +175,8 @@ pub unsafe extern "C" fn inlaid_ppo_new(
         // SAFETY: the caller's promise, for each pointer.
         unsafe {
             set("trainer", trainer, null_mut())?;
-            let ((learn, targets), config) = (config_of(learn)?, read(config)?);
-            hand(trainer, teaching::Teacher::ppo(&handle.model, &learn, targets, &config)?)
+            let (learn, config) = (config_of(learn)?, read(config)?);
+            hand(trainer, teaching::Teacher::ppo(&handle.model, &learn, &config)?)
         }
     };
     // SAFETY: the caller's promise.

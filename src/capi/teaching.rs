@@ -1,6 +1,7 @@
 //! Floor 6: what is behind a trainer's handle. Knows the Rust side of learning.
 
 use super::error::argument;
+use super::learning::*;
 use super::ppo::{INLAID_PPO_DONE, INLAID_PPO_MORE, INLAID_PPO_REWARDS, inlaid_ppo_config, inlaid_ppo_stats};
 use super::train::*;
 use super::versioned::Versioned;
@@ -8,14 +9,17 @@ use crate::adapter::Adapter;
 use crate::error::{Error, Result};
 use crate::format::files::Files;
 use crate::model::Model;
+use crate::train::before::PromptConfig;
 use crate::train::data::Lesson;
+use crate::train::ia3::Ia3Config;
 use crate::train::lora::LoraConfig;
 use crate::train::mask::Masking;
 use crate::train::ppo::advantage::KlControl;
 use crate::train::ppo::objective::Clip;
 use crate::train::ppo::{Ppo, PpoConfig, Progress};
 use crate::train::trainer::{Objective, Trainer};
-use crate::train::{LearnConfig, Learner, Optimizer, Rule, What, save};
+use crate::train::{BottleneckConfig, LearnConfig, Learner, Optimizer, Rule, What, Width, save};
+use kernels::act::Act;
 use serde_json::{Value, json};
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -30,7 +34,8 @@ pub(super) enum Teacher {
 }
 
 impl Teacher {
-    pub fn new(model: &Arc<Model>, c: &inlaid_train_config, targets: Vec<String>) -> Result<Teacher> {
+    pub fn new(model: &Arc<Model>, config: &TrainConfig) -> Result<Teacher> {
+        let c = &config.fields;
         let objective = match c.objective {
             INLAID_OBJECTIVE_NEXT_TOKEN => Objective::NextToken { smoothing: c.smoothing },
             INLAID_OBJECTIVE_MASKED_TOKEN => {
@@ -42,18 +47,14 @@ impl Teacher {
                 return Err(argument("objective", format!("expected INLAID_OBJECTIVE_..., found {other}")));
             }
         };
-        let learn = learns(c, targets)?;
+        let learn = learns(config)?;
         let trainer = Trainer::new(model, &learn, objective, rule(c), c.clip, c.pass_tokens as usize)?;
         Ok(Teacher::Steps(Box::new(trainer)))
     }
 
-    pub fn ppo(
-        model: &Arc<Model>,
-        c: &inlaid_train_config,
-        targets: Vec<String>,
-        p: &inlaid_ppo_config,
-    ) -> Result<Teacher> {
-        let learn = LearnConfig { value_head: true, temperature: p.temperature, ..learns(c, targets)? };
+    pub fn ppo(model: &Arc<Model>, config: &TrainConfig, p: &inlaid_ppo_config) -> Result<Teacher> {
+        let c = &config.fields;
+        let learn = LearnConfig { value_head: true, temperature: p.temperature, ..learns(config)? };
         let [kl_coef, gamma, lam] = [p.kl_coef, p.gamma, p.lam].map(f64::from);
         let config = PpoConfig {
             max_tokens: p.max_tokens as usize,
@@ -228,15 +229,50 @@ fn rule(c: &inlaid_train_config) -> Rule {
     Rule::AdamW { betas: [c.beta1, c.beta2], eps: c.epsilon, decay: c.weight_decay }
 }
 
-fn learns(c: &inlaid_train_config, targets: Vec<String>) -> Result<LearnConfig> {
+fn learns(config: &TrainConfig) -> Result<LearnConfig> {
+    let (c, targets) = (&config.fields, config.targets.clone());
+    let tokens = c.virtual_tokens as usize;
+    let lora = |targets| LoraConfig { rank: c.lora_rank as usize, alpha: c.lora_alpha, targets };
     let what = match c.learn {
         INLAID_LEARN_ALL => What::All,
         INLAID_LEARN_NAMED => What::Named(targets),
-        INLAID_LEARN_LORA => {
-            What::Lora(LoraConfig { rank: c.lora_rank as usize, alpha: c.lora_alpha, targets })
-        }
+        INLAID_LEARN_LORA => What::Lora(lora(targets)),
+        INLAID_LEARN_DORA => What::Dora(lora(targets)),
+        INLAID_LEARN_IA3 => What::Ia3(Ia3Config { targets, feedforward: config.feedforward.clone() }),
+        INLAID_LEARN_PROMPT => What::Prompt(PromptConfig { tokens, text: config.prompt.clone() }),
+        INLAID_LEARN_PREFIX => What::Prefix(tokens),
+        INLAID_LEARN_BOTTLENECK => What::Bottleneck(bottleneck(c)?),
+        INLAID_LEARN_BIASES => What::Biases(targets),
         other => return Err(argument("learn", format!("expected INLAID_LEARN_..., found {other}"))),
     };
     let recompute = super::model::flag("recompute", c.recompute)?;
     Ok(LearnConfig { what, seed: c.seed, recompute, ..LearnConfig::default() })
+}
+
+fn bottleneck(c: &inlaid_train_config) -> Result<BottleneckConfig> {
+    let act = match c.bottleneck_activation {
+        INLAID_ACTIVATION_DEFAULT => None,
+        INLAID_ACTIVATION_RELU => Some(Act::Relu),
+        INLAID_ACTIVATION_SILU => Some(Act::Silu),
+        INLAID_ACTIVATION_GELU => Some(Act::GeluErf),
+        INLAID_ACTIVATION_GELU_TANH => Some(Act::GeluTanh),
+        INLAID_ACTIVATION_TANH => Some(Act::Tanh),
+        other => {
+            let what = format!("expected INLAID_ACTIVATION_..., found {other}");
+            return Err(argument("bottleneck_activation", what));
+        }
+    };
+    let both = match c.bottleneck_place {
+        INLAID_BOTTLENECK_BOTH => true,
+        INLAID_BOTTLENECK_MLP => false,
+        other => {
+            return Err(argument(
+                "bottleneck_place",
+                format!("expected INLAID_BOTTLENECK_..., found {other}"),
+            ));
+        }
+    };
+    let width =
+        if c.bottleneck_width == 0 { Width::Over(16) } else { Width::Is(c.bottleneck_width as usize) };
+    Ok(BottleneckConfig { width, act, both })
 }

@@ -1,112 +1,18 @@
-//! Floor 6: learning by steps: what a trainer is made with, its steps, and what is kept of it.
+//! Floor 6: learning by steps: trainers, their steps, and what is kept of them.
 
 use super::adapter::inlaid_adapter;
 use super::args::{set, slice, string};
 use super::error::{argument, inlaid_error};
-use super::guard::{Handle, free, give, guard, hold, retain, with};
+use super::guard::{Handle, free, give, hold, retain, with};
+use super::learning::{config_of, inlaid_train_config};
 use super::model::inlaid_model;
 use super::teaching;
-use super::versioned::{Versioned, init, read, write};
+use super::versioned::{Versioned, write};
 use crate::error::{Error, Result};
 use std::ffi::c_char;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, TryLockError};
-
-/// Every parameter learns: private copies in 32-bit floats.
-pub const INLAID_LEARN_ALL: i32 = 0;
-/// The parameters whose tensors' names contain one of `targets` learn.
-pub const INLAID_LEARN_NAMED: i32 = 1;
-/// Low-rank additions to linears learn (LoRA); the weights stay as they are, of whatever type.
-pub const INLAID_LEARN_LORA: i32 = 2;
-
-/// Cross-entropy of next tokens: supervised fine-tuning, or the language itself.
-pub const INLAID_OBJECTIVE_NEXT_TOKEN: i32 = 0;
-/// A reward model's loss on ranked answers, of a model with one output.
-pub const INLAID_OBJECTIVE_REWARD: i32 = 1;
-/// Preferences without a reward model (DPO).
-pub const INLAID_OBJECTIVE_DPO: i32 = 2;
-
-/// Cross-entropy of tokens that are hidden in whole texts, of a masked language model (BERT).
-pub const INLAID_OBJECTIVE_MASKED_TOKEN: i32 = 3;
-
-/// How a trainer learns. Fill it with `inlaid_train_config_init`, then change what you need. Arrays are copied by the call.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct inlaid_train_config {
-    /// Bytes of this struct as the caller knows it.
-    pub struct_size: u32,
-    /// What is minimised, `INLAID_OBJECTIVE_...`, default `_NEXT_TOKEN`. `inlaid_ppo_new` does not look at it.
-    pub objective: i32,
-    /// What learns, `INLAID_LEARN_...`, default `_ALL`.
-    pub learn: i32,
-    /// With `INLAID_LEARN_LORA`: the inner width of an addition; default 8.
-    pub lora_rank: u32,
-    /// With `INLAID_LEARN_LORA`: an addition is multiplied by this over its rank; default 16.
-    pub lora_alpha: f32,
-    /// Decays of the optimiser's (AdamW) means of gradients and of their squares; default 0.9 and 0.999.
-    pub beta1: f32,
-    /// See `beta1`.
-    pub beta2: f32,
-    /// Added to the root of the corrected mean of squares, as PyTorch does; default 1e-8.
-    pub epsilon: f32,
-    /// Weight decay of matrices; default 0.
-    pub weight_decay: f32,
-    /// Gradients with a larger norm are scaled down to it; 0: none are. Default 1.
-    pub clip: f32,
-    /// Share of each target that is spread over all tokens; default 0.
-    pub smoothing: f32,
-    /// With `INLAID_OBJECTIVE_DPO`: how much staying near the model that it was counts; default 0.1.
-    pub dpo_beta: f32,
-    /// Most tokens that run at once, unless one example has more; default 2048.
-    pub pass_tokens: u32,
-    /// Entries of `targets` (default 0).
-    pub n_targets: u32,
-    /// Parts of names of tensors, NUL-terminated; with `INLAID_LEARN_LORA`, none means every linear but the head.
-    pub targets: *const *const c_char,
-    /// Decides what is random. Default 0.
-    pub seed: u64,
-    /// With `INLAID_OBJECTIVE_MASKED_TOKEN`: the share of each text's tokens that are to be guessed, at least one; in the place
-    /// of 8 of 10 of them stands the mask, of 1 a random token. Drawn anew in each step; default 0.15.
-    pub mask_share: f32,
-    /// The token that stands for one that is hidden; -1 (default): what the model's tokenizer says.
-    pub mask_token: i32,
-    /// 1: blocks are computed again for their gradients: less memory, about a third more time, the same bits. Default 0.
-    pub recompute: i32,
-    /// Must be 0.
-    pub reserved: u32,
-}
-
-// SAFETY: fourteen words, a pointer, a u64 and four words.
-unsafe impl Versioned for inlaid_train_config {
-    const NAME: &'static str = "train config";
-    const SIZES: &'static [usize] = &[size_of::<Self>()];
-
-    fn defaults() -> Self {
-        inlaid_train_config {
-            struct_size: size_of::<Self>() as u32,
-            objective: INLAID_OBJECTIVE_NEXT_TOKEN,
-            learn: INLAID_LEARN_ALL,
-            lora_rank: 8,
-            lora_alpha: 16.0,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            clip: 1.0,
-            smoothing: 0.0,
-            dpo_beta: 0.1,
-            pass_tokens: 2048,
-            n_targets: 0,
-            targets: null(),
-            seed: 0,
-            mask_share: 0.15,
-            mask_token: -1,
-            recompute: 0,
-            reserved: 0,
-        }
-    }
-}
 
 /// Tokens of which the end is to be learnt. An element of an array: it never grows.
 #[repr(C)]
@@ -228,25 +134,6 @@ pub(super) unsafe fn hand(out: *mut *mut inlaid_trainer, teacher: teaching::Teac
     Ok(())
 }
 
-/// The caller's config, and its targets.
-///
-/// # Safety
-/// `from` is NULL or points to a struct with valid fields.
-pub(super) unsafe fn config_of(
-    from: *const inlaid_train_config,
-) -> Result<(inlaid_train_config, Vec<String>)> {
-    // SAFETY: the caller's promise, for the struct and its array.
-    unsafe {
-        let c = read(from)?;
-        if c.reserved != 0 {
-            return Err(argument("reserved", format!("expected 0, found {}", c.reserved)));
-        }
-        let names = slice("targets", c.targets, c.n_targets as usize)?;
-        let targets = names.iter().map(|name| string("targets", *name).map(str::to_owned));
-        Ok((c, targets.collect::<Result<_>>()?))
-    }
-}
-
 /// The caller's examples, and the numbers of their prompts.
 ///
 /// # Safety
@@ -272,16 +159,6 @@ pub(super) unsafe fn examples_of<'a>(
     Ok((all, groups))
 }
 
-/// Fills `*config`, of `struct_size` bytes, with the defaults.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn inlaid_train_config_init(
-    config: *mut inlaid_train_config,
-    struct_size: usize,
-) -> i32 {
-    // SAFETY: the caller's promise.
-    unsafe { guard(null_mut(), || init(config, struct_size)) }
-}
-
 /// Makes a trainer of a model: private copies of what learns, gradients, and an optimiser. `config` may be NULL.
 ///
 /// Errors: `INLAID_ERROR_ARGUMENT`, `_MEMORY`, `_BUDGET`; `_UNSUPPORTED` from a library built without training. Any thread.
@@ -296,8 +173,8 @@ pub unsafe extern "C" fn inlaid_trainer_new(
         // SAFETY: the caller's promise, for each pointer.
         unsafe {
             set("trainer", trainer, null_mut())?;
-            let (config, targets) = config_of(config)?;
-            hand(trainer, teaching::Teacher::new(&handle.model, &config, targets)?)
+            let config = config_of(config)?;
+            hand(trainer, teaching::Teacher::new(&handle.model, &config)?)
         }
     };
     // SAFETY: the caller's promise.
@@ -356,8 +233,8 @@ pub unsafe extern "C" fn inlaid_trainer_step(
     unsafe { teach(trainer, err, call) }
 }
 
-/// Writes what the trainer has become to a new directory `out`. With `INLAID_LEARN_LORA` that is an adapter in the form of the
-/// peft library; `source` may be NULL then. Else it is a model that opens like any other: what has learned in 32-bit floats,
+/// Writes what the trainer has become to a new directory `out`. Where that is an adapter, it is in the form of the peft
+/// library (bottlenecks: of the adapters library); `source` may be NULL then. Else it is a model that opens like any other: what has learned in 32-bit floats,
 /// all else as it is in `source`, the directory that the model was opened from.
 ///
 /// Errors: `INLAID_ERROR_IO`; `_UNSUPPORTED` where the weights are in GGUF or packed; `_BUSY`. Nothing is left then.
@@ -377,7 +254,7 @@ pub unsafe extern "C" fn inlaid_trainer_save(
     }
 }
 
-/// What a trainer with `INLAID_LEARN_LORA` has learnt so far, as an adapter of its model: give it to sessions, merge it, save it.
+/// What a trainer of an adapter has learnt so far, as an adapter of its model: give it to sessions, merge it, save it.
 /// It does not change when the trainer goes on. On success `*adapter` is a reference that the caller owns; on failure it is NULL.
 ///
 /// Errors: `INLAID_ERROR_ARGUMENT` where something else learns; `_BUDGET`, `_BUSY`.

@@ -73,6 +73,49 @@ static void steps(const inlaid_model *model, const char *source, const char *dir
     inlaid_trainer_cancel(NULL);
 }
 
+static void kinds(const inlaid_model *model, const char *dir) {
+    static const char *const targets[] = {"v_proj", "down_proj"};
+    const int32_t all[] = {INLAID_LEARN_DORA, INLAID_LEARN_IA3, INLAID_LEARN_PROMPT, INLAID_LEARN_PREFIX, INLAID_LEARN_BOTTLENECK};
+    inlaid_error err;
+    inlaid_train_config config;
+    inlaid_train_report report = {0};
+    inlaid_trainer *trainer = NULL;
+    inlaid_adapter *adapter = NULL;
+    inlaid_example one = example(10, 3, 0);
+    char out[1024];
+    double first = 0;
+    size_t i;
+    int step;
+    inlaid_error_init(&err, sizeof err);
+    report.struct_size = sizeof report;
+    CHECK(inlaid_train_config_init(&config, sizeof config) == INLAID_OK);
+    config.virtual_tokens = 3, config.prompt = ids, config.n_prompt = 2;
+    config.bottleneck_place = INLAID_BOTTLENECK_MLP, config.bottleneck_activation = INLAID_ACTIVATION_TANH;
+    for (i = 0; i < sizeof all / sizeof *all; i++) {
+        config.learn = all[i];
+        if (all[i] == INLAID_LEARN_IA3) {
+            config.targets = targets, config.n_targets = 2;
+            config.feedforward = targets + 1, config.n_feedforward = 1;
+        }
+        OK(inlaid_trainer_new(model, &config, &trainer, &err));
+        for (step = 0; step < 4; step++) {
+            OK(inlaid_trainer_step(trainer, &one, 1, 1e-2f, &report, &err));
+            if (step == 0) first = report.loss;
+        }
+        CHECK(report.loss < first);
+        snprintf(out, sizeof out, "%s/kind-%d", dir, (int)all[i]);
+        OK(inlaid_trainer_save(trainer, NULL, out, &err));
+        OK(inlaid_adapter_open(model, out, &adapter, &err));
+        inlaid_adapter_free(adapter);
+        inlaid_trainer_free(trainer);
+    }
+    config.bottleneck_place = 9;
+    EXPECT(INLAID_ERROR_ARGUMENT, inlaid_trainer_new(model, &config, &trainer, &err));
+    config.learn = 99;
+    EXPECT(INLAID_ERROR_ARGUMENT, inlaid_trainer_new(model, &config, &trainer, &err));
+    CHECK(trainer == NULL);
+}
+
 static void rewards(const inlaid_model *model, const char *dir) {
     inlaid_error err;
     inlaid_trainer *trainer = NULL;
@@ -134,6 +177,7 @@ void learning(const char *textless) {
     if (!(inlaid_features() & INLAID_FEATURE_TRAIN)) return;
     snprintf(dir, sizeof dir, "%s/learning", textless);
     steps(model, textless, dir);
+    kinds(model, dir);
     rewards(model, dir);
     inlaid_model_free(model);
     inlaid_engine_free(engine);

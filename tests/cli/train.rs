@@ -159,6 +159,38 @@ fn a_masked_language_model_learns_what_is_hidden() {
 }
 
 #[test]
+fn adapters_of_every_kind_learn() {
+    let dir = data();
+    let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let answers = at("answers.jsonl");
+    let more: [(&str, &[&str]); 7] = [
+        ("lora", &[]),
+        ("dora", &["--lora-rank", "2"]),
+        ("ia3", &["--peft-targets", "v_proj,down_proj", "--ia3-feedforward", "down_proj"]),
+        ("prompt", &["--virtual-tokens", "4", "--prompt-text", "Say the sea"]),
+        ("prefix", &["--virtual-tokens", "3"]),
+        ("bottleneck", &["--bottleneck-place", "mlp", "--bottleneck-width", "5"]),
+        ("bottleneck", &["--bottleneck-activation", "gelu"]),
+    ];
+    for (i, (kind, more)) in more.into_iter().enumerate() {
+        let out = at(&format!("{kind}-{i}"));
+        let args =
+            ["train", "sft", "demo", "--data", &answers, "--out", &out, "--steps", "6", "--batch", "4"];
+        let said = json(&[&args[..], &["--rate", "1e-2", "--json", "--peft", kind], more].concat());
+        let losses: Vec<f64> =
+            log(Path::new(&out)).iter().map(|line| line["loss"].as_f64().unwrap()).collect();
+        assert!(losses[5] < losses[0], "{kind}: {losses:?}");
+        let adapter = said["out"].as_str().unwrap();
+        let args = ["generate", "demo", "--prompt", "Say the sea:", "--max-tokens", "3", "--json"];
+        json(&[&args[..], &["--adapter", adapter]].concat());
+    }
+    let args = ["train", "sft", "demo", "--data", &answers, "--out", &at("out"), "--peft", "prefix"];
+    for wrong in [["--lora-rank", "2"], ["--prompt-text", "a"], ["--bottleneck-width", "4"]] {
+        assert_eq!(output(&[&args[..], &wrong].concat()).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
 fn bad_data_and_options_are_refused_with_the_line() {
     let dir = data();
     let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();

@@ -1,6 +1,7 @@
 //! Floor 6: `inlaid train`: options, and the loop around a run: bar, log, plot, checkpoints. Knows no losses.
 
 mod options;
+mod peft;
 mod place;
 mod plot;
 mod ppo;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 const AFTER: &str = "\
-OUT becomes a directory with `model` (opens like any other; with --lora-rank or --adapter `adapter`, which peft reads too), `log.jsonl` (a line for each step), `loss.svg` and, while the run \
+OUT becomes a directory with `model` (opens like any other; with --peft, --lora-rank or --adapter `adapter`, which peft reads too, or, with --peft bottleneck, adapters), `log.jsonl` (a line for each step), `loss.svg` and, while the run \
 lasts, `checkpoints`. Ctrl-C ends the run after a checkpoint; the same command with --resume goes on, with the bits of a run \
 that was never interrupted.
 
@@ -37,6 +38,7 @@ Examples:
   inlaid train lm ./model --data book.txt --out ./run --steps 500
   inlaid train lm --config ./new-model --data book.txt --out ./run
   inlaid train sft ./model --data answers.jsonl --out ./run
+  inlaid train sft ./model --data answers.jsonl --peft dora --lora-rank 8 --out ./run
   inlaid train reward ./classifier --data preferences.jsonl --out ./run
   inlaid train dpo ./model --data preferences.jsonl --out ./run
   inlaid train ppo demo --prompts prompts.txt --reward builtin:lexicon:words.txt --out ./run --steps 50";

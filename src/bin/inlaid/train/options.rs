@@ -1,10 +1,10 @@
 //! Floor 6: the options that all ways to train share. Knows no loop.
 
+use super::peft::Peft;
 use crate::args::{Run as Runs, at_least_one};
 use crate::output::Failure;
 use clap::{Args, ValueEnum};
 use inlaid::model::Model;
-use inlaid::train::lora::LoraConfig;
 use inlaid::train::run::RunConfig;
 use inlaid::train::{LearnConfig, Rule, Schedule, What};
 use serde_json::{Value, json};
@@ -79,17 +79,10 @@ pub struct Options {
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub smoothing: f32,
     /// Learn only tensors whose name contains one of these, separated by commas [default: all]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "lora_rank")]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with_all = ["lora_rank", "peft"])]
     only: Vec<String>,
-    /// Learn a LoRA adapter of this rank; the weights stay as they are
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    lora_rank: Option<usize>,
-    /// What its product is multiplied by, times the rank [default: twice the rank]
-    #[arg(long, value_name = "X", requires = "lora_rank")]
-    lora_alpha: Option<f32>,
-    /// The linears that it is added to, by parts of their names, separated by commas [default: all]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "lora_rank")]
-    lora_targets: Vec<String>,
+    #[command(flatten)]
+    peft: Peft,
     /// Compute blocks again for their gradients: less memory, about a third more time, the same bits
     #[arg(long)]
     recompute: bool,
@@ -114,7 +107,8 @@ fn positive(text: &str) -> Result<f64, String> {
 impl Options {
     /// Most tokens of an example.
     pub fn length(&self, model: &Model) -> usize {
-        self.max_length.unwrap_or(model.arch().max_positions.min(512))
+        let most = model.arch().max_positions.saturating_sub(self.peft.lead()).max(1);
+        self.max_length.unwrap_or(most.min(512))
     }
 
     /// What learns.
@@ -123,17 +117,13 @@ impl Options {
     /// `Usage` for adapters that cannot be learnt on; where one cannot be read.
     pub fn learns(&self, model: &Model) -> Result<LearnConfig, Failure> {
         let adapter = self.run.adapter_to_learn(model)?;
-        if adapter.is_some() && (self.lora_rank.is_some() || !self.only.is_empty()) {
-            let what = "--adapter is what learns: it goes without --lora-rank and --only";
+        if adapter.is_some() && (self.peft.is_some() || !self.only.is_empty()) {
+            let what = "--adapter is what learns: it goes without --peft, --lora-rank and --only";
             return Err(Failure::Usage(what.to_owned()));
         }
-        let what = match (adapter, self.lora_rank) {
+        let what = match (adapter, self.peft.what(model)?) {
             (Some(adapter), _) => What::Adapter(adapter),
-            (None, Some(rank)) => What::Lora(LoraConfig {
-                rank,
-                alpha: self.lora_alpha.unwrap_or(2.0 * rank as f32),
-                targets: self.lora_targets.clone(),
-            }),
+            (None, Some(what)) => what,
             _ if self.only.is_empty() => What::All,
             _ => What::Named(self.only.clone()),
         };
@@ -184,6 +174,6 @@ pub fn base(o: &Options, kind: &str) -> Value {
         "kind": kind, "steps": o.steps, "epochs": o.epochs, "batch": o.batch, "pass_tokens": o.pass_tokens,
         "max_length": o.max_length, "rate": o.rate, "schedule": format!("{:?}", o.schedule), "warmup": o.warmup,
         "weight_decay": o.weight_decay, "beta1": o.beta1, "beta2": o.beta2, "epsilon": o.epsilon, "clip": o.clip,
-        "smoothing": o.smoothing, "only": o.only, "lora": [o.lora_rank, o.lora_alpha, o.lora_targets], "seed": o.seed,
+        "smoothing": o.smoothing, "only": o.only, "peft": o.peft.said(), "seed": o.seed,
     })
 }
