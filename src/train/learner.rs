@@ -4,7 +4,7 @@ use super::adapt::{self, Form};
 use super::before;
 use super::dora;
 use super::seats::Seats;
-use super::what::{LearnConfig, What};
+use super::what::{LearnConfig, Sample, What};
 use crate::adapter::Adapter;
 use crate::arch::{Arch, Head};
 use crate::backward::encoder_learns;
@@ -23,21 +23,6 @@ use kernels::quant::dequantize_row;
 use rayon::ThreadPool;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-
-/// One sequence of a batch, from its first position on.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sample<'a> {
-    /// Its tokens, at least one.
-    pub ids: &'a [u32],
-    /// Token types, where the model knows any; those that are missing are 0.
-    pub types: &'a [u32],
-    /// Of an encoder-decoder, the tokens of the text that its encoder reads, at least one; else none.
-    pub source: &'a [u32],
-    /// Positions whose answers count, rising.
-    pub rows: &'a [u32],
-    /// For each of `rows`, the token (or class) whose log-probability is wanted; or none at all, where the answer itself is.
-    pub targets: &'a [u32],
-}
 
 /// A model that learns. Used from one thread at a time; its runs and those of the model's sessions do not wait for each other
 /// but share the engine's threads.

@@ -2,9 +2,10 @@
 //! them from both sides. What is hidden is drawn anew each time that a text is seen. Knows no optimiser.
 
 use super::data::Lesson;
-use super::learner::{Learner, Sample};
+use super::learner::Learner;
 use super::loss::Loss;
 use super::task::{Task, likelihood};
+use super::what::Sample;
 use crate::arch::Task as Made;
 use crate::error::{Error, Result};
 use crate::model::Model;

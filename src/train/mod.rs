@@ -29,7 +29,7 @@ pub mod trainer;
 mod what;
 
 pub use crate::adapter::{BottleneckConfig, Width};
-pub use learner::{Learned, Learner, Sample};
+pub use learner::{Learned, Learner};
 pub use optim::{Optimizer, Rule};
 pub use schedule::Schedule;
-pub use what::{LearnConfig, What};
+pub use what::{LearnConfig, Sample, What};

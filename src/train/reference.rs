@@ -1,8 +1,8 @@
 //! Floor 5: the model as it is served, asked what it thinks of texts: the policy that learning must not go far from. It costs
 //! the buffers of a run and no weights. Knows no losses.
 
-use super::learner::Sample;
 use super::seats::Seats;
+use super::what::Sample;
 use crate::error::Result;
 use crate::model::Model;
 use crate::runner::{Parts, Runner};

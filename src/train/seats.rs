@@ -1,7 +1,7 @@
 //! Floor 5: where the samples of a batch sit while they run. Knows no gradients.
 
 use super::before;
-use super::learner::Sample;
+use super::what::Sample;
 use crate::arch::{Arch, Side};
 use crate::engine::Charge;
 use crate::error::{Error, Result};

@@ -2,9 +2,10 @@
 //! some of them. Knows no optimiser.
 
 use super::data::{Lesson, Ranking};
-use super::learner::{Learner, Sample};
+use super::learner::Learner;
 use super::loss::{Loss, Preferred, Scored, cross_entropy, dpo, ranked};
 use super::reference::Reference;
+use super::what::Sample;
 use crate::error::{Error, Result};
 use crate::fit::that_fit;
 use std::sync::atomic::AtomicBool;

@@ -1,4 +1,4 @@
-//! Floor 5: what a learner is made with. Knows no programs.
+//! Floor 5: what a learner is made with, and what it is given. Knows no programs.
 
 use super::before::PromptConfig;
 use super::ia3::Ia3Config;
@@ -51,4 +51,19 @@ impl Default for LearnConfig {
     fn default() -> LearnConfig {
         LearnConfig { what: What::All, value_head: false, temperature: 1.0, seed: 0, recompute: false }
     }
+}
+
+/// One sequence of a batch, from its first position on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample<'a> {
+    /// Its tokens, at least one.
+    pub ids: &'a [u32],
+    /// Token types, where the model knows any; those that are missing are 0.
+    pub types: &'a [u32],
+    /// Of an encoder-decoder, the tokens of the text that its encoder reads, at least one; else none.
+    pub source: &'a [u32],
+    /// Positions whose answers count, rising.
+    pub rows: &'a [u32],
+    /// For each of `rows`, the token (or class) whose log-probability is wanted; or none at all, where the answer itself is.
+    pub targets: &'a [u32],
 }

@@ -15,11 +15,12 @@ pub use config::{PpoConfig, Progress, Stats};
 
 use super::data::Lesson;
 use super::draw::{Answer, Drawer};
-use super::learner::{Learner, Sample};
+use super::learner::Learner;
 use super::loss::Scored;
 use super::optim::Optimizer;
 use super::order::Order;
 use super::reference::Reference;
+use super::what::Sample;
 use crate::error::{Error, Result};
 use crate::fit::that_fit;
 use advantage::{gae, token_rewards, whiten};

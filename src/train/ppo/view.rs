@@ -1,7 +1,7 @@
 //! Floor 5: an answer as something to run. Knows no rewards.
 
 use crate::train::draw::Answer;
-use crate::train::learner::Sample;
+use crate::train::what::Sample;
 
 /// An answer behind its prompt, as a sample.
 pub(super) struct View<'a> {
