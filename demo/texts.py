@@ -90,4 +90,5 @@ def main():
     (out / "held-out.txt").write_text("".join(held), encoding="utf-8")
 
 
-main()
+if __name__ == "__main__":
+    main()

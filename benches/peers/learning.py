@@ -1,6 +1,7 @@
-"""Compares steps of learning with plain PyTorch: python learning.py WORK SMOLLM2
+"""Compares steps of learning with plain PyTorch: python learning.py WORK [SMOLLM2]
 
-SMOLLM2 is a directory of SmolLM2-135M in f32 or bf16, as `build.sh` leaves one in WORK/smollm2. Both sides run the same
+SMOLLM2 is a directory of SmolLM2-135M in f32 or bf16, as `build.sh` leaves one in WORK/smollm2; where it is left out,
+random weights of its shape in bf16 will do. Both sides run the same
 shapes in turns (A B A B ...), since a shared machine's speed moves within seconds: every ratio is of neighbours in time.
 PyTorch stays loaded and has one step to warm up, in f32 and in bf16 (which takes minutes on processors that lack it);
 the faster of the two stands for it from then on. inlaid runs in the type that the weights have, a program for each turn, whose first step does not count.
@@ -49,19 +50,29 @@ ROWS = [
 STEPS = 3
 
 
-def small(path, like):
-    """A Llama of 6.9 million random parameters, with the tokenizer of the model that ships."""
+# Llamas of random weights, with the tokenizer of the model that ships: SmolLM2's shape, and one of 6.9 million parameters.
+SHAPES = {
+    "smollm2": ("bfloat16", 49152, 576, 1536, 30, 9, 3),
+    "small": ("float32", 8192, 256, 704, 6, 8, 8),
+}
+
+
+def shaped(path, shape, like):
     import torch
     import transformers
 
     torch.manual_seed(0)
+    dtype, vocab, width, d_ff, layers, heads, kv_heads = shape
     config = transformers.LlamaConfig(
-        vocab_size=8192, hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_attention_heads=8,
-        num_key_value_heads=8, max_position_embeddings=256, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
+        vocab_size=vocab, hidden_size=width, intermediate_size=d_ff, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=kv_heads, max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(path)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(like / name, path)
+    transformers.LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(path)
+    # Whatever is drawn can be written: tokens that no text has fill the vocabulary.
+    tokenizer = json.loads((like / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] |= {f"<{i}>": i for i in range(len(tokenizer["model"]["vocab"]), vocab)}
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    shutil.copy(like / "tokenizer_config.json", path)
 
 
 def endless(source, path):
@@ -133,11 +144,13 @@ class Inlaid:
 
     def step(self):
         with tempfile.TemporaryDirectory() as out:
-            child = subprocess.Popen([*self.command, "--out", out], stderr=subprocess.DEVNULL)
-            _, status, used = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
-            if child.returncode:
-                sys.exit(f"{' '.join(self.command)}: status {child.returncode}")
+            with tempfile.TemporaryFile("w+") as errors:
+                child = subprocess.Popen([*self.command, "--out", out], stderr=errors)
+                _, status, used = os.wait4(child.pid, 0)
+                child.returncode = os.waitstatus_to_exitcode(status)
+                errors.seek(0)
+                if child.returncode:
+                    sys.exit(f"{' '.join(self.command)}: status {child.returncode}: {errors.read().strip()}")
             lines = [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
         self.peak = max(self.peak, used.ru_maxrss * 1024)
         answer = self.row.answer
@@ -159,9 +172,9 @@ def fastest(args, row, model):
 
 
 def compare(args, row):
-    source = args.model if row.model == "smollm2" else args.work / row.model
+    source = args.model if args.model and row.model == "smollm2" else args.work / row.model
     if not source.exists():
-        small(source, Path(__file__).parents[2] / "demo")
+        shaped(source, SHAPES[row.model], Path(__file__).parents[2] / "demo")
     model = endless(source, args.work / f"{row.model}-endless")
     ours, theirs, rounds = Inlaid(args, row, model), fastest(args, row, model), []
     for i in range(args.rounds):
@@ -191,7 +204,7 @@ def markdown(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, nargs="?")
     usual = Path(__file__).parents[2] / "target/release/inlaid"
     parser.add_argument("--inlaid", type=Path, default=usual, help="the program, if not that of the release build")
     parser.add_argument("--rows", help="separated by commas")

@@ -108,6 +108,8 @@ pub struct Ops {
     pub back: Back,
     /// [`crate::peak::spin_isa`]
     pub(crate) spin: fn(&mut [f32], usize, Pack),
+    /// [`crate::peak::spin_bytes_isa`]
+    pub(crate) spin_bytes: fn(&mut [f32], usize),
     /// [`crate::peak::read_isa`]
     pub(crate) read: fn(&mut [f32], &[f32]),
 }
@@ -161,6 +163,7 @@ macro_rules! table {
                 turn: crate::linear::turn_isa::$small,
             },
             spin: crate::peak::spin_isa::$instance,
+            spin_bytes: crate::peak::spin_bytes_isa::$blocks,
             read: crate::peak::read_isa::$f32,
         }
     };
@@ -213,7 +216,19 @@ impl Ops {
     /// The best table of this machine.
     #[must_use]
     pub fn best() -> &'static Ops {
-        Ops::all().pop().unwrap_or(&SCALAR)
+        Ops::all().into_iter().rev().find(|ops| ops.pays()).unwrap_or(&SCALAR)
+    }
+
+    /// Whether its instruction for pairs, if it has one, is faster here than two fused multiply-adds: on some processors it
+    /// takes twice their time. Either way the bits are the same.
+    fn pays(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self.pairs {
+            use std::sync::OnceLock;
+            static PAYS: OnceLock<bool> = OnceLock::new();
+            return *PAYS.get_or_init(|| self.glance(Pack::Bf16, 2048) > AVX512.glance(Pack::F32, 2048));
+        }
+        true
     }
 
     /// The best table of an instruction set.
@@ -221,7 +236,7 @@ impl Ops {
     /// # Errors
     /// `Missing` where this machine lacks it.
     pub fn of(isa: Isa) -> Result<&'static Ops, IsaError> {
-        Ops::all().into_iter().rev().find(|ops| ops.isa == isa).ok_or(IsaError::Missing(isa))
+        Ops::all().into_iter().rev().find(|ops| ops.isa == isa && ops.pays()).ok_or(IsaError::Missing(isa))
     }
 
     /// What `isa` asks for, or else the environment's `INLAID_ISA`, or else the best. The bits are the same.

@@ -2,7 +2,7 @@
 
 use crate::linear::Pack;
 use crate::ops::{Ops, per_isa};
-use crate::simd::{LANES, Simd, times};
+use crate::simd::{Dots, LANES, Simd, times};
 use crate::team::Team;
 use crate::words::Words;
 use std::time::{Duration, Instant};
@@ -14,18 +14,48 @@ const CHAINS: usize = 12;
 /// Steps of each chain between two looks at the clock: some hundreds of microseconds.
 const STEPS: usize = 1 << 16;
 
-/// The most floating-point operations per second that the team reaches on chains of fused multiply-adds (f32, or pairs of
-/// bf16) that never leave the registers, within `ms` milliseconds. A multiply-add counts as two.
+/// The most operations per second that the team reaches on chains of multiply-adds as `pack` needs them (f32, pairs of
+/// bf16, or quads of signed bytes) that never leave the registers, within `ms` milliseconds. A multiply-add counts as two.
 #[must_use]
 pub fn peak_flops(team: &Team, pack: Pack, ms: u64) -> f64 {
-    let spin = Ops::best().spin;
+    let ops = Ops::best();
     let seconds = fastest(team, ms, &|_| {
         let mut out = [0.0; LANES];
-        spin(&mut out, STEPS, pack);
+        ops.spin_once(&mut out, STEPS, pack);
         std::hint::black_box(out);
     });
-    let per_lane = if pack == Pack::Bf16 { 4 } else { 2 };
-    (STEPS * CHAINS * LANES * per_lane * team.size()) as f64 / seconds
+    (STEPS * CHAINS * LANES * per_lane(pack) * team.size()) as f64 / seconds
+}
+
+/// Operations of a step of a chain for each lane.
+fn per_lane(pack: Pack) -> usize {
+    match pack {
+        Pack::F32 => 2,
+        Pack::Bf16 => 4,
+        Pack::Bytes | Pack::Shorts => 8,
+    }
+}
+
+impl Ops {
+    fn spin_once(&self, out: &mut [f32], steps: usize, pack: Pack) {
+        if matches!(pack, Pack::Bytes | Pack::Shorts) {
+            (self.spin_bytes)(out, steps);
+        } else {
+            (self.spin)(out, steps, pack);
+        }
+    }
+
+    /// Operations per second on this thread, the most of some short tries: `steps` of each chain, some microseconds.
+    pub(crate) fn glance(&self, pack: Pack, steps: usize) -> f64 {
+        let mut least = Duration::MAX;
+        for _ in 0..8 {
+            let (start, mut out) = (Instant::now(), [0.0; LANES]);
+            self.spin_once(&mut out, steps, pack);
+            std::hint::black_box(out);
+            least = least.min(start.elapsed());
+        }
+        (steps * per_lane(pack)) as f64 / least.as_secs_f64()
+    }
 }
 
 /// The most bytes per second that the team reads from memory, each worker one sequential stream of its share of `bytes`
@@ -86,6 +116,29 @@ fn spin_with<S: Simd>(s: S, out: &mut [f32], steps: usize, kind: Pack) {
 }
 
 per_isa! {
+    /// [`spin`](spin_isa) over quads of signed bytes: two instructions or one, as the set has it.
+    pub fn spin_bytes(out: &mut [f32], steps: usize) =
+        spin_bytes_with as spin_bytes_isa on scalar avx2 avx_vnni avx512 avx512_vnni;
+}
+
+#[inline(always)]
+fn spin_bytes_with<S: Dots>(s: S, out: &mut [f32], steps: usize) {
+    let one = s.splat_i(f32::from_bits(std::hint::black_box(0x0101_0101)));
+    let (mut acc, ready) = ([s.begin(0); CHAINS], [s.ready(one, 0), s.ready(one, S::PARTS - 1)]);
+    // Sixteen registers hold six sums of two each: see above.
+    let (chains, rounds) = if const { S::REGISTERS == 16 } { (CHAINS / 2, 2) } else { (CHAINS, 1) };
+    for _ in 0..steps * rounds {
+        for acc in &mut acc[..times::<S>(chains)] {
+            for part in 0..S::PARTS {
+                *acc = s.bytes(*acc, ready[part], one);
+            }
+        }
+    }
+    let sum = acc.into_iter().take(chains).map(|acc| s.to_f32(acc)).reduce(|a, b| s.add(a, b));
+    s.store(s.mul(sum.unwrap_or(s.zero()), s.splat(rounds as f32)), out);
+}
+
+per_isa! {
     /// out `[16]`: sums over x, which is read once, in order.
     pub fn read(out: &mut [f32], x: &[f32]) = read_with as read_isa;
 }
@@ -124,6 +177,7 @@ mod tests {
         for speed in [
             peak_flops(&team, Pack::F32, 1),
             peak_flops(&team, Pack::Bf16, 1),
+            peak_flops(&team, Pack::Bytes, 1),
             read_bandwidth(&team, 1 << 20, 1),
         ] {
             assert!(speed.is_finite() && speed > 0.0, "{speed}");

@@ -207,6 +207,15 @@ impl Run {
         Ok(Model::open(engine, files, config)?)
     }
 
+    /// Bits of a weight of a block and of the head, where they are packed in other types than they have.
+    pub fn bits(&self) -> Option<[f64; 2]> {
+        match self.weights {
+            Weights::Q8 => Some([8.5, 8.5]),
+            Weights::Q4 => Some([4.5, 6.5625]),
+            Weights::Auto | Weights::Mapped | Weights::Packed => None,
+        }
+    }
+
     /// A session for `wanted` tokens behind what adapters put before them, or as many as the option says.
     ///
     /// # Errors

@@ -158,7 +158,7 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
     let memory = machine::memory();
     drop((bar, sessions));
     let load_with_tokenizer_ms = Spread::of(loads(args, &engine, &files, true)?);
-    let work = Work::of(&model);
+    let work = Work::of(&model, &args.run);
     let peak_flops_per_s = peak::peak_flops(engine.team(), work.pack, PEAK_MS);
     let read_bandwidth_bytes_per_s = peak::read_bandwidth(engine.team(), READ_BYTES, PEAK_MS);
     let (prefill, decode) = (Spread::of(prefills), Spread::of(decodes));
@@ -279,12 +279,12 @@ struct Work {
     pair: f64,
     /// Bytes of keys and values of one token.
     kv: f64,
-    /// How most weights are multiplied.
+    /// How the largest matrix is multiplied.
     pack: Pack,
 }
 
 impl Work {
-    fn of(model: &Model) -> Work {
+    fn of(model: &Model, args: &Run) -> Work {
         let arch = model.arch();
         let matrices = || model.tensors().iter().filter(|(_, tensor)| tensor.shape().len() == 2);
         // A family without such a tensor leaves its name empty.
@@ -296,7 +296,7 @@ impl Work {
             Out::Tied(_) => names.tokens,
             Out::None => "",
         };
-        let (mut block, mut head, mut bytes, mut bf16) = (0.0, 0.0, 0.0, 0.0);
+        let (mut block, mut head, mut bytes, mut most) = (0.0, 0.0, 0.0, (0, DType::F32));
         for (name, tensor) in matrices() {
             if is(name, head_name) {
                 head += tensor.elements() as f64;
@@ -306,9 +306,14 @@ impl Work {
                 block += tensor.elements() as f64;
             }
             bytes += tensor.bytes().len() as f64;
-            bf16 += if tensor.dtype() == DType::BF16 { tensor.elements() as f64 } else { 0.0 };
+            if tensor.elements() > most.0 {
+                most = (tensor.elements(), tensor.dtype());
+            }
         }
-        let pack = Pack::of(if bf16 > (block + head) / 2.0 { DType::BF16 } else { DType::F32 });
+        let mut pack = Pack::of(most.1);
+        if let Some([blocks, heads]) = args.bits() {
+            (bytes, pack) = ((block * blocks + head * heads) / 8.0, Pack::Bytes);
+        }
         let pair = 2.0 * (arch.last().n_layers * arch.last().q_cols()) as f64;
         Work { block, head, bytes, pair, kv: model.memory_plan().kv_bytes_per_token as f64, pack }
     }

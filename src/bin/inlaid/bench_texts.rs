@@ -81,7 +81,7 @@ pub fn run(args: &Bench, model: &Arc<Model>) -> Result<(), Failure> {
         }
     }
     drop(bar);
-    let (rates, engine, work) = (Spread::of(rates), model.engine(), Work::of(model));
+    let (rates, engine, work) = (Spread::of(rates), model.engine(), Work::of(model, &args.run));
     let peak_flops_per_s = peak::peak_flops(engine.team(), work.pack, PEAK_MS);
     let share = (!answers).then(|| work.text_flops(tokens) * rates.median / peak_flops_per_s);
     let (sentences_per_s, tokens_per_s) = if answers { (None, Some(rates)) } else { (Some(rates), None) };
