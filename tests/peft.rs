@@ -32,6 +32,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 struct Case {
+    source: Vec<u32>,
     ids: Vec<u32>,
     rows: Vec<u32>,
     targets: Vec<u32>,
@@ -65,6 +66,7 @@ fn said() -> Vec<Said> {
             value.as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
         };
         let case = |case: &Value| Case {
+            source: case.get("source").map(ids).unwrap_or_default(),
             ids: ids(&case["ids"]),
             rows: ids(&case["rows"]),
             targets: ids(&case["targets"]),
@@ -79,7 +81,7 @@ fn said() -> Vec<Said> {
     let mut all: Vec<Said> =
         list.filter(|path| path.extension().is_some_and(|e| e == "json")).map(read).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
-    assert!(all.len() >= 14, "golden adapters that learn are missing");
+    assert!(all.len() >= 16, "golden adapters that learn are missing");
     all
 }
 
@@ -99,14 +101,14 @@ impl Said {
 
     /// Forward and backward; the loss.
     fn pass(&self, learner: &mut Learner) -> f64 {
-        let sample = |Case { ids, rows, targets }: &'_ Case| (ids.clone(), rows.clone(), targets.clone());
-        let own: Vec<_> = self.cases.iter().map(sample).collect();
-        let batch: Vec<Sample> = own
-            .iter()
-            .map(|(ids, rows, targets)| Sample { ids, rows, targets, ..Sample::default() })
-            .collect();
+        let batch: Vec<Sample> = self.cases.iter().map(sample).collect();
         pass(learner, &batch)
     }
+}
+
+fn sample(case: &Case) -> Sample<'_> {
+    let Case { source, ids, rows, targets } = case;
+    Sample { source, ids, rows, targets, ..Sample::default() }
 }
 
 /// Forward and backward; the loss.

@@ -33,6 +33,8 @@ ADAPTERS = {
         "bert-mlm",
         IA3Config(target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"]),
     ),
+    "ia3-pairs": ("t5", "ia3-pairs"),
+    "dora-pairs": ("t5", LoraConfig(r=2, lora_alpha=3, target_modules=["q", "v", "wo"], use_dora=True)),
     "prompt": ("llama-gqa", "prompt-rope"),
     "prompt-learned": ("gpt2", "prompt-learned"),
     "prefix": ("llama-gqa", "prefix-grouped"),
@@ -93,7 +95,9 @@ def loss(model, batch):
     """As make_learn.loss; rows before the text's own are those of a prompt."""
     total, count = 0.0, 0
     for case in batch:
-        logits = model(input_ids=torch.tensor([case["ids"]])).logits[0][-len(case["ids"]) :][case["rows"]]
+        ids = torch.tensor([case["ids"]])
+        pair = dict(input_ids=torch.tensor([case["source"]]), decoder_input_ids=ids) if "source" in case else dict(input_ids=ids)
+        logits = model(**pair).logits[0][-len(case["ids"]) :][case["rows"]]
         logprobs = torch.log_softmax(logits, -1)
         total = total - logprobs[torch.arange(len(case["rows"])), case["targets"]].sum()
         count += len(case["rows"])
