@@ -115,8 +115,7 @@ fn gradients(learner: &mut Learner, tensors: [&str; 2]) -> [Vec<f32>; 2] {
     });
     learner.forward(&samples.collect::<Vec<_>>(), &GO).expect("forward");
     let scored = Scored { logprobs: learner.logprobs(), logits: &[] };
-    let weights = vec![1.0; scored.rows()];
-    let loss = cross_entropy(scored, &weights, 0.0, weights.len() as f64);
+    let loss = cross_entropy(scored, 0.0, scored.rows() as f64);
     learner.backward(&loss.seeds, &[], &GO).expect("backward");
     tensors.map(|tensor| learner.gradient(tensor).expect("a gradient"))
 }

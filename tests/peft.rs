@@ -115,8 +115,7 @@ fn sample(case: &Case) -> Sample<'_> {
 fn pass(learner: &mut Learner, batch: &[Sample]) -> f64 {
     learner.forward(batch, &GO).expect("forward");
     let scored = Scored { logprobs: learner.logprobs(), logits: &[] };
-    let weights = vec![1.0; scored.rows()];
-    let loss = cross_entropy(scored, &weights, 0.0, weights.len() as f64);
+    let loss = cross_entropy(scored, 0.0, scored.rows() as f64);
     learner.backward(&loss.seeds, &[], &GO).expect("backward");
     loss.value
 }

@@ -58,18 +58,14 @@ impl Scored<'_> {
     }
 }
 
-/// Cross-entropy of the targets: the sum of `weights[row] * loss` over `total`, with `smoothing` of each row's weight spread
-/// evenly over all tokens (Szegedy et al. 2016; Vaswani et al. 2017, section 5.4). Rows of weight 0 are masked. `total` is
-/// the sum of weights of all that is accumulated before a step, so that the mean is one over all.
+/// Cross-entropy of the targets: the sum over rows, over `total`, with `smoothing` of each row's weight spread evenly over all
+/// tokens (Szegedy et al. 2016; Vaswani et al. 2017, section 5.4). `total` is the number of rows of all that is accumulated
+/// before a step, so that the mean is one over all.
 #[must_use]
-pub fn cross_entropy(rows: Scored, weights: &[f32], smoothing: f32, total: f64) -> Loss {
-    let (smoothing, mut loss) = (f64::from(smoothing), Loss::default());
-    for (row, weight) in weights.iter().enumerate() {
-        let share = f64::from(*weight) / total;
+pub fn cross_entropy(rows: Scored, smoothing: f32, total: f64) -> Loss {
+    let (smoothing, share, mut loss) = (f64::from(smoothing), 1.0 / total, Loss::default());
+    for row in 0..rows.rows() {
         loss.seeds.extend([-share * (1.0 - smoothing), -share * smoothing, 0.0].map(|seed| seed as f32));
-        if share == 0.0 {
-            continue;
-        }
         loss.value -= share * (1.0 - smoothing) * rows.logprob(row);
         if smoothing > 0.0 {
             loss.value -= share * smoothing * rows.mean(row);
@@ -156,15 +152,16 @@ mod tests {
     }
 
     #[test]
-    fn masked_rows_count_for_nothing() {
+    fn smoothing_is_spread_over_all_tokens() {
         let logits = [0.0_f32, 1.0, 2.0, 5.0, f32::NEG_INFINITY, 0.0];
         let lse = |row: &[f32]| row.iter().map(|x| x.exp()).sum::<f32>().ln();
         let pairs = [1.0 - lse(&logits[..3]), lse(&logits[..3]), 0.0 - lse(&logits[3..]), lse(&logits[3..])];
         let rows = Scored { logprobs: &pairs, logits: &logits };
-        let loss = cross_entropy(rows, &[2.0, 0.0], 0.1, 2.0);
-        let want = -(0.9 * rows.logprob(0) + 0.1 * rows.mean(0));
+        let one = Scored { logprobs: &pairs[..2], logits: &logits[..3] };
+        let loss = cross_entropy(one, 0.1, 2.0);
+        let want = -(0.9 * rows.logprob(0) + 0.1 * rows.mean(0)) / 2.0;
         assert!((loss.value - want).abs() < 1e-12);
-        assert_eq!(loss.seeds[3..], [0.0; 3]);
+        assert_eq!(loss.seeds, [-0.45, -0.05, 0.0]);
         assert!(rows.entropy(1).is_finite(), "a token that cannot be chosen adds nothing");
     }
 

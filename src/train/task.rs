@@ -118,7 +118,7 @@ pub(super) fn likelihood(
     learner.forward(batch, cancel)?;
     let logits = if smoothing > 0.0 { learner.answer() } else { &[] };
     let scored = Scored { logprobs: learner.logprobs(), logits };
-    Ok(cross_entropy(scored, &vec![1.0; scored.rows()], smoothing, total))
+    Ok(cross_entropy(scored, smoothing, total))
 }
 
 /// Tokens that a pass over a lesson runs.
@@ -184,14 +184,20 @@ impl Rewards {
     /// # Errors
     /// `Argument` for none at all, or one with fewer.
     pub fn new(rankings: Vec<Ranking>) -> Result<Rewards> {
-        if rankings.is_empty() || rankings.iter().any(|ranking| ranking.answers.len() < 2) {
-            let what = "expected rankings of two answers or more".to_owned();
-            return Err(Error::Argument { name: "data", what });
-        }
+        check(&rankings)?;
         let last = |ranking: &Ranking| ranking.answers.iter().map(|one| [one.ids.len() as u32 - 1]).collect();
         let last = rankings.iter().map(last).collect();
         Ok(Rewards { rankings, last })
     }
+}
+
+/// Whether there is something to compare.
+fn check(rankings: &[Ranking]) -> Result<()> {
+    if rankings.is_empty() || rankings.iter().any(|ranking| ranking.answers.len() < 2) {
+        let what = "expected rankings of two answers or more".to_owned();
+        return Err(Error::Argument { name: "data", what });
+    }
+    Ok(())
 }
 
 impl Task for Rewards {
@@ -257,7 +263,7 @@ impl Preferences {
                 what: format!("expected more than 0, found {beta}"),
             });
         }
-        let rankings = Rewards::new(rankings)?.rankings;
+        check(&rankings)?;
         let rows = rankings.iter().map(|ranking| [0, 1].map(|i| rows(&ranking.answers[i]))).collect();
         let said = vec![None; rankings.len()];
         Ok(Preferences { rankings, rows, said, reference, beta })
