@@ -110,8 +110,10 @@ impl Optimizer {
     /// `Argument` where a gradient is not finite: nothing is changed but that gradients are forgotten. `Memory`.
     pub fn step(&mut self, learner: &mut Learner, rate: f32) -> Result<f64> {
         let ops = learner.model().engine().ops();
-        let norm = self.norm(ops, learner)?;
+        let mut learned = learner.learned();
+        let norm = self.norm(ops, &learned);
         if !norm.is_finite() {
+            drop(learned);
             learner.clear();
             let what =
                 "expected finite gradients: no step was taken (are the rewards, the data and the rate sane?)";
@@ -120,7 +122,6 @@ impl Optimizer {
         let clip = f64::from(self.clip);
         let scale = if clip > 0.0 && norm > clip { (clip / norm) as f32 } else { 1.0 };
         let (steps, rule) = (self.steps + 1, self.rule);
-        let mut learned = learner.learned();
         self.reserve(&learned)?;
         for (one, moments) in learned.iter_mut().zip(&mut self.moments) {
             let update = Update { rule, rate, scale, steps, decays: one.is_matrix };
@@ -133,8 +134,8 @@ impl Optimizer {
         Ok(norm)
     }
 
-    fn norm(&self, ops: &Ops, learner: &mut Learner) -> Result<f64> {
-        let learned = learner.learned();
+    /// The norm of the gradient of all parameters together.
+    fn norm(&self, ops: &Ops, learned: &[Learned]) -> f64 {
         let sums = |grads: &[f32]| -> f64 {
             let mut sums = vec![0.0_f32; blocks(grads.len())];
             let pieces = sums.par_chunks_mut(PIECE / BLOCK).zip(grads.par_chunks(PIECE));
@@ -146,7 +147,7 @@ impl Optimizer {
             });
             total(&sums)
         };
-        Ok(learned.iter().map(|one| sums(one.grads)).sum::<f64>().sqrt())
+        learned.iter().map(|one| sums(one.grads)).sum::<f64>().sqrt()
     }
 
     fn reserve(&mut self, learned: &[Learned]) -> Result<()> {
