@@ -4,10 +4,9 @@ use super::files::{BOTTLENECK, CONFIG, HEAD, HEAD_CONFIG, WEIGHTS};
 use super::read::transposed;
 use super::{Adapter, Kind, Module};
 use crate::error::{Error, Result};
-use crate::format::write::{Planned, safetensors, whole_file};
+use crate::format::write::{floats, whole_file};
 use crate::order::sorted;
 use crate::weights::Role;
-use kernels::DType;
 use serde_json::Value;
 use std::path::Path;
 
@@ -53,18 +52,7 @@ impl Adapter {
 type Tensor = (String, Vec<usize>, Vec<f32>);
 
 fn write(path: &Path, list: Vec<Tensor>) -> Result<()> {
-    let list = sorted(list, |a, b| a.0.cmp(&b.0));
-    let planned = |(name, shape, _): &Tensor| Planned {
-        name: name.clone(),
-        dtype: DType::F32,
-        shape: shape.clone(),
-        packed: None,
-    };
-    let planned: Vec<Planned> = list.iter().map(planned).collect();
-    safetensors(path, &planned, |i, file| {
-        let bytes: Vec<u8> = list[i].2.iter().flat_map(|x| x.to_le_bytes()).collect();
-        file.write_all(&bytes).map_err(Error::io(path))
-    })
+    floats(path, &sorted(list, |a, b| a.0.cmp(&b.0)))
 }
 
 impl Module {

@@ -48,13 +48,8 @@ pub(crate) fn write(
     {
         list.push((name.clone(), table));
     }
-    let planned = |(name, tensor): &(String, &TensorRef)| Planned {
-        name: name.clone(),
-        dtype: tensor.dtype(),
-        shape: tensor.shape().to_vec(),
-        packed: None,
-    };
-    let planned: Vec<Planned> = list.iter().map(planned).collect();
+    let planned = list.iter().map(|(name, tensor)| Planned::dense(name, tensor.dtype(), tensor.shape()));
+    let planned: Vec<Planned> = planned.collect();
     reading.expect(list.iter().map(|(_, tensor)| tensor.bytes().len() as u64).sum())?;
     let path = out.join(SINGLE);
     safetensors(&path, &planned, |i, file| {

@@ -57,7 +57,7 @@ pub fn convert_in_shards(
     for (name, tensor) in tensors.iter() {
         let rows = architecture.map_or(Rows::Same, |architecture| rows(architecture, name, head));
         let whole = Whole { name, tensor, rows, to };
-        list.push((Planned { name: name.to_owned(), dtype: to, shape: whole.shape()?, packed: None }, whole));
+        list.push((Planned::dense(name, to, &whole.shape()?), whole));
     }
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     write_weights(out, list, shard, progress)?;

@@ -24,6 +24,11 @@ pub struct Planned {
 }
 
 impl Planned {
+    /// A tensor that is not packed.
+    pub fn dense(name: &str, dtype: DType, shape: &[usize]) -> Planned {
+        Planned { name: name.to_owned(), dtype, shape: shape.to_vec(), packed: None }
+    }
+
     /// The format's name of the element type, and sizes.
     fn element(&self) -> Option<(&'static str, Vec<usize>, usize)> {
         match (self.packed, &self.shape[..]) {
@@ -175,6 +180,23 @@ pub fn safetensors(
         }
         Ok(())
     })
+}
+
+/// Writes a safetensors file of tensors of f32 in their order: the name, the shape and the numbers of each.
+///
+/// # Errors
+/// As [`safetensors`].
+pub fn floats<V: AsRef<[f32]>>(path: &Path, tensors: &[(String, Vec<usize>, V)]) -> Result<()> {
+    let planned = tensors.iter().map(|(name, shape, _)| Planned::dense(name, DType::F32, shape));
+    let planned: Vec<Planned> = planned.collect();
+    safetensors(path, &planned, |i, file| {
+        file.write_all(&bytes_of(tensors[i].2.as_ref())).map_err(Error::io(path))
+    })
+}
+
+/// Numbers as a file has them.
+pub fn bytes_of(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 /// The JSON header, and where each tensor ends.

@@ -42,15 +42,8 @@ fn f32_config(config: &Config) -> serde_json::Map<String, serde_json::Value> {
 }
 
 fn weights(path: &Path, arch: &Arch, wishes: &[Wish], range: f64, seed: u64) -> Result<()> {
-    let planned: Vec<Planned> = wishes
-        .iter()
-        .map(|wish| Planned {
-            name: wish.name.clone(),
-            dtype: DType::F32,
-            shape: wish.shape.clone(),
-            packed: None,
-        })
-        .collect();
+    let planned = wishes.iter().map(|wish| Planned::dense(&wish.name, DType::F32, &wish.shape));
+    let planned: Vec<Planned> = planned.collect();
     let mut position = 0_u64;
     safetensors(path, &planned, |i, file| {
         let Some(wish) = wishes.get(i) else { return Ok(()) };

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::convert::configs;
 use crate::format::files::{Files, Load, SINGLE};
 use crate::format::tensors::Tensors;
-use crate::format::write::{DraftDir, Planned, safetensors, whole_file};
+use crate::format::write::{DraftDir, Planned, bytes_of, floats, safetensors, whole_file};
 use crate::weights::{Param, Weights};
 use kernels::DType;
 use kernels::quant::dequantize_row;
@@ -22,9 +22,8 @@ const STATE: &str = "state.safetensors";
 const RUN: &str = "run.json";
 
 /// Writes what `learner` has become to the directory `out`, which must not be there. An adapter: in the form of peft. Else the
-/// model: what has learned in f32,
-/// everything else as it was, with config and tokenizer. `files` are those that the learner's model was opened from. A value
-/// head goes to `value_head.safetensors` beside the weights.
+/// model: what has learned in f32, everything else as it was, with config and tokenizer. `files` are those that the learner's
+/// model was opened from. A value head goes to `value_head.safetensors` beside the weights.
 ///
 /// # Errors
 /// `Unsupported` where the model's files are in GGUF or packed (convert them first); `Io`, `Memory`. Nothing is left then.
@@ -76,7 +75,7 @@ fn weights(learner: &mut Learner, out: &Path) -> Result<()> {
             ));
         }
         let dtype = if learned_as(name).is_some() { DType::F32 } else { tensor.dtype() };
-        planned.push(Planned { name: name.to_owned(), dtype, shape: tensor.shape().to_vec(), packed: None });
+        planned.push(Planned::dense(name, dtype, tensor.shape()));
     }
     let path = out.join(SINGLE);
     safetensors(&path, &planned, |i, file| {
@@ -86,18 +85,15 @@ fn weights(learner: &mut Learner, out: &Path) -> Result<()> {
             return file.write_all(tensor.bytes()).map_err(Error::io(&path));
         };
         let whole = learner.tensor(&of)?;
-        file.write_all(&bytes(&whole)).map_err(Error::io(&path))
+        file.write_all(&bytes_of(&whole)).map_err(Error::io(&path))
     })?;
     Ok(())
 }
 
 /// Writes the value head, where there is one.
 fn value_head(learner: &Learner, out: &Path) -> Result<()> {
-    let head: Vec<(String, &[f32], Vec<usize>)> = learner
-        .value_head()
-        .into_iter()
-        .map(|(name, values)| (name.to_owned(), values, vec![values.len()]))
-        .collect();
+    let head = learner.value_head().into_iter();
+    let head: Vec<_> = head.map(|(name, values)| (name.to_owned(), vec![values.len()], values)).collect();
     if head.is_empty() { Ok(()) } else { floats(&out.join("value_head.safetensors"), &head) }
 }
 
@@ -124,24 +120,6 @@ fn twins(weights: &Weights, tensors: &Tensors, learned: &BTreeSet<&str>) -> Resu
     Ok(twins)
 }
 
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-/// Writes tensors of f32.
-fn floats(path: &Path, tensors: &[(String, &[f32], Vec<usize>)]) -> Result<()> {
-    let planned: Vec<Planned> = tensors
-        .iter()
-        .map(|(name, _, shape)| Planned {
-            name: name.clone(),
-            dtype: DType::F32,
-            shape: shape.clone(),
-            packed: None,
-        })
-        .collect();
-    safetensors(path, &planned, |i, file| file.write_all(&bytes(tensors[i].1)).map_err(Error::io(path)))
-}
-
 /// Writes a checkpoint: the directory `dir/step-N`, with what has learned, what the optimiser remembers and `run`, which says
 /// what run it is. Older checkpoints are removed once the new one is whole.
 ///
@@ -158,11 +136,11 @@ pub fn checkpoint(learner: &mut Learner, optimizer: &Optimizer, dir: &Path, run:
     let learned = learner.learned();
     let mut tensors = Vec::new();
     for (i, one) in learned.iter().enumerate() {
-        tensors.push((format!("value/{}", one.name), &*one.values, one.shape.to_vec()));
+        tensors.push((format!("value/{}", one.name), one.shape.to_vec(), &*one.values));
         if let Some(moments) = moments.get(i) {
             for (kind, values) in [("first", &moments.first), ("second", &moments.second)] {
                 if !values.is_empty() {
-                    tensors.push((format!("{kind}/{}", one.name), &values[..], one.shape.to_vec()));
+                    tensors.push((format!("{kind}/{}", one.name), one.shape.to_vec(), &values[..]));
                 }
             }
         }
