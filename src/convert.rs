@@ -5,8 +5,8 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::format::convert::{configs, convert as weights};
-use crate::format::files::{Files, INDEX, Load, MAX_TEXT, SINGLE, TEXT};
+use crate::format::convert::{configs, convert as weights, texts};
+use crate::format::files::{Files, INDEX, Load, SINGLE, TEXT};
 use crate::format::source::{Progress, Reading};
 use crate::format::write::{DraftDir, whole_file};
 use crate::model::{Model, ModelConfig};
@@ -126,19 +126,11 @@ fn write(
 
 /// Writes what belongs to the tokenizer.
 fn text(files: &Files, to: &Path) -> Result<()> {
-    let write = |name: &str, bytes: &[u8]| {
+    let Some(gguf) = files.gguf()? else { return texts(files, to) };
+    let Some(made) = from_gguf(gguf)? else { return Ok(()) };
+    for (name, text) in [(tokenizer::FILE, &made.tokenizer), (tokenizer::CONFIG, &made.config)] {
         let path = to.join(name);
-        whole_file(&path, |out| out.write_all(bytes).map_err(Error::io(&path)))
-    };
-    if let Some(gguf) = files.gguf()? {
-        let Some(made) = from_gguf(gguf)? else { return Ok(()) };
-        write(tokenizer::FILE, made.tokenizer.as_bytes())?;
-        return write(tokenizer::CONFIG, made.config.as_bytes());
-    }
-    for name in TEXT {
-        if let Some(file) = files.small(name, MAX_TEXT)? {
-            write(name, file.bytes())?;
-        }
+        whole_file(&path, |out| out.write_all(text.as_bytes()).map_err(Error::io(&path)))?;
     }
     Ok(())
 }

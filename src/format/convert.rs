@@ -3,6 +3,8 @@
 
 use super::bad;
 use super::files::{Files, INDEX, Load, SINGLE};
+#[cfg(any(feature = "tokenizer", feature = "train"))]
+use super::files::{MAX_TEXT, TEXT};
 use super::gguf::{Rows, rows};
 use super::source::Progress;
 use super::tensors::TensorRef;
@@ -65,9 +67,29 @@ pub fn convert_in_shards(
     let mut map = config.object_itself().clone();
     // Rows are back in the order that needs no such key.
     map.remove("rope_interleaved");
+    configs(files, of_type(map, torch), out)
+}
+
+/// The settings `map` of a model whose weights are in the type that PyTorch calls `torch`.
+pub fn of_type(mut map: Map<String, Value>, torch: &str) -> Map<String, Value> {
     map.remove("dtype");
     map.insert("torch_dtype".into(), torch.into());
-    configs(files, map, out)
+    map
+}
+
+/// Writes the tokenizer's files, as they are.
+///
+/// # Errors
+/// As [`Files::small`]; `Io`.
+#[cfg(any(feature = "tokenizer", feature = "train"))]
+pub fn texts(files: &Files, out: &Path) -> Result<()> {
+    for name in TEXT {
+        if let Some(file) = files.small(name, MAX_TEXT)? {
+            let path = out.join(name);
+            whole_file(&path, |to| to.write_all(file.bytes()).map_err(Error::io(&path)))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes `config.json`, which is `map`, and `generation_config.json`.

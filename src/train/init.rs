@@ -3,14 +3,12 @@
 
 use crate::arch::{Arch, Stack};
 use crate::error::{Error, Result};
-use crate::format::config::Config;
-use crate::format::convert::configs;
-use crate::format::files::{Files, MAX_TEXT, SINGLE, TEXT};
-use crate::format::write::{DraftDir, Planned, safetensors, whole_file};
+use crate::format::convert::{configs, of_type, texts};
+use crate::format::files::{Files, SINGLE};
+use crate::format::write::{DraftDir, Planned, safetensors};
 use crate::rng::{Stream, normal};
 use crate::weights::{Fill, Weights, Wish};
 use kernels::DType;
-use std::io::Write;
 use std::path::Path;
 
 /// Standard deviation of random parameters where the config has no `initializer_range`.
@@ -29,16 +27,9 @@ pub fn write(files: &Files, out: &Path, seed: u64) -> Result<()> {
     let wishes = Weights::wishes(&arch)?;
     let draft = DraftDir::new(out.to_owned())?;
     weights(&draft.path.join(SINGLE), &arch, &wishes, range.unwrap_or(RANGE), seed)?;
-    text(files, &draft.path)?;
-    configs(files, f32_config(&config), &draft.path)?;
+    texts(files, &draft.path)?;
+    configs(files, of_type(config.object_itself().clone(), "float32"), &draft.path)?;
     draft.publish(out)
-}
-
-fn f32_config(config: &Config) -> serde_json::Map<String, serde_json::Value> {
-    let mut map = config.object_itself().clone();
-    map.remove("dtype");
-    map.insert("torch_dtype".into(), "float32".into());
-    map
 }
 
 fn weights(path: &Path, arch: &Arch, wishes: &[Wish], range: f64, seed: u64) -> Result<()> {
@@ -74,15 +65,4 @@ fn share(arch: &Arch, name: &str) -> f64 {
     };
     let stack = [&arch.encoder, &arch.decoder].into_iter().flatten().find(ends);
     stack.map_or(1.0, |stack| 1.0 / ((2 * stack.n_layers) as f64).sqrt())
-}
-
-/// The tokenizer's files, as they are.
-pub(super) fn text(files: &Files, out: &Path) -> Result<()> {
-    for name in TEXT {
-        if let Some(file) = files.small(name, MAX_TEXT)? {
-            let path = out.join(name);
-            whole_file(&path, |to: &mut dyn Write| to.write_all(file.bytes()).map_err(Error::io(&path)))?;
-        }
-    }
-    Ok(())
 }

@@ -4,7 +4,7 @@
 use super::learner::{Learned, Learner};
 use super::optim::{Moments, Optimizer};
 use crate::error::{Error, Result};
-use crate::format::convert::configs;
+use crate::format::convert::{configs, of_type, texts};
 use crate::format::files::{Files, Load, SINGLE};
 use crate::format::tensors::Tensors;
 use crate::format::write::{DraftDir, Planned, bytes_of, floats, safetensors, whole_file};
@@ -34,11 +34,8 @@ pub fn model(learner: &mut Learner, files: &Files, out: &Path) -> Result<()> {
     let draft = DraftDir::new(out.to_owned())?;
     weights(learner, &draft.path)?;
     value_head(learner, &draft.path)?;
-    super::init::text(files, &draft.path)?;
-    let mut map = files.config()?.object_itself().clone();
-    map.remove("dtype");
-    map.insert("torch_dtype".into(), "float32".into());
-    configs(files, map, &draft.path)?;
+    texts(files, &draft.path)?;
+    configs(files, of_type(files.config()?.object_itself().clone(), "float32"), &draft.path)?;
     draft.publish(out)
 }
 
