@@ -6,7 +6,7 @@ use crate::format::files::SINGLE;
 use crate::format::source::Reading;
 use crate::format::tensors::{TensorRef, Tensors};
 use crate::format::write::{Planned, safetensors};
-use crate::weights::{P, Param, Role, Weights, matrix_row};
+use crate::weights::{P, Param, Role, Weights};
 use kernels::quant::dequantize_row;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -99,23 +99,7 @@ fn apart<'a>(base: &'a Weights, new: &'a Weights, changes: &mut Changes<'a>) -> 
 fn changed(tensor: &TensorRef, parts: &[(&Param, &Param)]) -> Vec<u8> {
     let mut whole = vec![0.0; tensor.elements()];
     dequantize_row(tensor.dtype(), tensor.bytes(), &mut whole);
-    for (old, new) in parts {
-        match (old, new) {
-            (Param::Vector(at), Param::Vector(v)) => {
-                let shift = at.origin.as_ref().map_or(0.0, |origin| origin.shift);
-                let stored: Vec<f32> = v.values.iter().map(|value| value - shift).collect();
-                old.scatter(&stored, &mut whole);
-            }
-            _ => {
-                let w = new.matrix();
-                let mut values = vec![0.0; w.n() * w.k()];
-                for (i, row) in values.chunks_exact_mut(w.k().max(1)).enumerate() {
-                    matrix_row(&w, i, row);
-                }
-                old.scatter(&values, &mut whole);
-            }
-        }
-    }
+    parts.iter().for_each(|(old, new)| old.put(new, &mut whole));
     let mut bytes = vec![0; tensor.bytes().len()];
     narrow(tensor.dtype(), &whole, &mut bytes);
     bytes

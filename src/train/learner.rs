@@ -16,7 +16,7 @@ use crate::learns::Learns;
 use crate::model::Model;
 use crate::runner::{Parts, Runner};
 use crate::weights::{
-    AddedW, LearnedParam, LinearW, MatrixParam, P, Param, VectorParam, Weights, matrix_row,
+    AddedW, LearnedParam, LinearW, MatrixParam, P, Param, VectorParam, Weights, matrix_rows,
 };
 use kernels::attention::Cache;
 use kernels::quant::dequantize_row;
@@ -236,7 +236,8 @@ impl Learner {
         let mut whole = zeros(stored.elements())?;
         dequantize_row(stored.dtype(), stored.bytes(), &mut whole);
         let own = self.weights.params.iter().filter(|param| param.tensor_name() == Some(tensor));
-        own.for_each(|param| param.put(&mut whole));
+        let learned = own.filter(|param| !matches!(param, Param::Matrix(_)));
+        learned.for_each(|param| param.put(param, &mut whole));
         Ok(whole)
     }
 
@@ -372,9 +373,7 @@ fn unfold(m: &MatrixParam) -> Result<Param> {
     let w = m.matrix();
     let shape @ [n, k] = [w.n(), w.k()];
     let mut values = zeros(n * k)?;
-    for (r, out) in values.chunks_exact_mut(k.max(1)).enumerate() {
-        matrix_row(&w, r, out);
-    }
+    matrix_rows(&w, &mut values);
     Ok(Param::Learned(LearnedParam { name: m.name.clone(), origin: Some(m.clone()), values, shape }))
 }
 

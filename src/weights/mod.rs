@@ -7,6 +7,8 @@ mod sites;
 
 #[cfg(feature = "train")]
 pub use param::LearnedParam;
+#[cfg(feature = "train")]
+pub use param::matrix_rows;
 pub use param::{MatrixParam, Origin, Param, VectorParam, matrix_row};
 #[cfg(feature = "train")]
 pub use sites::End;

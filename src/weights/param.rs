@@ -1,5 +1,7 @@
 //! Floor 3: what a parameter holds and where a file has it. Knows no family.
 
+#[cfg(any(feature = "train", feature = "tokenizer"))]
+use super::Slice;
 use crate::format::tensors::TensorRef;
 use kernels::linear::embed_row;
 use kernels::quant::dequantize_row;
@@ -100,20 +102,18 @@ impl MatrixParam {
     /// Writes `values [n, k]` to their places in all elements of its tensor. Panics where the matrix is packed.
     #[cfg(any(feature = "train", feature = "tokenizer"))]
     pub fn scatter(&self, values: &[f32], whole: &mut [f32]) {
-        let (run, skip) = self.runs.unwrap_or((self.n.max(1), 0));
-        let width = self.tensor.shape()[1];
-        let place = |i: usize| i / run * (run + skip) + i % run;
-        for (i, values) in values.chunks_exact(self.k.max(1)).enumerate() {
-            match self.order {
-                Order::Nk => {
-                    let row = self.offset / self.stride.max(1) + place(i);
-                    whole[row * width..][..self.k].copy_from_slice(values);
-                }
-                Order::Kn => {
-                    let col = self.offset / self.dtype.block_bytes() + place(i);
-                    whole.iter_mut().skip(col).step_by(width).zip(values).for_each(|(to, from)| *to = *from);
-                }
-                Order::Panels => panic!("a packed matrix has no rows"),
+        let [rows, width] = [0, 1].map(|i| self.tensor.shape()[i]);
+        let (first, all) = match self.order {
+            Order::Nk => (self.offset / self.stride.max(1), rows),
+            Order::Kn => (self.offset / self.dtype.block_bytes(), width),
+            Order::Panels => panic!("a packed matrix has no rows"),
+        };
+        let places = Slice { first, whole: all, runs: self.runs }.rows(self.n);
+        for (at, values) in places.zip(values.chunks_exact(self.k.max(1))) {
+            if self.order == Order::Nk {
+                whole[at * width..][..self.k].copy_from_slice(values);
+            } else {
+                whole.iter_mut().skip(at).step_by(width).zip(values).for_each(|(to, from)| *to = *from);
             }
         }
     }
@@ -173,6 +173,12 @@ pub fn matrix_row(w: &Matrix, i: usize, out: &mut [f32]) {
     }
 }
 
+/// All outputs of a matrix, widened to f32: `out` is `[n, k]`.
+#[cfg(any(feature = "train", feature = "tokenizer"))]
+pub fn matrix_rows(w: &Matrix, out: &mut [f32]) {
+    out.chunks_exact_mut(w.k().max(1)).enumerate().for_each(|(i, row)| matrix_row(w, i, row));
+}
+
 impl Param {
     /// The matrix. Panics where it is a vector.
     pub fn matrix(&self) -> Matrix<'_> {
@@ -223,17 +229,21 @@ impl Param {
         }
     }
 
-    /// Writes its own numbers there, as a file has them. Nothing of a matrix that does not learn.
-    #[cfg(feature = "train")]
-    pub fn put(&self, whole: &mut [f32]) {
-        match self {
+    /// Writes there the numbers of `new`, a parameter of its shape or itself, as a file has them.
+    #[cfg(any(feature = "train", feature = "tokenizer"))]
+    pub fn put(&self, new: &Param, whole: &mut [f32]) {
+        match new {
             Param::Learned(m) => self.scatter(&m.values, whole),
             Param::Vector(v) => {
-                let shift = v.origin.as_ref().map_or(0.0, |origin| origin.shift);
-                let stored: Vec<f32> = v.values.iter().map(|value| value - shift).collect();
+                let Param::Vector(VectorParam { origin: Some(origin), .. }) = self else { return };
+                let stored: Vec<f32> = v.values.iter().map(|value| value - origin.shift).collect();
                 self.scatter(&stored, whole);
             }
-            Param::Matrix(_) => {}
+            Param::Matrix(m) => {
+                let mut values = vec![0.0; m.n * m.k];
+                matrix_rows(&m.matrix(), &mut values);
+                self.scatter(&values, whole);
+            }
         }
     }
 
