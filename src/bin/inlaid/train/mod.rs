@@ -233,14 +233,9 @@ fn go(
         let report = run.step(&AtomicBool::new(false))?;
         loss = if loss.is_nan() { report.loss } else { 0.95 * loss + 0.05 * report.loss };
         watch.see(report.step, report.tokens, &format!("loss {loss:.4}"), line(&report))?;
-        let asked = interrupt::flow().is_break();
-        if !run.is_done() && (asked || report.step.is_multiple_of(options.checkpoint_every)) {
-            place.checkpoint((&mut run.learner, &mut run.optimizer), json!(report.step))?;
-        }
-        if asked && !run.is_done() {
-            drop(watch);
-            note(&format!("stopped after step {}: go on with --resume", report.step));
-            return Err(Error::Cancelled.into());
+        if !run.is_done() {
+            let state = (&mut run.learner, &mut run.optimizer);
+            place.pause(&watch, ("step", report.step), json!(report.step), state)?;
         }
     }
     watch.end()?;

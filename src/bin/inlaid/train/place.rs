@@ -2,7 +2,8 @@
 
 use super::options::Options;
 use super::plot;
-use crate::output::Failure;
+use crate::interrupt;
+use crate::output::{Failure, note};
 use indicatif::{ProgressBar, ProgressStyle};
 use inlaid::Error;
 use inlaid::format::files::Files;
@@ -22,6 +23,8 @@ pub struct Place {
     out: PathBuf,
     /// What the run is, for the one that goes on.
     said: Value,
+    /// Steps (or rounds) from checkpoint to checkpoint.
+    every: u64,
 }
 
 impl Place {
@@ -30,7 +33,7 @@ impl Place {
     /// # Errors
     /// `Cannot` where another run has left something.
     pub fn new(options: &Options, said: Value) -> Result<Place, Failure> {
-        let place = Place { out: options.out.clone(), said };
+        let place = Place { out: options.out.clone(), said, every: options.checkpoint_every };
         let found = save::newest(&place.checkpoints())?;
         for done in [MODEL, ADAPTER].map(|name| place.out.join(name)) {
             if done.exists() {
@@ -80,17 +83,29 @@ impl Place {
         Ok(said.get("more").cloned().unwrap_or(json!(done)))
     }
 
-    /// Writes a checkpoint, with `more` to be said when a run goes on from it.
+    /// What is due between two steps (or rounds, as `unit` says), of which `done` are: a checkpoint every so often, and where
+    /// Ctrl-C was pressed, which ends the run here. `more` will be said when a run goes on from the checkpoint.
     ///
     /// # Errors
-    /// As [`save::checkpoint`].
-    pub fn checkpoint(
+    /// `Cancelled` where the run ends, once the bar is gone and a note says so; as [`save::checkpoint`].
+    pub fn pause(
         &self,
-        (learner, optimizer): (&mut Learner, &mut Optimizer),
+        watch: &Watch,
+        (unit, done): (&str, u64),
         more: Value,
+        (learner, optimizer): (&mut Learner, &mut Optimizer),
     ) -> Result<(), Failure> {
-        let said = json!({"step": optimizer.steps(), "run": self.said, "more": more});
-        Ok(save::checkpoint(learner, optimizer, &self.checkpoints(), &said)?)
+        let asked = interrupt::flow().is_break();
+        if asked || done.is_multiple_of(self.every) {
+            let said = json!({"step": optimizer.steps(), "run": self.said, "more": more});
+            save::checkpoint(learner, optimizer, &self.checkpoints(), &said)?;
+        }
+        if asked {
+            watch.bar.finish_and_clear();
+            note(&format!("stopped after {unit} {done}: go on with --resume"));
+            return Err(Error::Cancelled.into());
+        }
+        Ok(())
     }
 
     /// Writes the model or adapter; checkpoints, and the model that a run from scratch began with, go.

@@ -7,7 +7,6 @@ use crate::args::at_least_one;
 use crate::interrupt;
 use crate::output::{Failure, json, note, read_text};
 use clap::Args;
-use inlaid::Error;
 use inlaid::model::Model;
 use inlaid::train::order::Order;
 use inlaid::train::ppo::advantage::KlControl;
@@ -152,15 +151,9 @@ pub fn run(args: &Ppo) -> Result<(), Failure> {
         let mut line = line(&stats);
         line["rollout_s"] = json!(rollout.as_secs_f64());
         watch.see(stats.round, tokens, &message, line)?;
-        let (asked, done) = (interrupt::flow().is_break(), ppo.position().0 >= steps);
-        if !done && (asked || stats.round.is_multiple_of(options.checkpoint_every)) {
-            let position = json!(ppo.position());
-            place.checkpoint(ppo.state_mut(), position)?;
-        }
-        if asked && !done {
-            drop(watch);
-            note(&format!("stopped after round {}: go on with --resume", stats.round));
-            return Err(Error::Cancelled.into());
+        let position = ppo.position();
+        if position.0 < steps {
+            place.pause(&watch, ("round", stats.round), json!(position), ppo.state_mut())?;
         }
     }
     watch.end()?;
