@@ -5,15 +5,14 @@
 
 use crate::adapter::lead_of;
 use crate::arch::{Rows, Side, Task};
-use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::exec::Want;
 use crate::fit::that_fit;
 use crate::format::files::Load;
 use crate::format::source::{Progress, Reading};
 use crate::model::Model;
-use crate::runner::{Feed, Mode, Pick, Runner};
-use crate::state::Sequence;
+use crate::runner::{Feed, Mode, Pick};
+use crate::seats::Row;
 use kernels::attention::PAGE;
 use std::sync::atomic::AtomicBool;
 
@@ -106,15 +105,13 @@ fn check(model: &Model, texts: &[Text], ask: Ask) -> Result<()> {
 /// its runs do: to fetch memory from the system anew for every call costs as much as a short text.
 struct Seats<'m> {
     model: &'m Model,
-    open: Vec<Sequence>,
-    charges: Vec<Option<Charge>>,
+    row: Row,
 }
 
 impl<'m> Seats<'m> {
     fn of(model: &'m Model) -> Result<Seats<'m>> {
-        let spare = std::mem::take(&mut model.runner()?.spare);
-        let (open, charges) = spare.into_iter().map(|(seq, charge)| (seq, Some(charge))).unzip();
-        Ok(Seats { model, open, charges })
+        let row = std::mem::take(&mut model.runner()?.spare);
+        Ok(Seats { model, row })
     }
 
     fn run(
@@ -129,14 +126,16 @@ impl<'m> Seats<'m> {
         let lead = lead_of(grafts.as_ref());
         let mut runner = self.model.runner()?;
         for (i, text) in texts[range.clone()].iter().enumerate() {
-            self.seat(&mut runner, i, lead + text.ids.len())?;
-            runner.fill_lead(self.model.parts(), &mut self.open[i], grafts.as_ref(), cancel)?;
+            let len = lead + text.ids.len();
+            let room = [len, len.next_multiple_of(PAGE)];
+            self.row.seat((self.model.engine(), &mut runner.pool), "a text", i, room)?;
+            runner.fill_lead(self.model.parts(), &mut self.row.open[i], grafts.as_ref(), cancel)?;
         }
         let (model, arch) = (self.model, self.model.arch());
         let side = if arch.encoder.is_some() { Side::Encoder } else { Side::Decoder };
         let want = if matches!(ask, Ask::Head | Ask::HeadAt(_)) { Want::Head } else { Want::Hidden };
         runner.begin(Mode { side, want });
-        for (seq, i) in self.open.iter_mut().zip(range.clone()) {
+        for (seq, i) in self.row.open.iter_mut().zip(range.clone()) {
             let (text, none) = (&texts[i], &[][..]);
             let (pick, chosen) = match ask {
                 Ask::Hidden => (Pick::All, none),
@@ -159,43 +158,17 @@ impl<'m> Seats<'m> {
         }
         Ok(())
     }
-
-    /// Makes the `i`-th sequence an empty one that holds `len` positions.
-    fn seat(&mut self, runner: &mut Runner, i: usize, len: usize) -> Result<()> {
-        if let Some(seq) = self.open.get_mut(i) {
-            if seq.limit >= len {
-                runner.pool.clear(seq);
-                return Ok(());
-            }
-            runner.pool.close(seq);
-            self.charges[i] = None;
-        }
-        let len = len.next_multiple_of(PAGE);
-        let charge = Some(self.model.engine().charge("a text", self.model.kv_bytes(len))?);
-        let seq = runner.pool.open(len)?;
-        if i == self.open.len() {
-            self.open.push(seq);
-            self.charges.push(charge);
-        } else {
-            (self.open[i], self.charges[i]) = (seq, charge);
-        }
-        Ok(())
-    }
 }
 
 impl Drop for Seats<'_> {
     fn drop(&mut self) {
         let mut runner = self.model.runner_anyhow();
         // Another thread's may be there by now. A decoder's pages hold all of its layers: they go back to the system.
-        let keep = self.model.arch().decoder.is_none() && runner.spare.is_empty();
-        for (mut seq, charge) in self.open.drain(..).zip(self.charges.drain(..)) {
-            match charge {
-                Some(charge) if keep => {
-                    runner.pool.clear(&mut seq);
-                    runner.spare.push((seq, charge));
-                }
-                _ => runner.pool.close(&mut seq),
-            }
+        if self.model.arch().decoder.is_none() && runner.spare.is_empty() {
+            self.row.clear(&mut runner.pool);
+            runner.spare = std::mem::take(&mut self.row);
+        } else {
+            self.row.close(&mut runner.pool);
         }
     }
 }

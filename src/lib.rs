@@ -41,6 +41,7 @@ pub mod rules;
 mod run;
 mod runner;
 pub mod sample;
+mod seats;
 pub mod session;
 mod state;
 mod tables;

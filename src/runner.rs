@@ -15,6 +15,7 @@ use crate::learns::Learns;
 pub use crate::program::Observe;
 use crate::program::Program;
 use crate::run::Ctx;
+use crate::seats::Row;
 use crate::state::{Pool, ROOT, Sequence};
 use crate::tables::Tables;
 use crate::weights::{P, StackW, Weights};
@@ -114,7 +115,7 @@ pub struct Runner {
     /// What crosses between an encoder and its decoder, where both learn.
     crossing: Room,
     /// Empty sequences that nobody uses, for the next texts of an encoder.
-    pub(crate) spare: Vec<(Sequence, Charge)>,
+    pub(crate) spare: Row,
     programs: Vec<Program>,
     /// What adapters of a batch's rows needed, by place; `Shape::graft` counts from 1.
     needs: Vec<Vec<Need>>,
@@ -157,7 +158,7 @@ impl Runner {
             aside: Desk::default(),
             scratch: Room::default(),
             crossing: Room::default(),
-            spare: Vec::new(),
+            spare: Row::default(),
             programs: Vec::new(),
             needs: Vec::new(),
             now: Vec::new(),

@@ -1,13 +1,14 @@
 //! Floor 5: answers drawn from what learns, many at once, a token of each at a time. Knows no rewards.
 
 use super::learner::Learner;
-use super::seats::Row;
+use super::seats::seat;
 use crate::arch::{Side, check_ids};
 use crate::error::{Error, Result};
 use crate::exec::Want;
 use crate::fit::that_fit;
 use crate::runner::{Feed, Mode, Pick, Runner};
 use crate::sample::{Sampler, SamplerConfig};
+use crate::seats::Row;
 use kernels::TileMut;
 use kernels::attention::Cache;
 use std::sync::atomic::AtomicBool;
@@ -104,9 +105,9 @@ impl Drawer {
         }
         self.end();
         if begins.is_some() {
-            self.sources.seat(model, &mut self.runner, prompts.iter().map(Vec::len))?;
+            seat(&mut self.sources, model, &mut self.runner, prompts.iter().map(Vec::len))?;
         }
-        self.own.seat(model, &mut self.runner, answers.iter().map(own))?;
+        seat(&mut self.own, model, &mut self.runner, answers.iter().map(own))?;
         (self.answers, self.begun, self.limit) = (answers, 0, limit);
         self.drawings += 1;
         Ok(())
@@ -187,8 +188,8 @@ impl Drawer {
 
     /// Ends the drawing: its answers, finished or not.
     pub fn end(&mut self) -> Vec<Answer> {
-        self.own.clear(&mut self.runner);
-        self.sources.clear(&mut self.runner);
+        self.own.clear(&mut self.runner.pool);
+        self.sources.clear(&mut self.runner.pool);
         (self.begun, self.limit) = (0, 0);
         std::mem::take(&mut self.answers)
     }

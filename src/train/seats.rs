@@ -3,12 +3,11 @@
 use super::before;
 use super::what::Sample;
 use crate::arch::{Arch, Side};
-use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::exec::{Shape, Want};
 use crate::model::Model;
 use crate::runner::{Feed, Mode, Parts, Pick, Runner};
-use crate::state::{Sequence, pages_for};
+use crate::seats::Row;
 use std::sync::atomic::AtomicBool;
 
 /// The sequences of a batch, empty between batches.
@@ -33,12 +32,12 @@ impl Seats {
         let lead = before::lead(parts.weights);
         check(model.arch(), batch, lead)?;
         if parts.arch.reads_source() {
-            self.sources.seat(model, runner, batch.iter().map(|sample| sample.source.len()))?;
+            seat(&mut self.sources, model, runner, batch.iter().map(|sample| sample.source.len()))?;
         }
-        self.own.seat(model, runner, batch.iter().map(|sample| lead + sample.ids.len()))?;
+        seat(&mut self.own, model, runner, batch.iter().map(|sample| lead + sample.ids.len()))?;
         let ran = self.go(parts, runner, batch, cancel);
-        self.own.clear(runner);
-        self.sources.clear(runner);
+        self.own.clear(&mut runner.pool);
+        self.sources.clear(&mut runner.pool);
         ran
     }
 
@@ -100,44 +99,20 @@ impl Led {
     }
 }
 
-/// Sequences, and what the budget says of them.
-#[derive(Default)]
-pub(super) struct Row {
-    pub open: Vec<Sequence>,
-    charges: Vec<Charge>,
-}
-
-impl Row {
-    /// A sequence for every sample, long enough.
-    pub fn seat(
-        &mut self,
-        model: &Model,
-        runner: &mut Runner,
-        lens: impl Iterator<Item = usize>,
-    ) -> Result<()> {
-        for (i, wanted) in lens.enumerate() {
-            if self.open.get(i).is_some_and(|seq| seq.limit >= wanted) {
-                continue;
-            }
-            let tokens = wanted.next_power_of_two().min(model.arch().max_positions).max(wanted);
-            let bytes = pages_for(tokens) as u64 * runner.pool.page_bytes();
-            let charge = model.engine().charge("keys and values of a sample", bytes)?;
-            let seq = runner.pool.open(tokens)?;
-            if i < self.open.len() {
-                runner.pool.close(&mut self.open[i]);
-                (self.open[i], self.charges[i]) = (seq, charge);
-            } else {
-                self.open.push(seq);
-                self.charges.push(charge);
-            }
-        }
-        Ok(())
+/// A sequence of `row` for every sample, long enough.
+pub(super) fn seat(
+    row: &mut Row,
+    model: &Model,
+    runner: &mut Runner,
+    lens: impl Iterator<Item = usize>,
+) -> Result<()> {
+    for (i, wanted) in lens.enumerate() {
+        // Powers of two: batches of other lengths find room in them.
+        let room = wanted.next_power_of_two().min(model.arch().max_positions).max(wanted);
+        let what = "keys and values of a sample";
+        row.seat((model.engine(), &mut runner.pool), what, i, [wanted, room])?;
     }
-
-    /// Makes all of them empty.
-    pub fn clear(&mut self, runner: &mut Runner) {
-        self.open.iter_mut().for_each(|seq| runner.pool.rewind(seq, 0));
-    }
+    Ok(())
 }
 
 /// Whether a model can run a batch, each sample behind `lead` rows.
