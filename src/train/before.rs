@@ -5,7 +5,7 @@
 //! prefix are computed like those of tokens, but their keys and values are the prefix's, so nothing else of them is read.
 
 use super::adapt::{Additions, values};
-use super::learner::zeros;
+use super::own::zeros;
 use crate::adapter::{Adapter, Before, Kind, Made};
 use crate::arch::{Arch, Stack, Task};
 use crate::error::{Error, Result};

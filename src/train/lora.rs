@@ -2,7 +2,7 @@
 
 use super::adapt::{Additions, values};
 use super::dora;
-use super::learner::zeros;
+use super::own::zeros;
 use crate::adapter::{Adapter, LowRank, Made};
 use crate::error::{Error, Result};
 use crate::rng::{Stream, uniform};

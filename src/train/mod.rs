@@ -18,6 +18,7 @@ pub mod mask;
 mod neck;
 pub mod optim;
 pub mod order;
+mod own;
 pub mod ppo;
 pub mod reference;
 pub mod run;
