@@ -37,16 +37,11 @@ fn runs(t: &Tables, rows: usize) -> impl Iterator<Item = (Range<usize>, Option<&
 
 /// Runs `g` on the worker's part `p`.
 pub fn run(g: &Graft, p: &mut Part, c: &Ctx, l: &Layout) {
-    let (t, ops) = (c.tables, c.ops);
+    let t = c.tables;
     match *g {
         Graft::Down { out, x, site } => {
-            let (x, rows, out) = (p.read(l.buf(x)), l.buf(out).rows, &mut p.write(l.buf(out)));
-            for (rows, by) in runs(t, rows) {
-                let Some(by) = by else { continue };
-                for piece in &by.here(site).low {
-                    ops.narrow(out, x, rows.clone(), &by.lora(piece).0.down(), piece.at, piece.scale);
-                }
-            }
+            let (x, rows) = (p.read(l.buf(x)), l.buf(out).rows);
+            down(&mut p.write(l.buf(out)), c, x, rows, site);
         }
         Graft::Prompt { out, positions, types } => prompt(&mut p.write(l.buf(out)), c, positions, types),
         Graft::Prefix { out, layer, values } => {
@@ -54,49 +49,26 @@ pub fn run(g: &Graft, p: &mut Part, c: &Ctx, l: &Layout) {
             prefix(&mut p.write(span), t, span.cols, [part, 2 * c.stack.n_layers]);
         }
         Graft::Lookup { out, site } => {
-            let (rows, scale) = (l.buf(out).rows, c.stack.embed.scale);
-            lookup(&mut p.write(l.buf(out)), t, rows, site, scale);
+            let rows = l.buf(out).rows;
+            lookup(&mut p.write(l.buf(out)), t, rows, site, c.stack.embed.scale);
         }
         Graft::Up { out, t: low, x, add, site } => {
-            let (add, rows) = (add.map(|b| p.read(l.buf(b))), l.buf(out).rows);
-            let wide = [low, x].map(|b| b.map_or(0, |b| l.buf(b).cols));
-            let [low, x] = [low, x].map(|b| b.map_or(&[][..], |b| p.read(l.buf(b))));
-            let (n, out) = (l.buf(out).cols, &mut p.write(l.buf(out)));
-            begin(out, add, n);
-            for (rows, by) in runs(t, rows) {
-                let Some(by) = by else { continue };
-                for piece in &by.here(site).low {
-                    let (lora, place) = by.lora(piece);
-                    let b = lora.up(place.rows, place.n);
-                    ops.widen(out, low, wide[0], rows.clone(), &b, piece.at, piece.gains.as_deref());
-                }
-                for piece in &by.here(site).full {
-                    let (module, place) = by.module(piece);
-                    let w = module.weight_of(place);
-                    ops.widen(out, x, wide[1], rows.clone(), &w, 0, piece.gains.as_deref());
-                }
-            }
+            let (add, span) = (add.map(|b| p.read(l.buf(b))), l.buf(out));
+            let of = [low, x].map(|b| b.map_or(Wide::default(), |b| Wide(p.read(l.buf(b)), l.buf(b).cols)));
+            let out = &mut p.write(span);
+            begin(out, add, span.cols);
+            up(out, c, of, span.rows, site);
         }
         Graft::Squeeze { out, raw, sum, site } => {
             let (reads, span) = ([raw, sum].map(|b| b.map(|b| p.read(l.buf(b)))), l.buf(out));
             squeeze(&mut p.write(span), c, reads, span.rows, site);
         }
         Graft::Widen { out, t: low, add, site } => {
-            let (low, add, wide, span) =
-                (p.read(l.buf(low)), p.read(l.buf(add)), l.buf(low).cols, l.buf(out));
+            let (low, add, span) =
+                (Wide(p.read(l.buf(low)), l.buf(low).cols), p.read(l.buf(add)), l.buf(out));
             let out = &mut p.write(span);
             begin(out, Some(add), span.cols);
-            for (rows, by) in runs(t, span.rows) {
-                let Some(by) = by else { continue };
-                for piece in &by.here(site).necks {
-                    let (neck, cols) = (by.neck(piece), out.cols());
-                    ops.widen(out, low, wide, rows.clone(), &neck.matrices()[1], piece.at, None);
-                    for r in rows.clone() {
-                        let bias = neck.up_bias[cols.clone()].iter();
-                        out.row(r).iter_mut().zip(bias).for_each(|(x, b)| *x += piece.scale * b);
-                    }
-                }
-            }
+            widen(out, c, low, span.rows, site);
         }
         Graft::Sum { out, y, add } => {
             let (span, y, add) = (l.buf(out), p.read(l.buf(y)), add.map(|b| p.read(l.buf(b))));
@@ -109,31 +81,17 @@ pub fn run(g: &Graft, p: &mut Part, c: &Ctx, l: &Layout) {
             }
         }
         Graft::Entry { out, t: low, add, table, site } => {
-            let (add, low_cols) = (p.read(l.buf(add)), low.map_or(0, |b| l.buf(b).cols));
-            let low = low.map_or(&[][..], |b| p.read(l.buf(b)));
-            let (span, out) = (l.buf(out), &mut p.write(l.buf(out)));
+            let low = low.map_or(Wide::default(), |b| Wide(p.read(l.buf(b)), l.buf(b).cols));
+            let (add, span) = (p.read(l.buf(add)), l.buf(out));
+            let out = &mut p.write(span);
             begin(out, Some(add), span.cols);
-            for (rows, by) in runs(t, span.rows) {
-                let Some(by) = by else { continue };
-                for piece in &by.here(site).low {
-                    let (lora, place) = by.lora(piece);
-                    let b = lora.up(place.rows, lora.b.len() / lora.rank);
-                    ops.widen(out, low, low_cols, rows.clone(), &b, piece.at, None);
-                }
-                entries(out, c, by, table, site, rows);
-            }
+            entry(out, c, low, table, site, span.rows);
         }
         Graft::Scale { out, x, site } => {
             let (span, x) = (l.buf(out), p.read(l.buf(x)));
             let out = &mut p.write(span);
             begin(out, Some(x), span.cols);
-            let cols = out.cols();
-            for (rows, by) in runs(t, span.rows) {
-                let Some(factors) = by.and_then(|by| by.here(site).inputs.as_ref()) else { continue };
-                for r in rows {
-                    out.row(r).iter_mut().zip(&factors[cols.clone()]).for_each(|(x, f)| *x *= f);
-                }
-            }
+            scale(out, t, span.rows, site);
         }
         Graft::Adjust { out, y, add, site } => {
             let (span, y, add) = (l.buf(out), p.read(l.buf(y)), add.map(|b| p.read(l.buf(b))));
@@ -143,17 +101,54 @@ pub fn run(g: &Graft, p: &mut Part, c: &Ctx, l: &Layout) {
             let add = add.map(|b| p.read(l.buf(b)));
             let (y, x, span) = (p.read(l.buf(y)), p.read(l.buf(x)), l.buf(out));
             let out = &mut p.write(span);
-            let (kind, each) = (c.stack.norm, span.cols / width);
             begin(out, Some(y), width);
-            for (rows, by) in runs(t, span.rows) {
-                let Some([gain, bias]) = by.and_then(|by| by.here(site).outputs.as_ref()) else { continue };
-                let own = out.rows();
-                for r in (rows.start * each).max(own.start)..(rows.end * each).min(own.end) {
-                    let at = r * width..(r + 1) * width;
-                    let (x, add) = (&x[at.clone()], add.map(|add| &add[at]));
-                    let out = &mut TileMut::part(out.row(r), 1, width, Cut::Pieces(width), 0, 1);
-                    (ops.norm)(out, x, gain, Some(bias), kind.eps, kind.kind, add);
-                }
+            norm(out, c, x, add, [span.rows, span.cols / width, width], site);
+        }
+    }
+}
+
+/// A buffer, and how long its rows are.
+#[derive(Clone, Copy, Default)]
+struct Wide<'a>(&'a [f32], usize);
+
+/// Narrow products of `x`, times their scales.
+fn down(out: &mut TileMut, c: &Ctx, x: &[f32], rows: usize, site: u32) {
+    for (rows, by) in runs(c.tables, rows) {
+        let Some(by) = by else { continue };
+        for piece in &by.here(site).low {
+            c.ops.narrow(out, x, rows.clone(), &by.lora(piece).0.down(), piece.at, piece.scale);
+        }
+    }
+}
+
+/// Adds what narrow products become, and what whole modules make of `x`.
+fn up(out: &mut TileMut, c: &Ctx, [low, x]: [Wide; 2], rows: usize, site: u32) {
+    for (rows, by) in runs(c.tables, rows) {
+        let Some(by) = by else { continue };
+        for piece in &by.here(site).low {
+            let (lora, place) = by.lora(piece);
+            let b = lora.up(place.rows, place.n);
+            c.ops.widen(out, low.0, low.1, rows.clone(), &b, piece.at, piece.gains.as_deref());
+        }
+        for piece in &by.here(site).full {
+            let (module, place) = by.module(piece);
+            let w = module.weight_of(place);
+            c.ops.widen(out, x.0, x.1, rows.clone(), &w, 0, piece.gains.as_deref());
+        }
+    }
+}
+
+/// Adds what inner activations of small MLPs become.
+fn widen(out: &mut TileMut, c: &Ctx, low: Wide, rows: usize, site: u32) {
+    let cols = out.cols();
+    for (rows, by) in runs(c.tables, rows) {
+        let Some(by) = by else { continue };
+        for piece in &by.here(site).necks {
+            let neck = by.neck(piece);
+            c.ops.widen(out, low.0, low.1, rows.clone(), &neck.matrices()[1], piece.at, None);
+            for r in rows.clone() {
+                let bias = neck.up_bias[cols.clone()].iter();
+                out.row(r).iter_mut().zip(bias).for_each(|(x, b)| *x += piece.scale * b);
             }
         }
     }
@@ -234,6 +229,19 @@ fn lookup(out: &mut TileMut, t: &Tables, rows: usize, site: u32, scale: f32) {
     }
 }
 
+/// Adds rows of the products of a table's narrow matrices, and of other tables.
+fn entry(out: &mut TileMut, c: &Ctx, low: Wide, table: P, site: u32, rows: usize) {
+    for (rows, by) in runs(c.tables, rows) {
+        let Some(by) = by else { continue };
+        for piece in &by.here(site).low {
+            let (lora, place) = by.lora(piece);
+            let b = lora.up(place.rows, lora.b.len() / lora.rank);
+            c.ops.widen(out, low.0, low.1, rows.clone(), &b, piece.at, None);
+        }
+        entries(out, c, by, table, site, rows);
+    }
+}
+
 /// Rows of other tables, less those of the model's own.
 fn entries(out: &mut TileMut, c: &Ctx, by: &Grafts, table: P, site: u32, rows: Range<usize>) {
     let (cols, own) = (out.cols(), c.weights.params[table.0 as usize].matrix());
@@ -253,6 +261,39 @@ fn entries(out: &mut TileMut, c: &Ctx, by: &Grafts, table: P, site: u32, rows: R
     }
 }
 
+/// Multiplies by the factors of what a linear reads.
+fn scale(out: &mut TileMut, t: &Tables, rows: usize, site: u32) {
+    let cols = out.cols();
+    for (rows, by) in runs(t, rows) {
+        let Some(factors) = by.and_then(|by| by.here(site).inputs.as_ref()) else { continue };
+        for r in rows {
+            out.row(r).iter_mut().zip(&factors[cols.clone()]).for_each(|(x, f)| *x *= f);
+        }
+    }
+}
+
+/// Norms with other gains and biases. There are `each` of `width` in a row of the call.
+fn norm(
+    out: &mut TileMut,
+    c: &Ctx,
+    x: &[f32],
+    add: Option<&[f32]>,
+    [rows, each, width]: [usize; 3],
+    site: u32,
+) {
+    let (own, kind) = (out.rows(), c.stack.norm);
+    for (rows, by) in runs(c.tables, rows) {
+        let Some([gain, bias]) = by.and_then(|by| by.here(site).outputs.as_ref()) else { continue };
+        for r in (rows.start * each).max(own.start)..(rows.end * each).min(own.end) {
+            let at = r * width..(r + 1) * width;
+            let (x, add) = (&x[at.clone()], add.map(|add| &add[at]));
+            let out = &mut TileMut::part(out.row(r), 1, width, Cut::Pieces(width), 0, 1);
+            (c.ops.norm)(out, x, gain, Some(bias), kind.eps, kind.kind, add);
+        }
+    }
+}
+
+/// A linear's outputs, times factors and with shifts.
 fn adjust(out: &mut TileMut, t: &Tables, y: &[f32], add: Option<&[f32]>, site: u32, [rows, n]: [usize; 2]) {
     let cols = out.cols();
     for (rows, by) in runs(t, rows) {
