@@ -215,8 +215,8 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
                 if self.learns.has(gain) {
                     let bias = bias.filter(|bias| self.learns.has(*bias));
                     self.push(Back::NormDgain { gain, bias, dy, x });
-                } else if let Some(bias) = bias.filter(|bias| self.learns.has(*bias)) {
-                    self.push(Back::BiasDb { bias, dy });
+                } else {
+                    self.bias(bias, dy);
                 }
                 self.flow_onto(x, |dx, add| Back::NormDx { dx, dy, x, gain, add });
                 self.flow_same(add, dy);
@@ -226,9 +226,7 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
                 if self.learns.has(w) {
                     self.push(Back::LinearDw { w, dy, x });
                 }
-                if let Some(bias) = bias.filter(|bias| self.learns.has(*bias)) {
-                    self.push(Back::BiasDb { bias, dy });
-                }
+                self.bias(bias, dy);
                 if self.wants(x) {
                     let packed = self.e.pack(dy, Pack::F32);
                     self.flow_onto(x, |dx, add| Back::LinearDx { dx, dy: packed, w, add });
@@ -241,8 +239,7 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
                 self.attend(past, out, Attended { dout: dy, stat, q, k, v, of });
             }
             Verb::Act { x, up, act, .. } => {
-                let dx = self.like(x);
-                let dup = up.map(|up| self.like(up));
+                let (dx, dup) = (self.like(x), up.map(|up| self.like(up)));
                 self.push(Back::ActDx { dx, dup, dy, x, up, act });
                 for (of, grad) in [(Some(x), Some(dx)), (up, dup)] {
                     if let (Some(of), Some(grad)) = (of.filter(|of| self.wants(*of)), grad) {
@@ -251,20 +248,7 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
                 }
             }
             Verb::Affine { x, factors, shifts, add, .. } => {
-                if let Some(factors) = factors.filter(|p| self.learns.has(*p)) {
-                    self.push(Back::AffineDfactors { factors, dy, x });
-                }
-                if let Some(bias) = shifts.filter(|p| self.learns.has(*p)) {
-                    self.push(Back::BiasDb { bias, dy });
-                }
-                match factors {
-                    None => self.flow_same(Some(x), dy),
-                    Some(_) if !self.wants(x) => {}
-                    Some(_) => {
-                        let dx = self.e.affine(dy, factors, None, self.grad_of(x));
-                        self.grad[x.0 as usize] = Some(dx);
-                    }
-                }
+                self.affine(x, [factors, shifts], dy);
                 self.flow_same(add, dy);
             }
             Verb::Lead { x, table, .. } => {
@@ -277,6 +261,27 @@ impl<'e, 'm, 'l> Tape<'e, 'm, 'l> {
             Verb::Rows { x, .. } => self.flow(x, |dx| Back::RowsDx { dx, dy }),
             Verb::Mean { x, .. } => self.flow(x, |dx| Back::MeanDx { dx, dy }),
             _ => {}
+        }
+    }
+
+    fn bias(&mut self, bias: Option<P>, dy: Buf) {
+        if let Some(bias) = bias.filter(|bias| self.learns.has(*bias)) {
+            self.push(Back::BiasDb { bias, dy });
+        }
+    }
+
+    fn affine(&mut self, x: Buf, [factors, shifts]: [Option<P>; 2], dy: Buf) {
+        if let Some(factors) = factors.filter(|p| self.learns.has(*p)) {
+            self.push(Back::AffineDfactors { factors, dy, x });
+        }
+        self.bias(shifts, dy);
+        match factors {
+            None => self.flow_same(Some(x), dy),
+            Some(_) if !self.wants(x) => {}
+            Some(_) => {
+                let dx = self.e.affine(dy, factors, None, self.grad_of(x));
+                self.grad[x.0 as usize] = Some(dx);
+            }
         }
     }
 
