@@ -204,18 +204,10 @@ impl Here {
             _ => vec![0.0; place.n],
         };
         let own = |of: &[f32]| -> Vec<f32> { place.rows.rows(place.n).map(|row| of[row]).collect() };
-        if site.role == Role::Norm {
-            let [gains, biases] = self.outputs.get_or_insert_with(|| [base(Some(site.w)), base(site.bias)]);
-            if let Some(new) = &m.weight {
-                let new: Vec<f32> = new.iter().map(|gain| gain + site.number).collect();
-                toward(gains, weight, &new, &base(Some(site.w)));
-            }
-            if let Some(new) = &m.bias {
-                toward(biases, weight, new, &base(site.bias));
-            }
-            return;
-        }
         let (ones, bias) = (vec![1.0; place.n], base(site.bias));
+        if site.role == Role::Norm {
+            return self.norm(site, weight, [base(Some(site.w)), bias], m);
+        }
         if let Some(lora) = &m.lora {
             let gains = lora.gains.as_ref().map(|gains| own(gains));
             if let Some(gains) = &gains {
@@ -258,6 +250,18 @@ impl Here {
             } else {
                 toward(shifts, weight, &new, &bias);
             }
+        }
+    }
+
+    /// A norm's gains and biases, those that it has being `base`.
+    fn norm(&mut self, site: &Site, weight: f32, base: [Vec<f32>; 2], m: &Module) {
+        let [gains, biases] = self.outputs.get_or_insert_with(|| base.clone());
+        if let Some(new) = &m.weight {
+            let new: Vec<f32> = new.iter().map(|gain| gain + site.number).collect();
+            toward(gains, weight, &new, &base[0]);
+        }
+        if let Some(new) = &m.bias {
+            toward(biases, weight, new, &base[1]);
         }
     }
 
