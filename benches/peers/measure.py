@@ -114,10 +114,8 @@ class Inlaid:
         out = {}
         for row in job.rows:
             if row.phase == "sessions":
-                speed = found["batch_tokens_per_s"]
-                # A spread, as the other speeds have, or one number.
-                speed = speed["median"] if isinstance(speed, dict) else speed
-                share, peak = None, bandwidth
+                # Of all sessions together.
+                speed, share, peak = found["decode_tokens_per_s"]["median"], None, bandwidth
             else:
                 speed = found[f"{row.phase}_tokens_per_s"]["median"]
                 of = {"prefill": "prefill_share_of_peak", "decode": "decode_share_of_bandwidth"}

@@ -71,7 +71,7 @@ enum Instructions {
 /// How weights are held.
 #[derive(Clone, Copy, ValueEnum)]
 enum Weights {
-    /// Quantised ones packed, and all of a model with an encoder; the rest mapped
+    /// Quantised ones packed, and all of a model with an encoder or one that learns; the rest mapped
     Auto,
     /// Where they lie in their file, without a copy
     Mapped,
@@ -185,6 +185,24 @@ impl Run {
         files: &Files,
         tokenizer: bool,
     ) -> Result<Arc<Model>, Failure> {
+        self.open_held(engine, files, tokenizer, Hold::Auto)
+    }
+
+    /// The same for learning: packed where the options say nothing, since the weights that stay are read for every step.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_to_learn(&self, engine: &Arc<Engine>, files: &Files) -> Result<Arc<Model>, Failure> {
+        self.open_held(engine, files, true, Hold::Packed)
+    }
+
+    fn open_held(
+        &self,
+        engine: &Arc<Engine>,
+        files: &Files,
+        tokenizer: bool,
+        auto: Hold,
+    ) -> Result<Arc<Model>, Failure> {
         let mut bar = Bar::new("loading", Unit::Bytes);
         let mut tell = |done, total| {
             bar.at(done, total);
@@ -193,7 +211,7 @@ impl Run {
         let config = ModelConfig {
             cache: self.kv.map(Kv::cache),
             weights: match self.weights {
-                Weights::Auto => Hold::Auto,
+                Weights::Auto => auto,
                 Weights::Mapped => Hold::Mapped,
                 Weights::Packed => Hold::Packed,
                 Weights::Q8 => Hold::Q8,

@@ -157,7 +157,7 @@ pub fn run(args: &Train) -> Result<(), Failure> {
 
 fn open(model: &Path, options: &Options) -> Result<(Files, Arc<Model>), Failure> {
     let (files, engine) = (files(model)?, options.run.engine()?);
-    let model = options.run.open_plain(&engine, &files, true)?;
+    let model = options.run.open_to_learn(&engine, &files)?;
     Ok((files, model))
 }
 
