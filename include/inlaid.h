@@ -1599,8 +1599,8 @@ int32_t inlaid_trainer_step(inlaid_trainer *trainer,
                             inlaid_error *err);
 
 // Writes what the trainer has become to a new directory `out`. Where that is an adapter, it is in the form of the peft
-// library (bottlenecks: of the adapters library); `source` may be NULL then. Else it is a model that opens like any other: what has learned in 32-bit floats,
-// all else as it is in `source`, the directory that the model was opened from.
+// library (bottlenecks: of the adapters library); `source` may be NULL then. Else it is a model that opens like any other:
+// what has learned in 32-bit floats, all else as it is in `source`, the directory that the model was opened from.
 //
 // Errors: `INLAID_ERROR_IO`; `_UNSUPPORTED` where the weights are in GGUF or packed; `_BUSY`. Nothing is left then.
 int32_t inlaid_trainer_save(inlaid_trainer *trainer,

@@ -234,8 +234,8 @@ pub unsafe extern "C" fn inlaid_trainer_step(
 }
 
 /// Writes what the trainer has become to a new directory `out`. Where that is an adapter, it is in the form of the peft
-/// library (bottlenecks: of the adapters library); `source` may be NULL then. Else it is a model that opens like any other: what has learned in 32-bit floats,
-/// all else as it is in `source`, the directory that the model was opened from.
+/// library (bottlenecks: of the adapters library); `source` may be NULL then. Else it is a model that opens like any other:
+/// what has learned in 32-bit floats, all else as it is in `source`, the directory that the model was opened from.
 ///
 /// Errors: `INLAID_ERROR_IO`; `_UNSUPPORTED` where the weights are in GGUF or packed; `_BUSY`. Nothing is left then.
 #[unsafe(no_mangle)]
