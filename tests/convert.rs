@@ -50,6 +50,38 @@ fn the_reference_library_reads_what_is_written() {
 }
 
 #[test]
+fn what_says_how_texts_become_vectors_is_copied() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bert");
+    let dir = tempfile::tempdir().unwrap();
+    let [from, away, to] = ["from/model", "from/away", "to/model"].map(|name| dir.path().join(name));
+    [&from, &away].iter().for_each(|dir| fs::create_dir_all(dir).unwrap());
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(golden.join(name), from.join(name)).unwrap();
+    }
+    let transformer = r#"{"path": "", "type": "sentence_transformers.models.Transformer"}"#;
+    let pooling = r#"{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}"#;
+    let texts = [
+        ("modules.json", format!("[{transformer}, {pooling}]")),
+        ("1_Pooling/config.json", r#"{"pooling_mode_cls_token": true}"#.to_owned()),
+        ("sentence_bert_config.json", r#"{"max_seq_length": 12}"#.to_owned()),
+    ];
+    fs::create_dir(from.join("1_Pooling")).unwrap();
+    for (name, text) in &texts {
+        fs::write(from.join(name), text).unwrap();
+    }
+    convert(&Files::at(&from).unwrap(), &to, DType::BF16, &mut None).unwrap();
+    for (name, text) in &texts {
+        assert_eq!(&fs::read_to_string(to.join(name)).unwrap(), text, "{name}");
+    }
+    // What is not the model's own is not written elsewhere.
+    fs::write(from.join("modules.json"), r#"[{"path": "../away"}]"#).unwrap();
+    fs::write(away.join("config.json"), "{}").unwrap();
+    let refused = convert(&Files::at(&from).unwrap(), &to, DType::BF16, &mut None).unwrap_err();
+    assert!(refused.to_string().contains("../away/config.json"), "{refused}");
+    assert!(!dir.path().join("to/away").exists());
+}
+
+#[test]
 fn a_write_that_fails_leaves_what_was_there() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("w.safetensors");

@@ -1,7 +1,6 @@
 //! Floor 3: a model's weights and configs written as a Hugging Face directory, in one dense type. Knows how GGUF files
 //! store what, and no tokenizer: who converts a whole model writes that beside.
 
-use super::bad;
 use super::files::{Files, INDEX, Load, SINGLE};
 #[cfg(any(feature = "tokenizer", feature = "train"))]
 use super::files::{MAX_TEXT, TEXT};
@@ -9,6 +8,7 @@ use super::gguf::{Rows, rows};
 use super::source::Progress;
 use super::tensors::TensorRef;
 use super::write::{Planned, safetensors, whole_file};
+use super::{bad, json as text, task};
 use crate::error::{Error, Result};
 use half::{bf16, f16};
 use kernels::DType;
@@ -92,10 +92,10 @@ pub fn texts(files: &Files, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes `config.json`, which is `map`, and `generation_config.json`.
+/// Writes `config.json`, which is `map`, `generation_config.json`, and what says how texts become vectors.
 ///
 /// # Errors
-/// As [`Files::config`]; `Io`.
+/// As [`Files::config`] and [`task::names`]; `Io`.
 pub fn configs(files: &Files, map: Map<String, Value>, out: &Path) -> Result<()> {
     let ids = ["bos_token_id", "eos_token_id", "pad_token_id"];
     let generation = match files.generation()? {
@@ -103,7 +103,15 @@ pub fn configs(files: &Files, map: Map<String, Value>, out: &Path) -> Result<()>
         None => ids.into_iter().filter_map(|id| Some((id.to_owned(), map.get(id)?.clone()))).collect(),
     };
     write_json(&out.join("config.json"), map)?;
-    write_json(&out.join("generation_config.json"), generation)
+    write_json(&out.join("generation_config.json"), generation)?;
+    for name in task::names(files)? {
+        if let Some(file) = files.small(&name, text::MAX_BYTES)? {
+            let path = out.join(&name);
+            path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(Error::io(&path))?;
+            whole_file(&path, |to| to.write_all(file.bytes()).map_err(Error::io(&path)))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes tensors in their order, to one file or to several and their index.

@@ -53,6 +53,20 @@ impl TaskConfig {
     }
 }
 
+/// Names of the files that say how texts become vectors, which a copy of the model needs too.
+///
+/// # Errors
+/// `Format` for modules that are none; `Io`.
+pub fn names(files: &Files) -> Result<Vec<String>> {
+    let mut out = ["modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"]
+        .map(String::from)
+        .to_vec();
+    let modules = read(files, "modules.json")?.unwrap_or_default();
+    let paths = modules.as_array().into_iter().flatten().filter_map(|module| module["path"].as_str());
+    out.extend(paths.filter(|path| !path.is_empty()).map(|path| format!("{path}/config.json")));
+    Ok(out)
+}
+
 fn read(files: &Files, name: &str) -> Result<Option<Value>> {
     let bytes = files.small(name, json::MAX_BYTES)?;
     bytes.map(|bytes| json::parse(&files.label(name), bytes.bytes())).transpose()
