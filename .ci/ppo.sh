@@ -10,7 +10,7 @@ printf '%s\n' 'It was a bright morning, and' 'And the king said unto him,' 'Eliz
     'In the beginning' 'He said that' 'She could not' 'There was a' >"$work/prompts.txt"
 for seed in 1 2 3; do
     cargo run --locked --quiet --profile quick -- train ppo demo --prompts "$work/prompts.txt" \
-        --reward "builtin:lexicon:$work/words.txt" --out "$work/$seed" --steps "${ROUNDS:-60}" --batch 64 --max-tokens 32 \
+        --reward "builtin:lexicon:$work/words.txt" --out "$work/$seed" --steps "${ROUNDS:-120}" --batch 64 --max-tokens 32 \
         --minibatch 32 --rate 2e-4 --kl-coef 0.15 --kl-target 7 --pass-tokens 4096 --seed "$seed"
     python3 - "$work/$seed/log.jsonl" <<'PY'
 import json, sys

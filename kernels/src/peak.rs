@@ -125,12 +125,15 @@ per_isa! {
 fn spin_bytes_with<S: Dots>(s: S, out: &mut [f32], steps: usize) {
     let one = s.splat_i(f32::from_bits(std::hint::black_box(0x0101_0101)));
     let (mut acc, ready) = ([s.begin(0); CHAINS], [s.ready(one, 0), s.ready(one, S::PARTS - 1)]);
+    let all = [one; CHAINS];
     // Sixteen registers hold six sums of two each: see above.
     let (chains, rounds) = if const { S::REGISTERS == 16 } { (CHAINS / 2, 2) } else { (CHAINS, 1) };
     for _ in 0..steps * rounds {
-        for acc in &mut acc[..times::<S>(chains)] {
-            for part in 0..S::PARTS {
-                *acc = s.bytes(*acc, ready[part], one);
+        // Products of what never changes would be computed once, and only added here.
+        let all = std::hint::black_box(&all);
+        for (acc, x) in acc.iter_mut().zip(all).take(times::<S>(chains)) {
+            for ready in &ready[..times::<S>(S::PARTS)] {
+                *acc = s.bytes(*acc, *ready, *x);
             }
         }
     }
