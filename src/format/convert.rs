@@ -8,7 +8,7 @@ use super::gguf::{Rows, rows};
 use super::source::Progress;
 use super::tensors::TensorRef;
 use super::write::{Planned, safetensors, whole_file};
-use super::{bad, json as text, task};
+use super::{bad, task};
 use crate::error::{Error, Result};
 use half::{bf16, f16};
 use kernels::DType;
@@ -83,13 +83,15 @@ pub fn of_type(mut map: Map<String, Value>, torch: &str) -> Map<String, Value> {
 /// As [`Files::small`]; `Io`.
 #[cfg(any(feature = "tokenizer", feature = "train"))]
 pub fn texts(files: &Files, out: &Path) -> Result<()> {
-    for name in TEXT {
-        if let Some(file) = files.small(name, MAX_TEXT)? {
-            let path = out.join(name);
-            whole_file(&path, |to| to.write_all(file.bytes()).map_err(Error::io(&path)))?;
-        }
-    }
-    Ok(())
+    TEXT.iter().try_for_each(|name| copy(files, name, MAX_TEXT, out))
+}
+
+/// Writes the small file `name` as it is, where there is one.
+fn copy(files: &Files, name: &str, most: u64, out: &Path) -> Result<()> {
+    let Some(file) = files.small(name, most)? else { return Ok(()) };
+    let path = out.join(name);
+    path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(Error::io(&path))?;
+    whole_file(&path, |to| to.write_all(file.bytes()).map_err(Error::io(&path)))
 }
 
 /// Writes `config.json`, which is `map`, `generation_config.json`, and what says how texts become vectors.
@@ -104,14 +106,7 @@ pub fn configs(files: &Files, map: Map<String, Value>, out: &Path) -> Result<()>
     };
     write_json(&out.join("config.json"), map)?;
     write_json(&out.join("generation_config.json"), generation)?;
-    for name in task::names(files)? {
-        if let Some(file) = files.small(&name, text::MAX_BYTES)? {
-            let path = out.join(&name);
-            path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(Error::io(&path))?;
-            whole_file(&path, |to| to.write_all(file.bytes()).map_err(Error::io(&path)))?;
-        }
-    }
-    Ok(())
+    task::names(files)?.iter().try_for_each(|name| copy(files, name, super::json::MAX_BYTES, out))
 }
 
 /// Writes tensors in their order, to one file or to several and their index.
