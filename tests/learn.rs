@@ -2,6 +2,8 @@
 #![cfg(feature = "train")]
 
 mod common;
+#[path = "common/steps.rs"]
+mod steps;
 
 use common::{engine, open};
 use inlaid::kernels::attention::Cache;
@@ -12,9 +14,7 @@ use inlaid::train::{LearnConfig, Learner, Optimizer, Rule, Sample};
 use safetensors_reference::SafeTensors;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-
-static GO: AtomicBool = AtomicBool::new(false);
+use steps::{GO, NOTHING, distance};
 
 fn golden_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -83,17 +83,6 @@ fn sample(case: &Case) -> Sample<'_> {
 fn learner(name: &str, threads: usize) -> Learner {
     let model = open(&engine(threads, None), &golden_dir().join(name), Some(Cache::F32));
     Learner::new(&model, &LearnConfig::default()).expect("a learner")
-}
-
-/// A gradient below this is rounding: a bias of keys adds the same to all scores, and moves nothing.
-const NOTHING: f32 = 1e-7;
-
-/// The distance of two lists over the length of the second.
-fn distance(got: &[f32], want: &[f32]) -> f64 {
-    let square = |x: f64| x * x;
-    let apart: f64 = got.iter().zip(want).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
-    let length: f64 = want.iter().map(|x| square(f64::from(*x))).sum();
-    (apart / length.max(1e-30)).sqrt()
 }
 
 #[test]

@@ -3,6 +3,8 @@
 #![cfg(feature = "train")]
 
 mod common;
+#[path = "common/steps.rs"]
+mod steps;
 
 use common::{engine, open};
 use inlaid::Error;
@@ -23,13 +25,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-static GO: AtomicBool = AtomicBool::new(false);
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
+use steps::{GO, NOTHING, distance, golden};
 
 struct Case {
     source: Vec<u32>,
@@ -127,17 +123,6 @@ fn written(learner: &mut Learner) -> Tensors {
     save::adapter(learner, &out).expect("saved");
     let file = ["adapter_model.safetensors", "adapter.safetensors"].map(|name| out.join(name));
     tensors(file.iter().find(|path| path.exists()).expect("tensors"))
-}
-
-/// A gradient below this is rounding: a bias of keys adds the same to all scores, and moves nothing.
-const NOTHING: f32 = 1e-7;
-
-/// The distance of two lists over the length of the second.
-fn distance(got: &[f32], want: &[f32]) -> f64 {
-    let square = |x: f64| x * x;
-    let apart: f64 = got.iter().zip(want).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
-    let length: f64 = want.iter().map(|x| square(f64::from(*x))).sum();
-    (apart / length.max(1e-30)).sqrt()
 }
 
 #[test]

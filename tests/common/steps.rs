@@ -19,6 +19,17 @@ pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
+/// A gradient below this is rounding: a bias of keys adds the same to all scores, and moves nothing.
+pub const NOTHING: f32 = 1e-7;
+
+/// The distance of two lists over the length of the second.
+pub fn distance(got: &[f32], want: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let apart: f64 = got.iter().zip(want).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    let length: f64 = want.iter().map(|x| square(f64::from(*x))).sum();
+    (apart / length.max(1e-30)).sqrt()
+}
+
 pub fn model(name: &str) -> Arc<Model> {
     open(&engine(2, None), &golden(name), Some(Cache::F32))
 }
