@@ -148,7 +148,7 @@ impl Layout {
 
     /// How a linear whose results are packed is shared: by the outputs that its rows have in common.
     pub fn packed_cut(&self, rows: usize, pack: Pack) -> Cut {
-        Cut::Cols(self.ops.pack_panel_words(rows, pack))
+        Cut::Dealt(self.ops.pack_panel_words(rows, pack))
     }
 
     /// How attention of the queries is shared: many rows in blocks of rows and heads, few along the keys too.

@@ -125,8 +125,10 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
                 let times = times.map(|b| p.read(l.buf(b)));
                 Then { act: Some(act), times, pack: Some(pack), ..plain }
             });
-            let (x, scratch) = (p.read(l.buf(x)), p.scratch());
-            ops.linear_then(&mut p.write(l.buf(out)), x, rows, &c.matrix(w), &then, scratch);
+            let (x, w, scratch) = (p.read(l.buf(x)), c.matrix(w), p.scratch());
+            for mut out in p.pieces(l.buf(out)) {
+                ops.linear_then(&mut out, x, rows, &w, &then, scratch);
+            }
         }
         Verb::Rope { out, x, local } => {
             let Position::Rope { all, local: other } = &c.stack.position else { return };

@@ -172,7 +172,7 @@ impl Verb {
             | Verb::Logprob { out, logits: x } => vec![read(x), rows(out)],
             Verb::Linear { out, x, rows, w, add, then, .. } => {
                 let out = match then {
-                    None => cols(out),
+                    None => Access::Write(l.buf(out), Cut::Dealt(PANEL)),
                     Some(then) => Access::Write(l.buf(out), l.packed_cut(rows, then.pack)),
                 };
                 let mut task = vec![read(x), out, Access::Scratch(l.linear_scratch(w))];

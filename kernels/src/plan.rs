@@ -6,15 +6,21 @@
 //! `Plan::run` hands each worker its own tile of what a task writes. A caller can therefore ask
 //! for wrong numbers, but not for a race.
 
+mod pieces;
+pub use pieces::Pieces;
+
 use crate::pages::{Pages, StateMut, StateRef};
 use crate::team::Team;
 pub use crate::tile::{Cell, Cut, TileMut};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 
 /// Memories a run can have beside pages and scratch.
 pub const MAX_MEMS: usize = 4;
+
+/// Tasks of a stage that can be dealt in pieces, the first ones.
+const DEALT: usize = 8;
 
 /// Words between the scratch of two workers are a multiple of this: two cache lines, so that they never share one.
 const SCRATCH_UNIT: usize = 32;
@@ -159,8 +165,13 @@ impl Plan {
                 if cancel.load(Relaxed) || panicked.load(Relaxed) {
                     continue; // still meets the others at every barrier
                 }
+                // Those of the stage before are not needed any more, and those of the next one not yet.
+                if worker == 0 {
+                    shared.dealt[(s + 1) % 2].iter().for_each(|dealt| dealt.store(0, Relaxed));
+                }
                 for i in stage.clone() {
-                    let part = Part { task: &self.tasks[i], shared, worker, cancel, taken: 0 };
+                    let dealt = shared.dealt[s % 2].get(i - stage.start);
+                    let part = Part { task: &self.tasks[i], shared, worker, cancel, dealt, taken: 0 };
                     if catch_unwind(AssertUnwindSafe(|| work(i, part))).is_err() {
                         panicked.store(true, Relaxed);
                     }
@@ -196,6 +207,7 @@ impl Plan {
             scratch: mems.scratch.as_mut_ptr(),
             room: self.scratch,
             of: team.size(),
+            dealt: Default::default(),
         })
     }
 }
@@ -253,6 +265,8 @@ struct Shared<'a> {
     /// Scratch words of one worker.
     room: usize,
     of: usize,
+    /// Pieces that were dealt of each task of a stage, of stages with even and odd numbers.
+    dealt: [[AtomicUsize; DEALT]; 2],
 }
 // SAFETY: only `Part` follows the pointers, within the bounds and under the rules `Plan` checked.
 unsafe impl Sync for Shared<'_> {}
@@ -263,6 +277,7 @@ pub struct Part<'a> {
     shared: &'a Shared<'a>,
     worker: usize,
     cancel: &'a AtomicBool,
+    dealt: Option<&'a AtomicUsize>,
     taken: u64,
 }
 
@@ -282,12 +297,29 @@ impl<'a> Part<'a> {
         let Access::Write(_, cut) = self.take(|a| matches!(a, Access::Write(s, _) if *s == span)) else {
             unreachable!("`take` found a write")
         };
+        assert!(!matches!(cut, Cut::Dealt(_)), "what is dealt is taken in pieces");
         let place = [self.worker, self.shared.of];
         // SAFETY: the span is in bounds and nobody reads it or writes it another way in this stage (checked by
         // `Plan`); each worker takes its tile once.
         unsafe {
             let base = self.shared.mems[span.mem].add(span.at);
             TileMut::new(base, [span.rows, span.cols], cut, place, Some(self.cancel))
+        }
+    }
+
+    /// This worker's pieces of a span that the task declared as written with [`Cut::Dealt`]: what takes one worker longer than
+    /// another is shared as it goes. Panics as [`Part::write`] does, or for another cut.
+    pub fn pieces(&mut self, span: Span) -> Pieces<'a> {
+        let Access::Write(_, Cut::Dealt(group)) =
+            self.take(|a| matches!(a, Access::Write(s, Cut::Dealt(_)) if *s == span))
+        else {
+            unreachable!("`take` found a write in pieces")
+        };
+        let place = [self.worker, self.shared.of];
+        // SAFETY: the span is in bounds and nobody reads it or writes it another way in this stage (checked by `Plan`); each
+        // worker takes its pieces once, and all are dealt from the task's one count.
+        unsafe {
+            Pieces::new(self.shared.mems[span.mem].add(span.at), span, group, place, self.dealt, self.cancel)
         }
     }
 

@@ -11,6 +11,8 @@ pub enum Cut {
     Pieces(usize),
     /// Columns in groups of this many; a tile has every row.
     Cols(usize),
+    /// The same, taken in pieces (`Part::pieces`), the last of which go to whoever comes first.
+    Dealt(usize),
     /// Cells of so many rows and columns, dealt to the workers in turn: neighbours cost alike (a causal triangle), so
     /// dealing shares the work evenly.
     Blocks {
@@ -19,6 +21,12 @@ pub enum Cut {
         /// Columns of a cell; the last one may have fewer.
         cols: usize,
     },
+}
+
+/// The columns of some groups.
+fn columns(cols: usize, group: usize, groups: Range<usize>) -> Range<usize> {
+    let end = groups.end.saturating_mul(group).min(cols);
+    groups.start.saturating_mul(group).min(end)..end
 }
 
 /// A cell of `Cut::Blocks`.
@@ -65,16 +73,29 @@ impl<'a> TileMut<'a> {
         let share = |n: usize| n * worker / of..n * (worker + 1) / of;
         let (rows, cols, stride, deal) = match cut {
             Cut::Pieces(len) => (share(rows * cols / len), 0..len, len, None),
-            Cut::Cols(group) => {
-                let groups = share(cols.div_ceil(group));
-                let end = (groups.end * group).min(cols);
-                (0..rows, (groups.start * group).min(end)..end, cols, None)
+            Cut::Cols(group) | Cut::Dealt(group) => {
+                (0..rows, columns(cols, group, share(cols.div_ceil(group))), cols, None)
             }
             Cut::Blocks { rows: r, cols: c } => {
                 (0..rows, 0..cols, cols, Some(Deal { rows: r, cols: c, worker, of }))
             }
         };
         TileMut { base, rows, cols, stride, deal, stop, life: PhantomData }
+    }
+
+    /// Groups `groups` of the columns.
+    ///
+    /// # Safety
+    /// As for [`TileMut::new`], but that others write other groups.
+    pub(crate) unsafe fn groups(
+        base: *mut f32,
+        [rows, cols]: [usize; 2],
+        group: usize,
+        groups: Range<usize>,
+        stop: Option<&'a AtomicBool>,
+    ) -> TileMut<'a> {
+        let (rows, cols, stride) = (0..rows, columns(cols, group, groups), cols);
+        TileMut { base, rows, cols, stride, deal: None, stop, life: PhantomData }
     }
 
     /// The tile of worker `worker` of `of`, outside a plan. Panics where the sizes do not fit.
@@ -193,7 +214,7 @@ impl Cut {
     pub(crate) fn fits(self, rows: usize, cols: usize) -> bool {
         match self {
             Cut::Pieces(len) => len > 0 && (rows * cols).is_multiple_of(len),
-            Cut::Cols(group) => group > 0,
+            Cut::Cols(group) | Cut::Dealt(group) => group > 0,
             Cut::Blocks { rows, cols } => rows > 0 && cols > 0,
         }
     }

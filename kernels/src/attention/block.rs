@@ -8,7 +8,7 @@ use super::bias::{Adjust, Bias};
 use super::cache::{self, Head};
 use super::parts::{chunks_of, fold_outputs, fold_stats, part_of};
 use super::room::Room;
-use super::tile::{ROWS, largest, panel_of, scores, weigh, weights, with_panel};
+use super::tile::{Ahead, ROWS, largest, panel_of, scores, weigh, weights, with_panel};
 use super::{AttendArgs, Cache, PAGE, head_words};
 use crate::pages::StateRef;
 use crate::plan::TileMut;
@@ -141,21 +141,27 @@ impl<'a> Block<'a> {
         let shape = &self.args.shape;
         let (id, _) = self.args.place(self.args.rows[self.rows.start].seq, at);
         let (words, kv) = (head_words(shape.dim, shape.cache), self.heads.start / shape.group());
-        let head = Head::of(&state.page(id)[kv * words..][..words], shape.dim, shape.cache);
-        self.weights(s, room, head, at);
+        let head = |id| Head::of(&state.page(id)[kv * words..][..words], shape.dim, shape.cache);
+        // Queries that meet a chunk once ask for its values while they read its keys, and for the next keys after that.
+        let once = self.queries() <= self.panel;
+        let next = once && at + PAGE < self.reach.end;
+        let next = next.then(|| head(self.args.place(self.args.rows[self.rows.start].seq, at + PAGE).0));
+        let head = head(id);
+        self.weights(s, room, head, at, once);
         let stat = if alone { &mut room.of_out } else { &mut room.of_part };
         for i in 0..stat.max.len() {
             let (max, sum) = (&room.of_chunk.max[i], &room.of_chunk.sum[i]);
             let [old, new] = &mut room.factors;
             (old[i], new[i]) = fold_stats(s, &mut stat.max[i], &mut stat.sum[i], max, sum);
         }
-        self.outputs(s, room, head, at, alone);
+        self.outputs(s, room, head, next.map(|next| next.keys), at, alone);
     }
 
     /// Scores and weights of a chunk, and its statistics.
     #[inline(always)]
-    fn weights<S: Simd>(&self, s: S, room: &mut Room, head: Head, at: usize) {
+    fn weights<S: Simd>(&self, s: S, room: &mut Room, head: Head, at: usize, once: bool) {
         let dim = self.args.shape.dim;
+        let ahead = if once { distance(head.keys, head.values) } else { 0 };
         room.of_chunk.clear();
         let max = room.of_chunk.max.as_flattened_mut();
         let sum = room.of_chunk.sum.as_flattened_mut();
@@ -165,7 +171,7 @@ impl<'a> Block<'a> {
                 continue;
             }
             let (p, q) = (&mut room.p[first..][..self.panel], &room.q[first * dim..][..self.panel * dim]);
-            self.scores(s, p, q, head.keys, &seen.some);
+            self.scores(s, p, q, head.keys, &seen.some, ahead);
             let [mut of_keys, of_values] = head.scales.map_or([None; 2], |scales| scales.map(Some));
             let mut scale = self.args.scale;
             if self.adjusts() {
@@ -202,18 +208,34 @@ impl<'a> Block<'a> {
     }
 
     #[inline(always)]
-    fn scores<S: Simd>(&self, s: S, p: &mut [[f32; PAGE]], q: &[f32], keys: &[u8], reach: &Range<usize>) {
+    fn scores<S: Simd>(
+        &self,
+        s: S,
+        p: &mut [[f32; PAGE]],
+        q: &[f32],
+        keys: &[u8],
+        reach: &Range<usize>,
+        ahead: Ahead,
+    ) {
         match self.args.shape.cache {
-            Cache::F32 => with_panel!(S, self.panel, scores::<S, cache::F32>(s, p, q, keys, reach)),
-            Cache::F16 => with_panel!(S, self.panel, scores::<S, cache::F16>(s, p, q, keys, reach)),
-            Cache::BF16 => with_panel!(S, self.panel, scores::<S, cache::Bf16>(s, p, q, keys, reach)),
-            Cache::Q8 => with_panel!(S, self.panel, scores::<S, cache::Q8>(s, p, q, keys, reach)),
+            Cache::F32 => with_panel!(S, self.panel, scores::<S, cache::F32>(s, p, q, keys, reach, ahead)),
+            Cache::F16 => with_panel!(S, self.panel, scores::<S, cache::F16>(s, p, q, keys, reach, ahead)),
+            Cache::BF16 => with_panel!(S, self.panel, scores::<S, cache::Bf16>(s, p, q, keys, reach, ahead)),
+            Cache::Q8 => with_panel!(S, self.panel, scores::<S, cache::Q8>(s, p, q, keys, reach, ahead)),
         }
     }
 
     /// A chunk's outputs, folded into those before.
     #[inline(always)]
-    fn outputs<S: Simd>(&self, s: S, room: &mut Room, head: Head, at: usize, alone: bool) {
+    fn outputs<S: Simd>(
+        &self,
+        s: S,
+        room: &mut Room,
+        head: Head,
+        next: Option<&[u8]>,
+        at: usize,
+        alone: bool,
+    ) {
         let (width, dim) = (room.width, self.args.shape.dim);
         let mut cache = self.args.shape.cache;
         let mut values = head.values;
@@ -222,6 +244,7 @@ impl<'a> Block<'a> {
             fill_up(room.values, values, [dim, width], cache, read);
             (cache, values) = (Cache::F32, bytemuck::cast_slice(room.values));
         }
+        let ahead = next.map_or(0, |next| distance(values, next));
         let out = if alone { &mut *room.out } else { &mut *room.part };
         for first in (0..self.queries()).step_by(self.panel) {
             let seen = self.panel_sees(first, at);
@@ -236,10 +259,18 @@ impl<'a> Block<'a> {
                 let (acc, p) = (&mut room.acc[step.first..], &room.p[first + step.first..]);
                 let (m, run, fresh) = (step.queries, &step.run, n == 1);
                 match cache {
-                    Cache::F32 => with_panel!(S, m, weigh::<S, cache::F32>(s, acc, p, values, run, fresh)),
-                    Cache::F16 => with_panel!(S, m, weigh::<S, cache::F16>(s, acc, p, values, run, fresh)),
-                    Cache::BF16 => with_panel!(S, m, weigh::<S, cache::Bf16>(s, acc, p, values, run, fresh)),
-                    Cache::Q8 => with_panel!(S, m, weigh::<S, cache::Q8>(s, acc, p, values, run, fresh)),
+                    Cache::F32 => {
+                        with_panel!(S, m, weigh::<S, cache::F32>(s, acc, p, values, run, fresh, ahead))
+                    }
+                    Cache::F16 => {
+                        with_panel!(S, m, weigh::<S, cache::F16>(s, acc, p, values, run, fresh, ahead))
+                    }
+                    Cache::BF16 => {
+                        with_panel!(S, m, weigh::<S, cache::Bf16>(s, acc, p, values, run, fresh, ahead))
+                    }
+                    Cache::Q8 => {
+                        with_panel!(S, m, weigh::<S, cache::Q8>(s, acc, p, values, run, fresh, ahead))
+                    }
                 }
             }
             let [old, new] = &room.factors;
@@ -327,4 +358,9 @@ fn fill_up(out: &mut [f32], values: &[u8], [dim, width]: [usize; 2], cache: Cach
             *out = cache.element(values, i * dim + d);
         }
     }
+}
+
+/// Bytes from what is read to what will be.
+fn distance(from: &[u8], to: &[u8]) -> Ahead {
+    to.as_ptr().addr().wrapping_sub(from.as_ptr().addr())
 }

@@ -16,6 +16,9 @@ pub const ROWS: usize = 6;
 /// Queries that a panel can have: five take no less time than six.
 const PANELS: [usize; 5] = [6, 4, 3, 2, 1];
 
+/// Queries of a tile that leave time to ask for memory.
+const FEW: usize = 4;
+
 /// Vectors of a tile of `M` queries: enough chains to hide the latency of a multiply-add, few enough for the
 /// registers.
 const fn vectors<S: Simd, const M: usize>() -> usize {
@@ -55,6 +58,10 @@ macro_rules! with_panel {
 }
 pub(super) use with_panel;
 
+/// Bytes from what a tile reads to what is asked for meanwhile; zero where there is nothing to come. Few queries wait for
+/// memory, and rows of a page are read in pieces, which no processor foresees.
+pub type Ahead = usize;
+
 /// Raw scores `p [M][PAGE]` of the positions `reach` and some around them, by queries `q [dim][M]` and keys
 /// `[dim][PAGE]`. Those of positions that do not exist are garbage.
 #[inline(always)]
@@ -64,17 +71,18 @@ pub fn scores<S: Simd, E: Elem, const M: usize>(
     q: &[f32],
     keys: &[u8],
     reach: &Range<usize>,
+    ahead: Ahead,
 ) {
     let p: &mut [[f32; PAGE]; M] = p.first_chunk_mut().expect("scores of each query");
     let (q, tile) = (q.as_chunks::<M>().0, const { LANES * vectors::<S, M>() });
     for at in (reach.start / tile * tile..reach.end.min(PAGE)).step_by(tile) {
         // Constant blocks, so that the widths of the other instruction sets are not even compiled.
         if const { vectors::<S, M>() == 4 } {
-            score_tile::<S, E, M, 4>(s, p, q, keys, at);
+            score_tile::<S, E, M, 4>(s, p, q, keys, at, ahead);
         } else if const { vectors::<S, M>() == 2 } {
-            score_tile::<S, E, M, 2>(s, p, q, keys, at);
+            score_tile::<S, E, M, 2>(s, p, q, keys, at, ahead);
         } else {
-            score_tile::<S, E, M, 1>(s, p, q, keys, at);
+            score_tile::<S, E, M, 1>(s, p, q, keys, at, ahead);
         }
     }
 }
@@ -87,12 +95,14 @@ fn score_tile<S: Simd, E: Elem, const M: usize, const N: usize>(
     q: &[[f32; M]],
     keys: &[u8],
     at: usize,
+    ahead: Ahead,
 ) {
     let mut acc = [[s.zero(); N]; M];
     // Not a zip: its `next` is too large to be inlined everywhere, and a call would spill the accumulators.
     for (d, keys) in keys.chunks_exact(PAGE * E::BYTES).enumerate() {
         let q = &q[d];
         let keys = &keys[at * E::BYTES..];
+        ask::<S, E, M, N>(s, keys, ahead);
         let mut k = [s.zero(); N];
         for z in 0..N {
             k[z] = E::load(s, &keys[z * LANES * E::BYTES..]);
@@ -107,6 +117,16 @@ fn score_tile<S: Simd, E: Elem, const M: usize, const N: usize>(
     for i in 0..M {
         for z in 0..N {
             s.store(acc[i][z], &mut p[i][at + z * LANES..]);
+        }
+    }
+}
+
+/// What will be read after `N` vectors of `bytes`, one after the other.
+#[inline(always)]
+fn ask<S: Simd, E: Elem, const M: usize, const N: usize>(s: S, bytes: &[u8], ahead: Ahead) {
+    if const { M <= FEW } && ahead != 0 {
+        for line in (0..N * LANES * E::BYTES).step_by(64) {
+            s.prefetch_first(bytes.as_ptr().wrapping_add(ahead.wrapping_add(line)));
         }
     }
 }
@@ -197,6 +217,7 @@ pub fn weigh<S: Simd, E: Elem, const M: usize>(
     values: &[u8],
     run: &Range<usize>,
     fresh: bool,
+    ahead: Ahead,
 ) {
     let width = values.len() / (PAGE * E::BYTES);
     let p: &[[f32; PAGE]; M] = p.first_chunk().expect("weights of each query");
@@ -205,16 +226,16 @@ pub fn weigh<S: Simd, E: Elem, const M: usize>(
     let mut at = 0;
     while at + const { LANES * vectors::<S, M>() } <= width {
         at += if const { vectors::<S, M>() == 4 } {
-            weigh_tile::<S, E, M, 4>(s, acc, p, values, run.start, [at, width], fresh)
+            weigh_tile::<S, E, M, 4>(s, acc, p, values, run.start, [at, width], fresh, ahead)
         } else if const { vectors::<S, M>() == 2 } {
-            weigh_tile::<S, E, M, 2>(s, acc, p, values, run.start, [at, width], fresh)
+            weigh_tile::<S, E, M, 2>(s, acc, p, values, run.start, [at, width], fresh, ahead)
         } else {
-            weigh_tile::<S, E, M, 1>(s, acc, p, values, run.start, [at, width], fresh)
+            weigh_tile::<S, E, M, 1>(s, acc, p, values, run.start, [at, width], fresh, ahead)
         };
     }
     if const { vectors::<S, M>() > 1 } {
         while at < width {
-            at += weigh_tile::<S, E, M, 1>(s, acc, p, values, run.start, [at, width], fresh);
+            at += weigh_tile::<S, E, M, 1>(s, acc, p, values, run.start, [at, width], fresh, ahead);
         }
     }
 }
@@ -230,6 +251,7 @@ fn weigh_tile<S: Simd, E: Elem, const M: usize, const N: usize>(
     first: usize,
     [at, width]: [usize; 2],
     fresh: bool,
+    ahead: Ahead,
 ) -> usize {
     let mut acc = [[s.zero(); N]; M];
     if !fresh {
@@ -241,6 +263,7 @@ fn weigh_tile<S: Simd, E: Elem, const M: usize, const N: usize>(
     }
     for (k, values) in values.chunks_exact(width * E::BYTES).enumerate() {
         let values = &values[at * E::BYTES..];
+        ask::<S, E, M, N>(s, values, ahead);
         let mut v = [s.zero(); N];
         for z in 0..N {
             v[z] = E::load(s, &values[z * LANES * E::BYTES..]);

@@ -42,6 +42,9 @@ pub fn tile<S: Simd, E: Elem, const M: usize>(
     }
 }
 
+/// Bytes between what few rows read and what is asked for.
+const AHEAD: usize = 1024;
+
 /// Lanes `at..at + 16 V` of a tile.
 #[inline(always)]
 fn chains<S: Simd, E: Elem, const M: usize, const V: usize>(
@@ -62,6 +65,11 @@ fn chains<S: Simd, E: Elem, const M: usize, const V: usize>(
         }
     }
     for (w, x) in panel.chunks_exact(PANEL * E::PACKED).zip(x.chunks_exact(parts::<S, E>() * stride)) {
+        if const { V == 2 && M <= 3 && parts::<S, E>() * E::K > 1 } {
+            for line in (0..PANEL * E::PACKED).step_by(64) {
+                s.prefetch_first(w.as_ptr().wrapping_add(AHEAD + line));
+            }
+        }
         let mut lanes = [[s.zero(); V]; 2];
         for v in 0..V {
             let word = E::packed(s, &w[(at + v * LANES) * E::PACKED..]);

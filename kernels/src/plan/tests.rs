@@ -78,3 +78,52 @@ fn a_panic_or_a_cancel_leaves_the_team_usable() {
     assert_eq!(run(&|_, _| ()), Err(Failed::Cancelled));
     assert_eq!(mem, [1., 1., 1., 1., 2., 2., 2., 2.]);
 }
+
+#[test]
+fn pieces_are_every_column_once_whoever_comes_first() {
+    let shapes = [(1, 1, 999), (2, 1, 999), (2, 8, 512), (3, 2, 777), (7, 1, 1793), (2, 9, 999), (3, 1, 40)];
+    for (workers, rows, cols) in shapes {
+        let (team, mut pages, go) = (Team::new(workers).unwrap(), Pages::new(0, 0), AtomicBool::new(false));
+        // Several stages, so that counts are used again.
+        let (a, stages) = (span(0, rows, cols), 5);
+        let plan =
+            Plan::new(vec![vec![Access::Write(a, Cut::Dealt(32))]; stages], vec![rows * cols]).unwrap();
+        assert_eq!(plan.stages().len(), stages);
+        let mut mem = vec![0.0; rows * cols];
+        let mems = Mems { mems: &mut [&mut mem], pages: &mut pages, scratch: &mut [] };
+        let done = plan.run(&team, mems, &go, &|i, mut part| {
+            for (n, mut tile) in part.pieces(a).enumerate() {
+                assert_eq!(tile.cols().start % 32, 0);
+                for r in tile.rows() {
+                    tile.row(r).iter_mut().for_each(|x| *x += 1.0);
+                }
+                if n == 0 && i % workers == 0 {
+                    std::thread::sleep(std::time::Duration::from_micros(200));
+                }
+            }
+        });
+        assert_eq!(done, Ok(()));
+        assert!(mem.iter().all(|x| *x == stages as f32), "{workers} workers, {rows} x {cols}");
+    }
+}
+
+#[test]
+fn pieces_are_taken_once_and_only_of_what_is_dealt() {
+    let (team, mut pages, go) = (Team::new(1).unwrap(), Pages::new(0, 0), AtomicBool::new(false));
+    let (a, b) = (span(0, 1, 64), span(64, 1, 64));
+    let task = vec![Access::Write(a, Cut::Dealt(32)), Access::Write(b, Cut::Cols(32))];
+    let plan = Plan::new(vec![task], vec![128]).unwrap();
+    let mut mem = vec![0.0; 128];
+    let wrong: [&(dyn Fn(&mut Part) + Sync); 3] = [
+        &|part| {
+            part.pieces(a);
+            part.pieces(a);
+        },
+        &|part| drop(part.write(a)),
+        &|part| drop(part.pieces(b)),
+    ];
+    for wrong in wrong {
+        let mems = Mems { mems: &mut [&mut mem], pages: &mut pages, scratch: &mut [] };
+        assert_eq!(plan.run(&team, mems, &go, &|_, mut part| wrong(&mut part)), Err(Failed::Panicked));
+    }
+}

@@ -28,9 +28,9 @@ impl<S: Simd> Apart<S> for Products<'_> {
     fn run(self, s: S) {
         let chunk = bytemuck::cast_slice(self.turned);
         if const { panel::<S>() == 1 } {
-            scores::<S, F32, 1>(s, self.out, self.own, chunk, self.run);
+            scores::<S, F32, 1>(s, self.out, self.own, chunk, self.run, 0);
         } else {
-            scores::<S, F32, ROWS>(s, self.out, self.own, chunk, self.run);
+            scores::<S, F32, ROWS>(s, self.out, self.own, chunk, self.run, 0);
         }
     }
 }
@@ -50,9 +50,9 @@ impl<S: Simd> Apart<S> for Sums<'_> {
     fn run(self, s: S) {
         let chunk = bytemuck::cast_slice(self.plain);
         if const { panel::<S>() == 1 } {
-            weigh::<S, F32, 1>(s, self.acc, self.p, chunk, self.run, false);
+            weigh::<S, F32, 1>(s, self.acc, self.p, chunk, self.run, false, 0);
         } else {
-            weigh::<S, F32, ROWS>(s, self.acc, self.p, chunk, self.run, false);
+            weigh::<S, F32, ROWS>(s, self.acc, self.p, chunk, self.run, false, 0);
         }
     }
 }

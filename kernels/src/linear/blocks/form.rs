@@ -27,7 +27,7 @@ pub enum Scales {
 }
 
 /// What a format is, to the kernels.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Form {
     /// Bits of a code: 4, 5, 6 or 8.
     pub bits: usize,
@@ -46,26 +46,23 @@ pub struct Form {
 impl Form {
     /// Of a quantised type. Dense ones have none and are taken for the first.
     #[must_use]
-    pub fn of(dtype: DType) -> Form {
-        let form = |bits, scales, offset| Form {
-            bits,
-            scales,
-            group: if scales == Scales::Eight { BLOCK / 2 } else { BLOCK },
-            nibbles: bits == 4,
-            offset,
-            table: false,
-        };
+    pub const fn of(dtype: DType) -> Form {
         match dtype {
-            DType::Q4_0 => form(4, Scales::Half, 8),
-            DType::Q4_1 => form(4, Scales::HalfMin, 0),
-            DType::Q4K => form(4, Scales::Six, 0),
-            DType::Q5_0 => form(5, Scales::Half, 16),
-            DType::Q5_1 => form(5, Scales::HalfMin, 0),
-            DType::Q5K => form(5, Scales::Six, 0),
-            DType::Q6K => form(6, Scales::Eight, 32),
-            DType::IQ4NL => Form { nibbles: false, table: true, ..form(4, Scales::Half, 0) },
-            _ => form(8, Scales::Half, 0),
+            DType::Q4_0 => Form::with(4, Scales::Half, 8),
+            DType::Q4_1 => Form::with(4, Scales::HalfMin, 0),
+            DType::Q4K => Form::with(4, Scales::Six, 0),
+            DType::Q5_0 => Form::with(5, Scales::Half, 16),
+            DType::Q5_1 => Form::with(5, Scales::HalfMin, 0),
+            DType::Q5K => Form::with(5, Scales::Six, 0),
+            DType::Q6K => Form::with(6, Scales::Eight, 32),
+            DType::IQ4NL => Form { nibbles: false, table: true, ..Form::with(4, Scales::Half, 0) },
+            _ => Form::with(8, Scales::Half, 0),
         }
+    }
+
+    const fn with(bits: usize, scales: Scales, offset: i8) -> Form {
+        let group = if matches!(scales, Scales::Eight) { BLOCK / 2 } else { BLOCK };
+        Form { bits, scales, group, nibbles: bits == 4, offset, table: false }
     }
 
     /// Whether every block has a minimum.

@@ -16,6 +16,7 @@ pub use unpack::values;
 
 use super::activations::{BLOCK, BLOCK_WORDS, WIDE_WORDS};
 use super::{After, Matrix, Order, PANEL, ROWS, Run, Sink, tile as dense};
+use crate::dtype::DType;
 use crate::ops::per_isa;
 use crate::plan::TileMut;
 use crate::simd::{Apart, Bytes, Dots, LANES, Pairs, Simd};
@@ -364,6 +365,12 @@ fn meet<S: Dots, const M: usize, const ONE: bool>(
     }
 }
 
+/// Bytes between what few rows read and what is asked for, at least.
+const AHEAD: usize = 1024;
+
+/// Formats that most models come in, and our own: one row has a loop for each, where what the form decides is decided.
+const USUAL: [Form; 3] = [Form::of(DType::Q8_0), Form::of(DType::Q4_0), Form::of(DType::Q4K)];
+
 /// `M` rows meet the blocks of a packed panel.
 #[inline(always)]
 fn stream<S: Dots, const M: usize, const ONE: bool>(
@@ -375,21 +382,59 @@ fn stream<S: Dots, const M: usize, const ONE: bool>(
     x: &[f32],
     codes: &mut [u8],
 ) {
-    let words = block_words::<S>(form) * if ONE { 1 } else { dense::rows::<S>() };
-    let (mut scales, mut mins) = ([[0.0; PANEL]; 2], [0.0; PANEL]);
-    for b in 0..blocks {
-        let (scales, mins) = (&mut scales, &mut mins);
-        let ready = s.plain().apart(Ready { form, panel, place: [b, blocks], scales, mins, codes });
-        let x = &x[b * words..];
-        if form.nibbles {
-            tile::nibbles::<S, M, ONE, true>(s, sums, ready, &scales[0], mins, x);
-            continue;
+    if const { ONE && S::REGISTERS >= 16 } {
+        match USUAL.iter().position(|usual| usual == form) {
+            Some(0) => s.apart(Stream::<M, ONE, 0> { sums, form, panel, blocks, x, codes }),
+            Some(1) => s.apart(Stream::<M, ONE, 1> { sums, form, panel, blocks, x, codes }),
+            Some(2) => s.apart(Stream::<M, ONE, 2> { sums, form, panel, blocks, x, codes }),
+            _ => s.apart(Stream::<M, ONE, 3> { sums, form, panel, blocks, x, codes }),
         }
-        let mins = form.has_min().then_some(&*mins);
-        if form.group == BLOCK {
-            signed::<S, M, ONE, 1>(s, sums, ready, scales[..1].first_chunk().expect("a scale"), mins, x);
-        } else {
-            signed::<S, M, ONE, 2>(s, sums, ready, scales, mins, x);
+    } else {
+        s.apart(Stream::<M, ONE, 3> { sums, form, panel, blocks, x, codes });
+    }
+}
+
+/// What [`stream`] does: with one of the [`USUAL`] forms, or with any where `FORM` is beyond them.
+struct Stream<'a, const M: usize, const ONE: bool, const FORM: usize> {
+    sums: &'a mut [[f32; PANEL]; M],
+    form: &'a Form,
+    panel: &'a [u8],
+    blocks: usize,
+    x: &'a [f32],
+    codes: &'a mut [u8],
+}
+
+impl<S: Dots, const M: usize, const ONE: bool, const FORM: usize> Apart<S> for Stream<'_, M, ONE, FORM> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let Stream { sums, form, panel, blocks, x, codes } = self;
+        let form = if const { FORM < USUAL.len() } { &const { USUAL[FORM % USUAL.len()] } } else { form };
+        let words = block_words::<S>(form) * if ONE { 1 } else { dense::rows::<S>() };
+        let (mut scales, mut mins) = ([[0.0; PANEL]; 2], [0.0; PANEL]);
+        let (begin, size) = (form.place(0, blocks).1, form.block_bytes());
+        for b in 0..blocks {
+            // Lines of a block are not read in their order, which no processor foresees.
+            let next = panel.as_ptr().wrapping_add(begin + b * size + AHEAD.next_multiple_of(size));
+            for line in (0..size).step_by(64) {
+                s.prefetch_first(next.wrapping_add(line));
+            }
+            let (scales, mins) = (&mut scales, &mut mins);
+            let ready = Ready { form, panel, place: [b, blocks], scales, mins, codes };
+            let ready =
+                if const { FORM < USUAL.len() } { ready.run(s.plain()) } else { s.plain().apart(ready) };
+            let x = &x[b * words..];
+            if form.nibbles {
+                tile::nibbles::<S, M, ONE, true>(s, sums, ready, &scales[0], mins, x);
+                continue;
+            }
+            let mins = form.has_min().then_some(&*mins);
+            if form.group == BLOCK {
+                signed::<S, M, ONE, 1>(s, sums, ready, scales[..1].first_chunk().expect("a scale"), mins, x);
+            } else {
+                signed::<S, M, ONE, 2>(s, sums, ready, scales, mins, x);
+            }
         }
     }
 }

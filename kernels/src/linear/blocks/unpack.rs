@@ -117,17 +117,14 @@ pub fn one<'a, S: Simd>(
             Scales::Six => {
                 let (d, m) = (halves(s, &panel[head..], half), halves(s, &panel[head + 2 * PANEL..], half));
                 let (sc, mn) = six(small, half);
-                s.store(s.mul(d, s.load(&sc)), &mut scale[0][half..]);
-                s.store(s.mul(s.mul(m, s.load(&mn)), s.splat(-1.0)), &mut min[half..]);
+                s.store(s.mul(d, s.load_i8(&sc)), &mut scale[0][half..]);
+                s.store(s.mul(s.mul(m, s.load_i8(&mn)), s.splat(-1.0)), &mut min[half..]);
             }
             Scales::Eight => {
                 let d = halves(s, &panel[head..], half);
                 for (g, scale) in scale.iter_mut().enumerate().take(2) {
-                    let mut sc = [0.0; LANES];
-                    for (i, sc) in sc.iter_mut().enumerate() {
-                        *sc = f32::from(small[g * PANEL + half + i].cast_signed());
-                    }
-                    s.store(s.mul(d, s.load(&sc)), &mut scale[half..]);
+                    let sc = small[g * PANEL + half..].first_chunk().expect("sixteen scales");
+                    s.store(s.mul(d, s.load_i8(sc)), &mut scale[half..]);
                 }
             }
         }
@@ -186,13 +183,15 @@ fn halves<S: Simd>(s: S, bytes: &[u8], from: usize) -> S::V {
 
 /// Six-bit scales and minima of sixteen outputs: low nibbles, then the upper pairs of bits.
 #[inline(always)]
-fn six(small: &[u8], half: usize) -> ([f32; LANES], [f32; LANES]) {
-    let (low, high) = (&small[half..][..LANES], &small[PANEL..][..LANES]);
-    let (mut sc, mut mn) = ([0.0; LANES], [0.0; LANES]);
+fn six(small: &[u8], half: usize) -> ([u8; LANES], [u8; LANES]) {
+    let low: &[u8; LANES] = small[half..].first_chunk().expect("sixteen outputs");
+    let high: &[u8; LANES] = small[PANEL..].first_chunk().expect("their upper bits");
+    let shift = if half == 0 { 0 } else { 4 };
+    let high = high.map(|high| high >> shift);
+    let (mut sc, mut mn) = ([0; LANES], [0; LANES]);
     for i in 0..LANES {
-        let high = if half == 0 { high[i] & 15 } else { high[i] >> 4 };
-        sc[i] = f32::from(low[i] & 15 | (high & 3) << 4);
-        mn[i] = f32::from(low[i] >> 4 | (high >> 2) << 4);
+        sc[i] = low[i] & 15 | (high[i] & 3) << 4;
+        mn[i] = low[i] >> 4 | (high[i] & 12) << 2;
     }
     (sc, mn)
 }
