@@ -119,8 +119,8 @@ fn pieces_are_taken_once_and_only_of_what_is_dealt() {
             part.pieces(a);
             part.pieces(a);
         },
-        &|part| drop(part.write(a)),
-        &|part| drop(part.pieces(b)),
+        &|part| _ = part.write(a),
+        &|part| _ = part.pieces(b),
     ];
     for wrong in wrong {
         let mems = Mems { mems: &mut [&mut mem], pages: &mut pages, scratch: &mut [] };

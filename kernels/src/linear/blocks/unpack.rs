@@ -181,19 +181,16 @@ fn halves<S: Simd>(s: S, bytes: &[u8], from: usize) -> S::V {
     s.load_f16(bytes[2 * from..].first_chunk().expect("sixteen halves"))
 }
 
-/// Six-bit scales and minima of sixteen outputs: low nibbles, then the upper pairs of bits.
+/// Six-bit scales and minima of sixteen outputs: low nibbles, then the upper pairs of bits. Sixteen bytes at a time, as one
+/// number: whether a loop over them becomes vectors depends on who compiles it.
 #[inline(always)]
 fn six(small: &[u8], half: usize) -> ([u8; LANES], [u8; LANES]) {
-    let low: &[u8; LANES] = small[half..].first_chunk().expect("sixteen outputs");
-    let high: &[u8; LANES] = small[PANEL..].first_chunk().expect("their upper bits");
-    let shift = if half == 0 { 0 } else { 4 };
-    let high = high.map(|high| high >> shift);
-    let (mut sc, mut mn) = ([0; LANES], [0; LANES]);
-    for i in 0..LANES {
-        sc[i] = low[i] & 15 | (high[i] & 3) << 4;
-        mn[i] = low[i] >> 4 | (high[i] & 12) << 2;
-    }
-    (sc, mn)
+    const EACH: u128 = u128::MAX / 255;
+    let sixteen = |at: usize| u128::from_le_bytes(*small[at..].first_chunk().expect("sixteen bytes"));
+    let (low, high) = (sixteen(half), sixteen(PANEL) >> if half == 0 { 0 } else { 4 });
+    let scales = low & (15 * EACH) | (high & (3 * EACH)) << 4;
+    let minima = low >> 4 & (15 * EACH) | (high & (12 * EACH)) << 2;
+    (scales.to_le_bytes(), minima.to_le_bytes())
 }
 
 /// Nibbles, and the bits above them, as bytes `[quads][32][4]`.
