@@ -42,8 +42,8 @@ pub fn tile<S: Simd, E: Elem, const M: usize>(
     }
 }
 
-/// Bytes between what few rows read and what is asked for.
-const AHEAD: usize = 1024;
+/// Bytes between what few rows read and what is asked for, at least.
+pub const AHEAD: usize = 1024;
 
 /// Lanes `at..at + 16 V` of a tile.
 #[inline(always)]
@@ -65,7 +65,8 @@ fn chains<S: Simd, E: Elem, const M: usize, const V: usize>(
         }
     }
     for (w, x) in panel.chunks_exact(PANEL * E::PACKED).zip(x.chunks_exact(parts::<S, E>() * stride)) {
-        if const { V == 2 && M <= 3 && parts::<S, E>() * E::K > 1 } {
+        // Single elements take so few instructions that the processor is that far ahead by itself.
+        if const { V == 2 && M <= 3 && E::K == 2 } {
             for line in (0..PANEL * E::PACKED).step_by(64) {
                 s.prefetch_first(w.as_ptr().wrapping_add(AHEAD + line));
             }

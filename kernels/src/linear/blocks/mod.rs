@@ -365,9 +365,6 @@ fn meet<S: Dots, const M: usize, const ONE: bool>(
     }
 }
 
-/// Bytes between what few rows read and what is asked for, at least.
-const AHEAD: usize = 1024;
-
 /// Formats that most models come in, and our own: one row has a loop for each, where what the form decides is decided.
 const USUAL: [Form; 3] = [Form::of(DType::Q8_0), Form::of(DType::Q4_0), Form::of(DType::Q4K)];
 
@@ -416,7 +413,7 @@ impl<S: Dots, const M: usize, const ONE: bool, const FORM: usize> Apart<S> for S
         let (begin, size) = (form.place(0, blocks).1, form.block_bytes());
         for b in 0..blocks {
             // Lines of a block are not read in their order, which no processor foresees.
-            let next = panel.as_ptr().wrapping_add(begin + b * size + AHEAD.next_multiple_of(size));
+            let next = panel.as_ptr().wrapping_add(begin + b * size + dense::AHEAD.next_multiple_of(size));
             for line in (0..size).step_by(64) {
                 s.prefetch_first(next.wrapping_add(line));
             }
