@@ -11,7 +11,7 @@ use std::time::Instant;
 const SHAPES: [(usize, usize); 5] = [(576, 576), (1536, 576), (576, 1536), (2048, 2048), (49152, 576)];
 
 /// Rows, and for few of them enough copies of the matrix that no cache holds it.
-const ROWS: [usize; 6] = [1, 2, 4, 8, 64, 512];
+const ROWS: [usize; 7] = [1, 2, 4, 8, 16, 64, 512];
 
 /// Bytes that no cache holds.
 const COLD: usize = 256 << 20;

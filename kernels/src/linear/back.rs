@@ -65,7 +65,8 @@ impl Ops {
                 let panel = &mut panel[..steps.len()];
                 (self.back.turn)(panel, w, first, steps.clone());
                 let (rows, last, grows, home) = (0..rows, steps.end == n, false, Some(0));
-                let run = Run { first, lanes, rows, words: n, steps, grows, home, last, after: &after };
+                let (words, next, after) = (n, &[][..], &after);
+                let run = Run { first, lanes, rows, words, steps, grows, home, last, next, after };
                 (self.back.tiles_f32)(&run, dx, bytemuck::cast_slice(panel), dy);
                 from = run.steps.end.max(1);
             }
@@ -113,8 +114,8 @@ impl Ops {
         for first in cell.cols.clone().step_by(PANEL) {
             let lanes = PANEL.min(cell.cols.end - first);
             x.panel(panel, first, lanes);
-            let (rows, steps) = (0..cell.rows.len(), 0..x.rows);
-            let run = Run { first, lanes, rows, words, steps, grows, home, last, after: &after };
+            let (rows, steps, next) = (0..cell.rows.len(), 0..x.rows, &[][..]);
+            let run = Run { first, lanes, rows, words, steps, grows, home, last, next, after: &after };
             (self.back.tiles_f32)(&run, tile, bytemuck::cast_slice(&panel[..x.rows]), packed);
         }
     }

@@ -49,6 +49,12 @@ const ROWS: usize = 504;
 /// The same, where panels are multiplied as they lie: nothing is lost by reading them more often.
 const NEAR_ROWS: usize = 168;
 
+/// Rows that ask for the weights ahead by themselves, if at all, at most: see [`tile`].
+const ALONE: usize = 3;
+
+/// Tiles that ask for what is next, at most.
+const ASKING: usize = 4;
+
 /// Words of the sums of so many, and of those of a tile that are dropped.
 const SUMS: usize = (ROWS + tile::MOST) * PANEL;
 
@@ -192,8 +198,9 @@ fn dense<E: Elem, S: Simd>(
         while from < steps || from == 0 {
             let some = from..steps.min(from + tile::STEPS);
             let (rows, last) = (top..rows.min(top + near), some.end == steps);
-            let run =
-                Run { first, lanes, rows, words, steps: some.clone(), grows: false, home: None, last, after };
+            let next = next_steps::<E>(w, first, &some, cols.end);
+            let (steps, grows, home) = (some.clone(), false, None);
+            let run = Run { first, lanes, rows, words, steps, grows, home, last, next, after };
             if direct {
                 let bytes = &w.panel(first / PANEL)[some.start * PANEL * E::PACKED..];
                 s.apart(Tiles::<E>::new(&run, &mut to, &bytes[..some.len() * PANEL * E::PACKED], x));
@@ -210,6 +217,21 @@ fn dense<E: Elem, S: Simd>(
             from = run.steps.end.max(1);
         }
     }
+}
+
+/// What is read after steps `some` of the panel of output `first`, at most as much again: nothing where those of outputs up to
+/// `end` are all done, or where weights do not lie in panels.
+#[inline(always)]
+fn next_steps<'a, E: Elem>(w: &Matrix<'a>, first: usize, some: &Range<usize>, end: usize) -> &'a [u8] {
+    if w.order() != Order::Panels {
+        return &[];
+    }
+    let rest = &w.panel(first / PANEL)[some.end * PANEL * E::PACKED..];
+    let next = match rest {
+        [] if first + PANEL < end => w.panel(first / PANEL + 1),
+        rest => rest,
+    };
+    &next[..next.len().min(some.len() * PANEL * E::PACKED)]
 }
 
 #[cfg(feature = "train")]
@@ -256,6 +278,8 @@ pub struct Run<'a> {
     home: Option<usize>,
     /// Whether the sums end here.
     last: bool,
+    /// What of the weights is read after this, to be brought near by the first tile; nothing where that is not known.
+    next: &'a [u8],
     after: &'a After<'a>,
 }
 
@@ -276,7 +300,10 @@ impl Run<'_> {
             let x = &x[r * self.words..][..self.words * stride];
             let x = &x[self.steps.start * parts * stride..self.steps.end * parts * stride];
             self.load(to, r, m);
-            self.some_rows::<S, E>(s, to, panel, x, [r, m, stride]);
+            match self.next_part(r, stride) {
+                [] => self.some_rows::<S, E, false>(s, to, panel, x, [r, m, stride], &[]),
+                next => self.some_rows::<S, E, true>(s, to, panel, x, [r, m, stride], next),
+            }
             r += m;
         }
     }
@@ -284,20 +311,26 @@ impl Run<'_> {
     /// A tile of `m` rows from row `r`, packed with `stride`. The next larger width that is compiled takes them: the rows
     /// beyond are computed from whatever the packed piece holds there, and dropped.
     #[inline(always)]
-    fn some_rows<S: Simd, E: Elem>(
+    fn some_rows<S: Simd, E: Elem, const ASKS: bool>(
         &self,
         s: S,
         to: &mut Sink,
         panel: &[u8],
         x: &[f32],
         [r, m, stride]: [usize; 3],
+        next: &[u8],
     ) {
         let fresh = !self.goes_on();
         macro_rules! tiles {
             ($($m:literal)*) => {
                 match m {
                     $(..=$m => {
-                        tile::tile::<S, E, $m>(s, to.of(self.place(r)), panel, x, stride, fresh);
+                        let sums = to.of(self.place(r));
+                        if const { ASKS && $m > ALONE } {
+                            tile::tile::<S, E, $m, true>(s, sums, panel, x, stride, fresh, next);
+                        } else {
+                            tile::tile::<S, E, $m, false>(s, sums, panel, x, stride, fresh, &[]);
+                        }
                     })*
                     _ => unreachable!("a tile of {m} rows"),
                 }
@@ -312,6 +345,19 @@ impl Run<'_> {
             tiles!(1);
         }
         self.finish(s, to, r, m);
+    }
+
+    /// What the tile from row `r` on asks for, of tiles of `stride` rows: the first few share what is next, so that memory is
+    /// never asked for more than it gives meanwhile.
+    #[inline(always)]
+    fn next_part(&self, r: usize, stride: usize) -> &[u8] {
+        let (tile, rest) = ((r - self.rows.start) / stride, self.rows.len() % stride);
+        let asking = (self.rows.len() / stride + usize::from(rest > ALONE)).min(ASKING);
+        if tile >= asking {
+            return &[];
+        }
+        let part = self.next.len().div_ceil(asking);
+        self.next.chunks(part.max(1)).nth(tile).unwrap_or(&[])
     }
 
     /// Whether there are sums to begin with.

@@ -23,22 +23,24 @@ pub const MOST: usize = 14;
 pub const STEPS: usize = 1024;
 
 /// Into `sums`, on top of what is there unless it is to be `fresh`: `M` rows of packed activations `x [words][stride]` times
-/// `panel [steps][32]`. Bytes of a step: `32 * E::PACKED`.
+/// `panel [steps][32]`. Bytes of a step: `32 * E::PACKED`. Where it `ASKS`, what will be read `next` comes near meanwhile.
 #[inline(always)]
-pub fn tile<S: Simd, E: Elem, const M: usize>(
+pub fn tile<S: Simd, E: Elem, const M: usize, const ASKS: bool>(
     s: S,
     sums: &mut [[f32; PANEL]; M],
     panel: &[u8],
     x: &[f32],
     stride: usize,
     fresh: bool,
+    next: &[u8],
 ) {
     // Few rows leave registers for all lanes, and then the panel passes once.
     if const { S::REGISTERS >= 32 || (S::REGISTERS >= 16 && M <= 3) } {
-        chains::<S, E, M, 2>(s, sums, panel, x, stride, 0, fresh);
+        chains::<S, E, M, 2, ASKS>(s, sums, panel, x, stride, 0, fresh, next);
     } else {
-        chains::<S, E, M, 1>(s, sums, panel, x, stride, 0, fresh);
-        chains::<S, E, M, 1>(s, sums, panel, x, stride, LANES, fresh);
+        let (low, high) = next.split_at(next.len() / 2);
+        chains::<S, E, M, 1, ASKS>(s, sums, panel, x, stride, 0, fresh, low);
+        chains::<S, E, M, 1, ASKS>(s, sums, panel, x, stride, LANES, fresh, high);
     }
 }
 
@@ -47,7 +49,7 @@ pub const AHEAD: usize = 1024;
 
 /// Lanes `at..at + 16 V` of a tile.
 #[inline(always)]
-fn chains<S: Simd, E: Elem, const M: usize, const V: usize>(
+fn chains<S: Simd, E: Elem, const M: usize, const V: usize, const ASKS: bool>(
     s: S,
     sums: &mut [[f32; PANEL]; M],
     panel: &[u8],
@@ -55,7 +57,9 @@ fn chains<S: Simd, E: Elem, const M: usize, const V: usize>(
     stride: usize,
     at: usize,
     fresh: bool,
+    next: &[u8],
 ) {
+    let (mut next, each) = (next.as_ptr(), next.len() * PANEL * E::PACKED / panel.len().max(1));
     let mut acc = [[s.zero(); V]; M];
     if !fresh {
         for i in 0..M {
@@ -70,6 +74,13 @@ fn chains<S: Simd, E: Elem, const M: usize, const V: usize>(
             for line in (0..PANEL * E::PACKED).step_by(64) {
                 s.prefetch_first(w.as_ptr().wrapping_add(AHEAD + line));
             }
+        }
+        if const { ASKS } {
+            // In the order of their addresses, whichever lanes pass: the processor sees one stream.
+            for line in 0..V {
+                s.prefetch(next.wrapping_add(line * 64));
+            }
+            next = next.wrapping_add(each);
         }
         let mut lanes = [[s.zero(); V]; 2];
         for v in 0..V {

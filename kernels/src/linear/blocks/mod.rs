@@ -122,6 +122,7 @@ fn blocks_with<S: Dots<Plain: Bytes>>(
             grows: false,
             home: None,
             last: true,
+            next: &[],
             after,
         };
         // Few rows meet every block as it comes by, in one stream; for more it pays to unpack once: later where codes are
@@ -237,9 +238,18 @@ fn signed<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
 ) {
     if const { ONE && S::REGISTERS >= 16 } {
         tile::bytes::<S, M, ONE, false, GROUPS>(s, sums, codes, scales, mins, x);
+    } else if const { by_threes::<S>(M) } {
+        for (i, sums) in sums.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+            s.apart(Signed::<3, ONE, GROUPS> { sums, codes, scales, mins, x: &x[3 * i..] });
+        }
     } else {
         s.apart(Signed::<M, ONE, GROUPS> { sums, codes, scales, mins, x });
     }
+}
+
+/// Whether a tile of `m` rows is multiplied as two: half as many sums leave registers for the products that are added to them.
+const fn by_threes<S: Dots>(m: usize) -> bool {
+    S::REGISTERS == 16 && S::PARTS == 2 && m == 6
 }
 
 /// [`tile::bytes`]
@@ -355,8 +365,7 @@ fn meet<S: Dots, const M: usize, const ONE: bool>(
         for (b, codes) in w.codes.chunks(w.stride).enumerate() {
             tile::nibbles::<S, M, ONE, false>(s, sums, codes, &w.scales[b], &mins[b], &x[b * words..]);
         }
-    } else if const { S::REGISTERS == 16 && S::PARTS == 2 && M == 6 } {
-        // Half as many sums leave registers for the products that are added to them.
+    } else if const { by_threes::<S>(M) } {
         for (i, sums) in sums.as_chunks_mut::<3>().0.iter_mut().enumerate() {
             s.apart(Meet::<3, ONE> { sums, form, w, x: &x[3 * i..] });
         }
