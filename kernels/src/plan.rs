@@ -71,7 +71,7 @@ pub type Task = Vec<Access>;
 pub enum Failed {
     /// Task `.0` reaches outside its memory.
     Bounds(usize),
-    /// Task `.0` writes what it also reads, or writes it twice, or has a cut that does not fit.
+    /// Task `.0` writes what it also reads, or writes it twice, deals out two spans, or has a cut that does not fit.
     Overlap(usize),
     /// Memory `.0` handed to `run` is shorter than the plan was checked for (`MAX_MEMS`: the scratch; one more: the pages).
     Memory(usize),
@@ -229,7 +229,10 @@ fn check(task: &Task, lens: &[usize]) -> Result<(), fn(usize) -> Failed> {
         if !fits || (access.writes() && others().any(|other| access.meets(other))) {
             return Err(Failed::Overlap);
         }
-        if matches!(access, Access::Scratch(_)) && others().any(|other| matches!(other, Access::Scratch(_))) {
+        // A worker has one scratch, and what is dealt of a task has one count.
+        if matches!(access, Access::Scratch(_)) && others().any(|other| matches!(other, Access::Scratch(_)))
+            || access.dealt() && others().any(Access::dealt)
+        {
             return Err(Failed::Overlap);
         }
     }
@@ -239,6 +242,10 @@ fn check(task: &Task, lens: &[usize]) -> Result<(), fn(usize) -> Failed> {
 impl Access {
     fn writes(&self) -> bool {
         matches!(self, Access::Write(..) | Access::WriteState(..))
+    }
+
+    fn dealt(&self) -> bool {
+        matches!(self, Access::Write(_, Cut::Dealt(_)))
     }
 
     fn meets(&self, other: &Access) -> bool {

@@ -32,6 +32,9 @@ fn bad_tasks_are_refused() {
     );
     let both = vec![Access::ReadState(1), Access::WriteState(1, 8)];
     assert_eq!(Plan::new(vec![both], vec![]).err(), Some(Failed::Overlap(0)));
+    let [one, other] = [a, span(8, 1, 8)].map(|s| Access::Write(s, Cut::Dealt(4)));
+    assert_eq!(Plan::new(vec![vec![one, other]], vec![16]).err(), Some(Failed::Overlap(0)), "one count");
+    assert!(Plan::new(vec![vec![one], vec![other]], vec![16]).is_ok());
     let huge = Span { mem: 0, at: usize::MAX, rows: 2, cols: usize::MAX };
     assert_eq!(Plan::new(vec![vec![Access::Read(huge)]], vec![64]).err(), Some(Failed::Bounds(0)));
 }

@@ -127,7 +127,7 @@ fn blocks_with<S: Dots<Plain: Bytes>>(
         };
         // Few rows meet every block as it comes by, in one stream; for more it pays to unpack once: later where codes are
         // widened too. So does plain Rust, which is short rather than fast.
-        let few = dense::rows::<S>() * if is_wide::<S>(&form) { 3 } else { 1 };
+        let few = dense::rows::<S>() * if is_wide::<S>(&form) { 2 } else { 1 };
         if const { S::REGISTERS >= 16 } && w.order() == Order::Panels && rows <= few {
             whole.stream(s, &mut to, &form, w.panel(first / PANEL), x, scratch.codes);
             continue;
