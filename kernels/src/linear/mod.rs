@@ -49,9 +49,6 @@ const ROWS: usize = 504;
 /// The same, where panels are multiplied as they lie: nothing is lost by reading them more often.
 const NEAR_ROWS: usize = 168;
 
-/// Rows that ask for the weights ahead by themselves, if at all, at most: see [`tile`].
-const ALONE: usize = 3;
-
 /// Tiles that ask for what is next, at most.
 const ASKING: usize = 4;
 
@@ -278,7 +275,7 @@ pub struct Run<'a> {
     home: Option<usize>,
     /// Whether the sums end here.
     last: bool,
-    /// What of the weights is read after this, to be brought near by the first tile; nothing where that is not known.
+    /// What of the weights is read after this, to be brought near by the first tiles; nothing where that is not known.
     next: &'a [u8],
     after: &'a After<'a>,
 }
@@ -300,10 +297,7 @@ impl Run<'_> {
             let x = &x[r * self.words..][..self.words * stride];
             let x = &x[self.steps.start * parts * stride..self.steps.end * parts * stride];
             self.load(to, r, m);
-            match self.next_part(r, stride) {
-                [] => self.some_rows::<S, E, false>(s, to, panel, x, [r, m, stride], &[]),
-                next => self.some_rows::<S, E, true>(s, to, panel, x, [r, m, stride], next),
-            }
+            self.some_rows::<S, E>(s, to, panel, x, [r, m, stride]);
             r += m;
         }
     }
@@ -311,22 +305,21 @@ impl Run<'_> {
     /// A tile of `m` rows from row `r`, packed with `stride`. The next larger width that is compiled takes them: the rows
     /// beyond are computed from whatever the packed piece holds there, and dropped.
     #[inline(always)]
-    fn some_rows<S: Simd, E: Elem, const ASKS: bool>(
+    fn some_rows<S: Simd, E: Elem>(
         &self,
         s: S,
         to: &mut Sink,
         panel: &[u8],
         x: &[f32],
         [r, m, stride]: [usize; 3],
-        next: &[u8],
     ) {
-        let fresh = !self.goes_on();
+        let (fresh, next) = (!self.goes_on(), self.next_part(r, stride));
         macro_rules! tiles {
             ($($m:literal)*) => {
                 match m {
                     $(..=$m => {
                         let sums = to.of(self.place(r));
-                        if const { ASKS && $m > ALONE } {
+                        if $m > tile::ALONE && !next.is_empty() {
                             tile::tile::<S, E, $m, true>(s, sums, panel, x, stride, fresh, next);
                         } else {
                             tile::tile::<S, E, $m, false>(s, sums, panel, x, stride, fresh, &[]);
@@ -352,7 +345,7 @@ impl Run<'_> {
     #[inline(always)]
     fn next_part(&self, r: usize, stride: usize) -> &[u8] {
         let (tile, rest) = ((r - self.rows.start) / stride, self.rows.len() % stride);
-        let asking = (self.rows.len() / stride + usize::from(rest > ALONE)).min(ASKING);
+        let asking = (self.rows.len() / stride + usize::from(rest > tile::ALONE)).min(ASKING);
         if tile >= asking {
             return &[];
         }

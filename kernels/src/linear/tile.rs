@@ -22,6 +22,10 @@ pub const MOST: usize = 14;
 /// all rows meet it, and what a tile reads of the activations in a first-level one.
 pub const STEPS: usize = 1024;
 
+/// Rows at most whose sums leave AVX2 registers for all lanes, and that ask for weights by themselves, if at all: [`AHEAD`] of
+/// where they read.
+pub const ALONE: usize = 3;
+
 /// Into `sums`, on top of what is there unless it is to be `fresh`: `M` rows of packed activations `x [words][stride]` times
 /// `panel [steps][32]`. Bytes of a step: `32 * E::PACKED`. Where it `ASKS`, what will be read `next` comes near meanwhile.
 #[inline(always)]
@@ -35,7 +39,7 @@ pub fn tile<S: Simd, E: Elem, const M: usize, const ASKS: bool>(
     next: &[u8],
 ) {
     // Few rows leave registers for all lanes, and then the panel passes once.
-    if const { S::REGISTERS >= 32 || (S::REGISTERS >= 16 && M <= 3) } {
+    if const { S::REGISTERS >= 32 || (S::REGISTERS >= 16 && M <= ALONE) } {
         chains::<S, E, M, 2, ASKS>(s, sums, panel, x, stride, 0, fresh, next);
     } else {
         let (low, high) = next.split_at(next.len() / 2);
@@ -70,7 +74,7 @@ fn chains<S: Simd, E: Elem, const M: usize, const V: usize, const ASKS: bool>(
     }
     for (w, x) in panel.chunks_exact(PANEL * E::PACKED).zip(x.chunks_exact(parts::<S, E>() * stride)) {
         // Single elements take so few instructions that the processor is that far ahead by itself.
-        if const { V == 2 && M <= 3 && E::K == 2 } {
+        if const { V == 2 && M <= ALONE && E::K == 2 } {
             for line in (0..PANEL * E::PACKED).step_by(64) {
                 s.prefetch_first(w.as_ptr().wrapping_add(AHEAD + line));
             }
