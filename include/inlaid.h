@@ -323,7 +323,8 @@
 // One state per text, as `pooling` says.
 #define INLAID_ENCODE_POOLED 1
 
-// What the model's head says: of every token (a masked language model, a tagger), or once per text (a classifier).
+// What the model's head says: of every token (a masked language model, a tagger), or once per text (a classifier). Of a model
+// with an encoder and a decoder that writes answers, a session says it (`inlaid_session_set_source`).
 #define INLAID_ENCODE_HEAD 2
 
 // As the model's files say; without a word there, `INLAID_STOP_LIKELY`.

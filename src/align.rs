@@ -168,8 +168,7 @@ fn weights(
             let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
             let score = dot * f64::from(attention.scale);
             let capped = attention.cap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh());
-            let bias =
-                if own { model.bias(which == Which::Encoder, head, at as i64 - row as i64) } else { 0.0 };
+            let bias = if own { model.bias(which == Which::Encoder, head, row, at) } else { 0.0 };
             capped + f64::from(bias)
         };
         let scores: Vec<f64> = seen.clone().map(score).collect();

@@ -40,6 +40,9 @@ pub fn model(e: &mut Exec, m: &Weights) -> Buf {
             e.pick(h)
         }
     };
+    if let Some(project) = &w.project_out {
+        h = e.linear(h, project);
+    }
     e.value(h, m.value.as_ref());
     match &m.head {
         Some(w) if e.want() == Want::Head => head(e, w, h),

@@ -3,7 +3,7 @@
 //! Texts of any length share a run, and no padding is computed. Rows of different texts do not touch each other, so a text
 //! has the same bits alone and in any batch.
 
-use crate::adapter::lead_of;
+use crate::adapter::{Grafts, lead_of};
 use crate::arch::{Rows, Side, Task};
 use crate::error::{Error, Result};
 use crate::exec::Want;
@@ -11,9 +11,11 @@ use crate::fit::that_fit;
 use crate::format::files::Load;
 use crate::format::source::{Progress, Reading};
 use crate::model::Model;
-use crate::runner::{Feed, Mode, Pick};
+use crate::runner::{Feed, Mode, Pick, Runner};
 use crate::seats::Row;
 use kernels::attention::PAGE;
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// Tokens of a run, unless one text has more: enough to be bound by arithmetic, few enough that states stay in a cache
@@ -35,11 +37,13 @@ pub struct Text<'a> {
 /// What is wanted of every text.
 #[derive(Clone, Copy, Debug)]
 pub enum Ask<'a> {
-    /// The states that the first stack returns (an encoder's, where there is one), `[tokens, d_model]`.
+    /// The states that the first stack returns (an encoder's, where there is one), `[tokens, cols]`: as many
+    /// columns as [`crate::arch::Stack::state_cols`] says.
     Hidden,
-    /// One state for the whole text, `[1, d_model]`: the first, the last, or the mean.
+    /// One state for the whole text, `[1, cols]`: the first, the last, or the mean.
     Pooled(Rows),
-    /// What the head says, `[rows, n]`: of all tokens, or of the one that it was trained on.
+    /// What the head says, `[rows, n]`: of all tokens, or of the one that it was trained on. Of a model with an encoder and a
+    /// decoder (BART), the decoder reads the text after the encoder, one place later.
     Head,
     /// What the head says of some tokens, by their positions: a list for each text.
     HeadAt(&'a [Vec<u32>]),
@@ -49,8 +53,9 @@ pub enum Ask<'a> {
 /// the texts. `progress` is told texts done and texts in all.
 ///
 /// # Errors
-/// `Argument` for a text without tokens, ids beyond the vocabulary, positions beyond a text, or a model that lacks the head;
-/// `ContextFull` for one that is longer than the model can hold; `Budget`; `Memory`; `Cancelled`.
+/// `Argument` for a text without tokens, ids beyond the vocabulary, positions beyond a text, a text without the token whose
+/// state the head reads, or a model that lacks the head or answers a source; `Unsupported` for an encoder-decoder whose
+/// config names no first token; `ContextFull` for one that is longer than the model can hold; `Budget`; `Memory`; `Cancelled`.
 pub fn run(
     model: &Model,
     texts: &[Text],
@@ -79,6 +84,10 @@ fn check(model: &Model, texts: &[Text], ask: Ask) -> Result<()> {
         let what = format!("{} was saved without a head: it has hidden states alone", model.tensors().file());
         return Err(Error::Argument { name: "model", what });
     }
+    if pairs(model, ask) && arch.head.task == Task::LanguageModel {
+        let what = "it answers a source text: give a session the source, then the answer's tokens".to_owned();
+        return Err(Error::Argument { name: "model", what });
+    }
     if let Ask::HeadAt(rows) = ask {
         let beyond =
             |(text, rows): (&Text, &Vec<u32>)| rows.iter().any(|row| *row as usize >= text.ids.len());
@@ -97,8 +106,26 @@ fn check(model: &Model, texts: &[Text], ask: Ask) -> Result<()> {
             let what = format!("expected token types below {}, found {found}", types.max(1));
             return Err(Error::Argument { name: "types", what });
         }
+        if let (Ask::Head, Rows::End(end)) = (ask, arch.head.rows)
+            && !text.ids.contains(&end)
+        {
+            let what = format!("text {i} lacks token {end}, the end, whose state the head reads");
+            return Err(Error::Argument { name: "texts", what });
+        }
     }
     Ok(())
+}
+
+/// Whether the decoder reads the texts too, after the encoder.
+fn pairs(model: &Model, ask: Ask) -> bool {
+    model.arch().reads_source() && matches!(ask, Ask::Head | Ask::HeadAt(_))
+}
+
+/// What the decoder reads of a text that the encoder has read: the same, one place later.
+fn later(model: &Model, ids: &[u32]) -> Result<Vec<u32>> {
+    let Some((last, before)) = ids.split_last() else { return Ok(Vec::new()) };
+    let first = if model.arch().wraps { *last } else { model.first_token()? };
+    Ok([&[first], before].concat())
 }
 
 /// Sequences that the texts of a run take; the next run takes them again. An encoder's stay with its model, as the buffers of
@@ -106,12 +133,14 @@ fn check(model: &Model, texts: &[Text], ask: Ask) -> Result<()> {
 struct Seats<'m> {
     model: &'m Model,
     row: Row,
+    /// Of what the encoder reads before a decoder.
+    sources: Row,
 }
 
 impl<'m> Seats<'m> {
     fn of(model: &'m Model) -> Result<Seats<'m>> {
         let row = std::mem::take(&mut model.runner()?.spare);
-        Ok(Seats { model, row })
+        Ok(Seats { model, row, sources: Row::default() })
     }
 
     fn run(
@@ -122,32 +151,38 @@ impl<'m> Seats<'m> {
         cancel: &AtomicBool,
         each: &mut dyn FnMut(usize, &[f32], usize),
     ) -> Result<()> {
-        let grafts = self.model.attached();
-        let lead = lead_of(grafts.as_ref());
-        let mut runner = self.model.runner()?;
+        let (model, arch) = (self.model, self.model.arch());
+        let grafts = model.attached();
+        let (lead, pairs) = (lead_of(grafts.as_ref()), pairs(model, ask));
+        let mut runner = model.runner()?;
+        if pairs {
+            self.read(&mut runner, &texts[range.clone()], grafts.as_ref(), cancel)?;
+        }
+        let mut seen = Vec::with_capacity(range.len());
         for (i, text) in texts[range.clone()].iter().enumerate() {
             let len = lead + text.ids.len();
             let room = [len, len.next_multiple_of(PAGE)];
-            self.row.seat((self.model.engine(), &mut runner.pool), "a text", i, room)?;
-            runner.fill_lead(self.model.parts(), &mut self.row.open[i], grafts.as_ref(), cancel)?;
+            self.row.seat((model.engine(), &mut runner.pool), "a text", i, room)?;
+            runner.fill_lead(model.parts(), &mut self.row.open[i], grafts.as_ref(), cancel)?;
+            seen.push(if pairs { later(model, text.ids)?.into() } else { Cow::Borrowed(text.ids) });
         }
-        let (model, arch) = (self.model, self.model.arch());
-        let side = if arch.encoder.is_some() { Side::Encoder } else { Side::Decoder };
+        let side = if arch.encoder.is_some() && !pairs { Side::Encoder } else { Side::Decoder };
         let want = if matches!(ask, Ask::Head | Ask::HeadAt(_)) { Want::Head } else { Want::Hidden };
         runner.begin(Mode { side, want });
-        for (seq, i) in self.row.open.iter_mut().zip(range.clone()) {
+        for (at, (seq, i)) in self.row.open.iter_mut().zip(range.clone()).enumerate() {
             let (text, none) = (&texts[i], &[][..]);
+            let end = [end(arch.head.rows, text.ids)];
             let (pick, chosen) = match ask {
                 Ask::Hidden => (Pick::All, none),
                 Ask::Pooled(rows) => (pick(rows), none),
-                Ask::Head => (pick(arch.head.rows), none),
+                Ask::Head => (pick(arch.head.rows), &end[..]),
                 Ask::HeadAt(lists) => (Pick::Rows, &lists[i][..]),
             };
-            let grafts = grafts.as_ref();
-            let mut feed = Feed { types: text.types, pick, chosen, grafts, ..Feed::new(seq, text.ids) };
-            runner.add(self.model.parts(), &mut feed)?;
+            let (grafts, source) = (grafts.as_ref(), self.sources.open.get(at).filter(|_| pairs));
+            let feed = Feed { types: text.types, pick, chosen, grafts, source, ..Feed::new(seq, &seen[at]) };
+            runner.add(model.parts(), &mut { feed })?;
         }
-        let shape = runner.go(self.model.parts(), cancel)?;
+        let shape = runner.go(model.parts(), cancel)?;
         let answer = runner.answer(shape);
         let cols = answer.len().checked_div(shape.picks).unwrap_or(0);
         let mut at = 0;
@@ -155,6 +190,30 @@ impl<'m> Seats<'m> {
             let rows = rows(model, ask, i, &texts[i]);
             each(i, &answer[at..at + rows * cols], cols);
             at += rows * cols;
+        }
+        Ok(())
+    }
+
+    /// Runs the encoder over `texts`, for a decoder that attends to them.
+    fn read(
+        &mut self,
+        runner: &mut Runner,
+        texts: &[Text],
+        grafts: Option<&Arc<Grafts>>,
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        let model = self.model;
+        for (i, text) in texts.iter().enumerate() {
+            let room = [text.ids.len(), text.ids.len().next_multiple_of(PAGE)];
+            self.sources.seat((model.engine(), &mut runner.pool), "a source text", i, room)?;
+        }
+        runner.begin(Mode { side: Side::Encoder, want: Want::Hidden });
+        for (seq, text) in self.sources.open.iter_mut().zip(texts) {
+            runner.add(model.parts(), &mut Feed { grafts, ..Feed::new(seq, text.ids) })?;
+        }
+        runner.go(model.parts(), cancel)?;
+        for (seq, text) in self.sources.open.iter_mut().zip(texts) {
+            seq.len = text.ids.len();
         }
         Ok(())
     }
@@ -169,6 +228,7 @@ impl Drop for Seats<'_> {
             runner.spare = std::mem::take(&mut self.row);
         } else {
             self.row.close(&mut runner.pool);
+            self.sources.close(&mut runner.pool);
         }
     }
 }
@@ -187,7 +247,7 @@ fn rows(model: &Model, ask: Ask, i: usize, text: &Text) -> usize {
 pub fn shape(model: &Model, texts: &[Text], ask: Ask) -> [usize; 2] {
     let arch = model.arch();
     let cols = match ask {
-        Ask::Hidden | Ask::Pooled(_) => arch.first().d_model,
+        Ask::Hidden | Ask::Pooled(_) => arch.first().state_cols(),
         Ask::Head | Ask::HeadAt(_) => arch.head.n,
     };
     [texts.iter().enumerate().map(|(i, text)| rows(model, ask, i, text)).sum(), cols]
@@ -199,5 +259,12 @@ fn pick(rows: Rows) -> Pick {
         Rows::First => Pick::First,
         Rows::Last => Pick::Last,
         Rows::Mean => Pick::Mean,
+        Rows::End(_) => Pick::Rows,
     }
+}
+
+/// Which row of a text `Rows::End` means.
+fn end(rows: Rows, ids: &[u32]) -> u32 {
+    let Rows::End(end) = rows else { return 0 };
+    ids.iter().rposition(|id| *id == end).unwrap_or_default() as u32
 }

@@ -266,11 +266,11 @@ impl Model {
         self.weights.head.is_some()
     }
 
-    /// What the encoder's (or the decoder's) attention adds to a score, by head and distance.
-    pub(crate) fn bias(&self, encoder: bool, head: usize, distance: i64) -> f32 {
+    /// What the encoder's (or the decoder's) attention adds to the score of the key at `key`, for a query at `pos`.
+    pub(crate) fn bias(&self, encoder: bool, head: usize, pos: usize, key: usize) -> f32 {
         let side = if encoder { Side::Encoder } else { Side::Decoder };
         let of = self.arch.side(side).zip(self.weights.side(side));
-        of.map_or(0.0, |(stack, own)| bias(stack, own, &self.weights).at(head, distance))
+        of.map_or(0.0, |(stack, own)| bias(stack, own, &self.weights).at(head, pos, key))
     }
 
     /// What a file of packed panels calls a matrix.

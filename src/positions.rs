@@ -1,6 +1,7 @@
 //! Floor 3: the numbers behind positions that are not learned: tables of sines, slopes, ranges of distances. Knows no files.
 
 use crate::arch::{Position, Stack, Table};
+use half::bf16;
 use kernels::attention::distance_table;
 
 /// A row of a sinusoidal table for each of `rows` positions, `[rows, d]`, rounded from f64.
@@ -37,6 +38,13 @@ pub fn slopes(heads: usize) -> Vec<f32> {
     let first = (1..=closest).map(|i| base(closest).powi(i as i32) as f32);
     let rest = (0..heads - closest).map(|i| base(2 * closest).powi(2 * i as i32 + 1) as f32);
     first.chain(rest).collect()
+}
+
+/// ALiBi as Falcon has it, `[heads, positions]`: slopes, positions and their products are bf16, then multiplied by `scale`.
+pub fn coarse_slopes(heads: usize, positions: usize, scale: f32) -> Vec<f32> {
+    let round = |x: f32| bf16::from_f32(x).to_f32();
+    let slopes = slopes(heads).into_iter().map(round);
+    slopes.flat_map(|slope| (0..positions).map(move |at| round(slope * round(at as f32)) * scale)).collect()
 }
 
 /// The range of a distance, key position minus query position (Raffel et al. 2020): half of the ranges hold one distance

@@ -83,6 +83,10 @@ pub fn bias<'a>(stack: &Stack, own: &StackW, weights: &'a Weights) -> Bias<'a> {
     let vector = |p: P| weights.params[p.0 as usize].vector();
     match (own.bias, &stack.position) {
         (Some(p), Position::Relative { far, .. }) => Bias::Distance { table: vector(p), far: *far },
+        (Some(p), Position::Alibi { coarse: true, .. }) => {
+            let table = vector(p);
+            Bias::Positions { table, len: table.len() / stack.n_heads }
+        }
         (Some(p), _) => Bias::Slopes(vector(p)),
         (None, _) => Bias::None,
     }

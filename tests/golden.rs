@@ -4,11 +4,15 @@ mod common;
 
 use common::{answer, engine, greedy, open};
 use inlaid::beam::{BeamConfig, Prompt, search};
+use inlaid::convert::{Target, convert};
 use inlaid::encode::{Ask, Text, run};
+use inlaid::format::files::Files;
+use inlaid::kernels::DType;
 use inlaid::kernels::attention::Cache;
 use inlaid::session::{Session, SessionConfig};
 use safetensors_reference::SafeTensors;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -18,6 +22,8 @@ const CHAIN: f64 = 5.0;
 
 /// Never above this share of the largest logit, in f32.
 const MOST: f64 = 2e-4;
+
+const BRANCHES: [&str; 3] = ["decoder", "encoder", "encoder-decoder"];
 
 /// Folders of one branch, with their `expected.json`.
 fn models(branch: &str) -> Vec<(PathBuf, Value)> {
@@ -210,4 +216,67 @@ fn answers_of_encoder_decoders() {
             assert_eq!(found[0][0].ids, want, "{}: {} beams", folder.display(), config.beams);
         }
     }
+}
+
+/// What a model says of a case of its branch, one or two of `hidden` and `logits`.
+fn said(model: &std::sync::Arc<inlaid::model::Model>, branch: &str, case: &Value) -> [Option<Vec<f32>>; 2] {
+    let ids_in = ids(&case["ids"]);
+    let types = case["types"].as_array().map(|_| ids(&case["types"])).unwrap_or_default();
+    let of = |ask| encoded(model, &[Text { ids: &ids_in, types: &types }], ask).remove(0);
+    match branch {
+        "encoder" => [Some(of(Ask::Hidden)), Some(of(Ask::Head))],
+        "decoder" => [None, Some(answer(model, &ids_in))],
+        _ => {
+            let mut session = Session::new(model, SessionConfig::default()).expect("a session");
+            session.set_source(&ids_in).expect("a source");
+            let mut logits = Vec::new();
+            let push = |row: &[f32]| logits.extend_from_slice(row);
+            session.prefill_all(&ids(&case["decoder_ids"]), push).expect("logits");
+            [Some(of(Ask::Hidden)), Some(logits)]
+        }
+    }
+}
+
+/// Weights become bf16 by `convert`; the reference rounds the inputs of linears, as the contract says. An input on the edge
+/// between two bf16 values may fall on either side of it, so that both are as far as rounding brings them from what they
+/// would be without; of the texts of a model most have no such input, and are as close as in f32.
+#[test]
+fn bf16_weights_of_every_family() {
+    let (engine, mut seen, mut known) = (engine(2, None), BTreeSet::new(), BTreeSet::new());
+    for (branch, folder, json) in
+        BRANCHES.iter().flat_map(|b| models(b).into_iter().map(move |m| (b, m.0, m.1)))
+    {
+        let source = Files::at(files(&folder)).expect("files");
+        let family = source.config().expect("a config").str("model_type").expect("a family").to_owned();
+        known.insert(family.clone());
+        let Ok(bytes) = std::fs::read(folder.join("expected-bf16.safetensors")) else { continue };
+        seen.insert(family);
+        let (_, header) = SafeTensors::read_metadata(&bytes).expect("a header");
+        let cases = &header.metadata().as_ref().expect("metadata")["cases"];
+        let cases: Vec<Value> = serde_json::from_str(cases).expect("JSON");
+        let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
+        let halved = tempfile::tempdir().expect("a directory");
+        convert(&source, halved.path(), Target::Dense(DType::BF16), 1, false, None).expect("a conversion");
+        let model = open(&engine, halved.path(), Some(Cache::F32));
+        let (mut close, mut all) = (0, 0);
+        for (i, case) in cases.iter().enumerate() {
+            let got = said(&model, branch, &json["cases"][i]);
+            for (what, got) in ["hidden", "logits"].into_iter().zip(got) {
+                let Some(want) = expected(&tensors, &format!("{what}.{i}")) else { continue };
+                let (got, name) = (got.expect(what), format!("{}: {what} of case {i}", folder.display()));
+                assert_eq!(got.len(), want.len(), "{name}");
+                let error = got.iter().zip(&want).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+                let bound = |key: &str| case[what][key].as_f64().expect(key);
+                println!("{name}: {error:.2e}; all roundings {:.2e}", bound("rounded_error"));
+                assert!(
+                    error <= 2.0 * bound("rounded_error"),
+                    "{name}: {error:e} is more than rounding costs"
+                );
+                all += 1;
+                close += usize::from(error <= CHAIN * bound("f32_error"));
+            }
+        }
+        assert!(2 * close >= all, "{}: only {close} of {all} are close", folder.display());
+    }
+    assert_eq!(seen, known, "families with answers in bf16, and all");
 }

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Random, all_logits, bits, configs, engine, session, write_model};
 use inlaid::Error;
-use inlaid::arch::Task;
+use inlaid::arch::{Rows, Task};
 use inlaid::encode::{Ask, Text, run};
 use inlaid::engine::{Engine, EngineConfig};
 use inlaid::format::files::Files;
@@ -62,7 +62,10 @@ fn every_golden_model_is_the_same_mapped_packed_and_from_a_packed_file() {
     let engine = engine(2, None);
     for path in golden() {
         let (mapped, packed) = (open(&engine, &path, Hold::Mapped), open(&engine, &path, Hold::Packed));
-        let ids = Random(9).ids(70, mapped.arch().vocab());
+        let mut ids = Random(9).ids(70, mapped.arch().vocab());
+        if let Rows::End(end) = mapped.arch().head.rows {
+            ids[60] = end;
+        }
         let want = says(&mapped, &ids);
         assert!(says(&packed, &ids) == want, "{}: packed", path.display());
         let dir = tempfile::tempdir().expect("a directory");

@@ -170,6 +170,28 @@ fn marks_stand_where_their_characters_do() {
     assert!(alone.unwrap_err().to_string().contains("question 0"));
 }
 
+/// A model of the golden ones, and what it refuses to say of `ids`.
+fn refused(name: &str, ids: &[u32], ask: Ask) -> String {
+    let model = open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name));
+    let (never, text) = (AtomicBool::new(false), Text { ids, types: &[] });
+    let refused = encode::run(&model, &[text], ask, &never, &mut None, &mut |_, _, _| {});
+    refused.expect_err("refused").to_string()
+}
+
+#[test]
+fn heads_behind_a_decoder_say_what_they_need() {
+    for (name, end) in [("bart-classify", 2), ("mbart-classify", 2), ("t5-classify", 1)] {
+        let said = refused(name, &[5, 6, 7], Ask::Head);
+        assert!(said.contains(&format!("text 0 lacks token {end}")), "{said}");
+    }
+    for name in ["bart", "t5", "marian"] {
+        let said = refused(name, &[5, 6, 2], Ask::Head);
+        assert!(said.contains("give a session the source"), "{said}");
+    }
+    let said = refused("t5-encoder", &[5, 1], Ask::Head);
+    assert!(said.contains("saved without a head"), "{said}");
+}
+
 #[test]
 fn calls_over_many_texts_can_be_ended() {
     let dir = reader("bert", |_| {});

@@ -2,7 +2,6 @@
 //! al. 2018), mBART (Liu et al. 2020), M2M100 (Fan et al. 2020). They differ in norms and positions.
 
 use super::bert::linear;
-use super::head::{class, unknown};
 use super::{
     Arch, Around, Attention, Embed, Head, Linear, Mixer, Mlp, Names, Norms, Position, Side, Stack, Table,
     Task, act, head_dim, only, skip,
@@ -103,15 +102,16 @@ fn arch(c: &Config, form: &Form) -> Result<Arch> {
     }
     let (tied, vocab) = (c.bool_or("tie_word_embeddings", true)?, decoder.embed.vocab);
     let lm = Head::lm(Linear::new("lm_head"), tied, vocab);
+    let end = c.usize_or("eos_token_id", 2)?.min(1 << 22) as u32;
     let head = match Task::of(c, Task::LanguageModel)? {
         Task::LanguageModel if form.bias => Head { bias: "final_logits_bias", constant: true, ..lm },
         Task::LanguageModel => lm,
-        Task::Hidden => Head::NONE,
-        _ => return Err(unknown(c, class(c).unwrap_or_default())),
+        task => Head::of_pair(c, task, decoder.d_model, end)?,
     };
     let positions = c.usize_or("max_position_embeddings", 1024)?;
     Ok(Arch {
         encoder: Some(encoder),
+        wraps: form.family == "mbart",
         prefix: "model.",
         // Twins of the shared table, and tables of sines, which are computed.
         ignored: &["embed_tokens.weight", "embed_positions.weight", "embed_positions.weights"],

@@ -44,7 +44,7 @@ pub fn arch(c: &Config) -> Result<Arch> {
         head_dim,
         d_ff: 4 * d_model,
         embed: Embed { vocab, width: d_model, scale: 1.0, types: 0 },
-        position: Position::Alibi { scale: 1.0 },
+        position: Position::Alibi { scale: 1.0, coarse: false },
         norm: Norms::layer(c.f32_or("layer_norm_epsilon", 1e-5)?),
         mixer: Mixer::Attention(Attention::causal(head_dim)),
         mlp: Mlp::Plain(Act::GeluTanh),

@@ -25,9 +25,9 @@ pub fn arch(c: &Config) -> Result<Arch> {
         (true, 2) => (names.attn, names.mlp) = (Around::before("ln_attn"), Around::before("ln_mlp")),
         (true, _) => names.mlp = Around::NONE,
     }
-    // Its bias joins scores before they are scaled.
+    // Its bias joins scores before they are scaled, and was made in bf16.
     let position = match c.bool_or("alibi", false)? {
-        true => Position::Alibi { scale: (head_dim as f32).sqrt().recip() },
+        true => Position::Alibi { scale: (head_dim as f32).sqrt().recip(), coarse: true },
         false => Position::Rope { all: rope::rope(c, head_dim, 1.0)?, local: None },
     };
     for key in ["rope_parameters", "rope_scaling", "rope_theta"] {

@@ -90,6 +90,8 @@ pub enum Rows {
     Last,
     /// The mean of all.
     Mean,
+    /// The last one of this token, which ends a text.
+    End(u32),
 }
 
 /// `scale`, `dense`, `act`, `norm`, `out`, `cap`, one after the other, each where there is one.
@@ -182,6 +184,25 @@ impl Head {
     #[must_use]
     pub const fn first(dense: (Linear, usize), act: Act, out: Linear, n: usize) -> Head {
         Head { dense: Some(dense), act: Some(act), ..Head::classes(Task::Classify, Rows::First, out, n) }
+    }
+
+    /// What BART (and T5) say of a text that the decoder reads after the encoder: its class, by the state of the last token
+    /// `end`; or a span. Without a task, nothing.
+    ///
+    /// # Errors
+    /// `Unsupported` for another task, `Format` for a number of labels that is none.
+    pub fn of_pair(c: &Config, task: Task, d: usize, end: u32) -> Result<Head> {
+        let linear = |name| Linear::new(name).bias(true);
+        match task {
+            Task::Hidden => Ok(Head::NONE),
+            Task::Span => Ok(Head::classes(task, Rows::All, linear("qa_outputs"), 2)),
+            Task::Classify => {
+                let dense = (linear("classification_head.dense"), d);
+                let out = linear("classification_head.out_proj");
+                Ok(Head { rows: Rows::End(end), ..Head::first(dense, Act::Tanh, out, labels(c)?) })
+            }
+            _ => Err(unknown(c, class(c).unwrap_or_default())),
+        }
     }
 
     /// BERT's pooler, which a model may lack: the hyperbolic tangent of `dense` of the first row.

@@ -66,6 +66,9 @@ pub struct Arch {
     pub decoder: Option<Stack>,
     /// What is said about the states of the last stack.
     pub head: Head,
+    /// Whether a decoder that reads the source once more, one place later, begins with its last token, the name of a
+    /// language (mBART), and not with the token that its answers begin with.
+    pub wraps: bool,
     /// Before all names but the head's; a file saved from the bare model lacks it.
     pub prefix: &'static str,
     /// Endings of tensors that hold nothing a run needs; what ends with a dot is a beginning.
@@ -188,6 +191,7 @@ impl Arch {
             encoder: None,
             decoder: Some(stack),
             head,
+            wraps: false,
             prefix: "",
             ignored: &[],
             renamed: &[],
@@ -202,6 +206,7 @@ impl Arch {
             encoder: Some(stack),
             decoder: None,
             head,
+            wraps: false,
             prefix: "",
             ignored: &[],
             renamed: &[],

@@ -121,6 +121,8 @@ pub struct Names {
     pub embed_norm: &'static str,
     /// From the table's width to the stream's.
     pub project: Linear,
+    /// From the stream's width back to the table's, after the last norm.
+    pub project_out: Linear,
     /// Biases of relative positions `[buckets, n_heads]`.
     pub relative: &'static str,
     /// Before the names of a block, with `{}` for its number.
@@ -165,6 +167,7 @@ impl Names {
         types: "",
         embed_norm: "",
         project: NONE,
+        project_out: NONE,
         relative: "",
         block: "",
         attn: Around::NONE,

@@ -39,6 +39,9 @@ pub fn arch(c: &Config) -> Result<Arch> {
     if !before || normless {
         names.norm = "";
     }
+    if width != d_model {
+        names.project_out = Linear::new("decoder.project_out");
+    }
     let plain = !c.bool_or("layer_norm_elementwise_affine", true)?;
     let stack = Stack {
         n_layers: c.usize("num_hidden_layers")?,
@@ -56,8 +59,7 @@ pub fn arch(c: &Config) -> Result<Arch> {
         names,
     };
     let lm = Head::lm(Linear::new("lm_head"), c.bool_or("tie_word_embeddings", true)?, vocab);
-    let dense = (width != d_model).then_some((Linear::new("decoder.project_out"), width));
-    let head = head_of(c, Head { dense, ..lm }, "classifier")?;
+    let head = head_of(c, lm, "classifier")?;
     let arch = Arch::decoder("opt", c.usize_or("max_position_embeddings", 2048)?, stack, head);
     Ok(Arch { prefix: "model.", ..arch })
 }

@@ -46,7 +46,7 @@ pub struct Embed {
     /// Rows of the table.
     pub vocab: usize,
     /// Its width; where it is not `d_model`, a linear widens it. Positions are added before it where a norm follows them
-    /// (ELECTRA), else after it (OPT).
+    /// (ELECTRA), else after it (OPT, whose last states a linear narrows again).
     pub width: usize,
     /// What its rows are multiplied by.
     pub scale: f32,
@@ -77,6 +77,8 @@ pub enum Position {
     Alibi {
         /// What the paper's slopes are multiplied by.
         scale: f32,
+        /// Whether slopes, positions and their products are bf16, whatever the model is in (Falcon).
+        coarse: bool,
     },
     /// A learned bias for each head and range of distances is added to scores (Raffel et al. 2020).
     Relative {
@@ -211,6 +213,12 @@ impl Stack {
     #[must_use]
     pub fn places_stream(&self) -> bool {
         self.embed.width != self.d_model && self.names.embed_norm.is_empty()
+    }
+
+    /// Columns of what the stack returns.
+    #[must_use]
+    pub fn state_cols(&self) -> usize {
+        if self.names.project_out.name.is_empty() { self.d_model } else { self.embed.width }
     }
 
     /// Columns of the queries of one row.

@@ -1,10 +1,10 @@
 //! Floor 3: T5 (Raffel et al. 2020), its version 1.1 (flan-T5) and mT5: pre-norm without biases, scores as they are, and
 //! biases by distance, which the first block holds for all.
 
-use super::head::{class, unknown};
+use super::head::{class, labels};
 use super::{
-    Arch, Around, Attention, Embed, Head, Linear, Mixer, Mlp, Names, Norms, Position, Side, Stack, Task,
-    act_named, skip,
+    Arch, Around, Attention, Embed, Head, Linear, Mixer, Mlp, Names, Norms, Position, Rows, Side, Stack,
+    Task, act_named, skip,
 };
 use crate::error::Result;
 use crate::format::config::Config;
@@ -67,17 +67,18 @@ fn arch(c: &Config, family: &'static str, scaled: bool) -> Result<Arch> {
     let scale = if scaled { (d_model as f32).powf(-0.5) } else { 1.0 };
     let head = match Task::of(c, Task::LanguageModel)? {
         Task::LanguageModel => Head { scale, ..lm },
-        Task::Hidden => Head::NONE,
-        _ => return Err(unknown(c, class(c).unwrap_or_default())),
+        Task::Tag => Head::classes(Task::Tag, Rows::All, Linear::new("classifier").bias(true), labels(c)?),
+        task => Head::of_pair(c, task, d_model, c.usize_or("eos_token_id", 1)?.min(1 << 22) as u32)?,
     };
     // Twins of the shared table, and a table that no version has used.
     let ignored = &["embed_tokens.weight", "EncDecAttention.relative_attention_bias.weight"];
-    if class(c).is_some_and(|class| class.ends_with("EncoderModel")) {
+    let prefix = if matches!(head.task, Task::Classify | Task::Tag) { "transformer." } else { "" };
+    if head.task == Task::Tag || class(c).is_some_and(|class| class.ends_with("EncoderModel")) {
         skip(c, &["num_decoder_layers"]);
-        return Ok(Arch { ignored, ..Arch::encoder(family, POSITIONS, encoder, head) });
+        return Ok(Arch { ignored, prefix, ..Arch::encoder(family, POSITIONS, encoder, head) });
     }
     let decoder = stack(c, Side::Decoder)?;
-    Ok(Arch { encoder: Some(encoder), ignored, ..Arch::decoder(family, POSITIONS, decoder, head) })
+    Ok(Arch { encoder: Some(encoder), ignored, prefix, ..Arch::decoder(family, POSITIONS, decoder, head) })
 }
 
 fn stack(c: &Config, side: Side) -> Result<Stack> {

@@ -6,18 +6,17 @@ use crate::error::Result;
 use crate::format::config::Config;
 
 /// The head that the first of `architectures` has: a class of the last token (`score`), of each token (a linear called
-/// `tag`), a span, none, or, where nothing is said, `lm`. What `lm` has before its last linear comes before the others too.
+/// `tag`), a span, none, or, where nothing is said, `lm`.
 ///
 /// # Errors
 /// `Unsupported` for a class with another head, `Format` for a number of labels that is none.
 pub fn head_of(c: &Config, lm: Head, tag: &'static str) -> Result<Head> {
-    let before = |head: Head| Head { dense: lm.dense, ..head };
     Ok(match Task::of(c, Task::LanguageModel)? {
         Task::LanguageModel => lm,
-        Task::Classify => before(Head::classes(Task::Classify, Rows::Last, Linear::new("score"), labels(c)?)),
-        Task::Tag => before(Head::classes(Task::Tag, Rows::All, Linear::new(tag).bias(true), labels(c)?)),
-        Task::Span => before(Head::classes(Task::Span, Rows::All, Linear::new("qa_outputs").bias(true), 2)),
-        Task::Hidden => before(Head::NONE),
+        Task::Classify => Head::classes(Task::Classify, Rows::Last, Linear::new("score"), labels(c)?),
+        Task::Tag => Head::classes(Task::Tag, Rows::All, Linear::new(tag).bias(true), labels(c)?),
+        Task::Span => Head::classes(Task::Span, Rows::All, Linear::new("qa_outputs").bias(true), 2),
+        Task::Hidden => Head::NONE,
         Task::MaskedLm => return Err(unknown(c, class(c).unwrap_or_default())),
     })
 }

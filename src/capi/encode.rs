@@ -30,7 +30,8 @@ pub const INLAID_POOLING_LAST: i32 = 3;
 pub const INLAID_ENCODE_HIDDEN: i32 = 0;
 /// One state per text, as `pooling` says.
 pub const INLAID_ENCODE_POOLED: i32 = 1;
-/// What the model's head says: of every token (a masked language model, a tagger), or once per text (a classifier).
+/// What the model's head says: of every token (a masked language model, a tagger), or once per text (a classifier). Of a model
+/// with an encoder and a decoder that writes answers, a session says it (`inlaid_session_set_source`).
 pub const INLAID_ENCODE_HEAD: i32 = 2;
 
 /// How texts are read. Fill it with `inlaid_encode_config_init`, then change what you need.
@@ -190,7 +191,7 @@ pub unsafe extern "C" fn inlaid_embed(
     let call = |handle: &inlaid_model| {
         // SAFETY: the caller's promise, for each pointer.
         unsafe {
-            let width = handle.model.arch().first().d_model;
+            let width = handle.model.arch().first().state_cols();
             set("dim", dim, width)?;
             if vectors.is_null() && capacity == 0 {
                 return Ok(());

@@ -33,7 +33,7 @@ pub struct Embeddings {
 /// `Budget`, `Cancelled`.
 pub fn embed(model: &Model, inputs: &[Input], config: &EmbedConfig, mut call: Call) -> Result<Embeddings> {
     let pooling = pooling(model, config)?;
-    let (dim, what) = (model.arch().first().d_model, "vectors of texts");
+    let (dim, what) = (model.arch().first().state_cols(), "vectors of texts");
     let len = inputs.len().saturating_mul(dim);
     let mut values: Vec<f32> = Vec::new();
     values.try_reserve_exact(len).map_err(|_| Error::Memory { what, bytes: len as u64 * 4 })?;

@@ -62,7 +62,7 @@ impl Learner {
             make_private(&mut weights, model, &learned)?;
         }
         if config.value_head {
-            let w = add_value_head(&mut weights, arch.last().d_model);
+            let w = add_value_head(&mut weights, arch.last().state_cols());
             learned.extend([Some(w.w), w.bias].into_iter().flatten());
         }
         weights.retype();

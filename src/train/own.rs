@@ -83,10 +83,10 @@ pub(super) fn zeros(n: usize) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-pub(super) fn add_value_head(weights: &mut Weights, d_model: usize) -> LinearW {
+pub(super) fn add_value_head(weights: &mut Weights, cols: usize) -> LinearW {
     let at = weights.params.len() as u32;
-    let values = vec![0.0; d_model];
-    let (name, shape) = ("value_head.weight".to_owned(), [1, d_model]);
+    let values = vec![0.0; cols];
+    let (name, shape) = ("value_head.weight".to_owned(), [1, cols]);
     weights.params.push(Param::Learned(LearnedParam { name, origin: None, values, shape }));
     weights.params.push(Param::Vector(VectorParam::made("value_head.bias".to_owned(), vec![0.0])));
     let (n, dtype, added) = (1, kernels::DType::F32, AddedW::default());

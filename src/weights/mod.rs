@@ -179,7 +179,9 @@ pub struct StackW {
     pub embed_norm: Option<NormW>,
     /// From the table's width to the stream's.
     pub project: Option<LinearW>,
-    /// What is added to scores: ALiBi's slopes, or a table of distances.
+    /// And back, after the last norm.
+    pub project_out: Option<LinearW>,
+    /// What is added to scores: ALiBi's slopes, or a table of distances or positions.
     pub bias: Option<P>,
     /// The biases that a table of distances is made of, `[ranges, heads]`: see [`Weights::follow`].
     pub distances: Option<P>,
@@ -299,7 +301,7 @@ impl StackW {
             let attentions = attentions.flat_map(|a| [&a.q, &a.k, &a.v, &a.o]);
             attentions.chain(gate).chain([up, down])
         });
-        self.project.iter().chain(layers)
+        self.project.iter().chain(layers).chain(&self.project_out)
     }
 
     fn linears_mut(&mut self) -> impl Iterator<Item = &mut LinearW> {
@@ -309,6 +311,6 @@ impl StackW {
             let attentions = attentions.flat_map(|a| [&mut a.q, &mut a.k, &mut a.v, &mut a.o]);
             attentions.chain(gate).chain([up, down])
         });
-        self.project.iter_mut().chain(layers)
+        self.project.iter_mut().chain(layers).chain(&mut self.project_out)
     }
 }

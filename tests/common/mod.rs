@@ -180,11 +180,11 @@ fn shapes(a: &Arch) -> Vec<(String, Vec<usize>)> {
     if !n.norm.is_empty() {
         norm(&mut out, format!("{p}{}", n.norm));
     }
-    if let Some((dense, width)) = &a.head.dense {
-        linear(&mut out, p, dense, *width, d);
+    if s.state_cols() != d {
+        linear(&mut out, p, &n.project_out, s.state_cols(), d);
     }
     if let Out::Linear(head) = &a.head.out {
-        linear(&mut out, "", head, a.vocab(), d);
+        linear(&mut out, "", head, a.vocab(), s.state_cols());
     }
     out
 }

@@ -94,6 +94,11 @@ MODELS = {
     "llama-spans": gated(LlamaConfig),
     "falcon-bare": sized(FalconConfig),
     "gpt-neox-bf16": sized(GPTNeoXConfig, **NEOX),
+    # Slopes that are no powers of two, which it rounds to bf16, and products of them.
+    "falcon-alibi-rounded": sized(
+        FalconConfig, hidden_size=32, num_attention_heads=16, alibi=True, multi_query=False, parallel_attn=False, bias=True
+    ),
+    "opt-350m-bare": sized(OPTConfig, ffn_dim=37, do_layer_norm_before=False, word_embed_proj_dim=15),
 }  # fmt: skip
 HEADS = {
     "classes": AutoModelForSequenceClassification,

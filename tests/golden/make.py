@@ -87,7 +87,7 @@ def old_config(folder):
 def make(name, seed):
     folder, config = HERE / name, MODELS[name]
     # Its eager form adds ALiBi's bias twice.
-    attention = "sdpa" if name == "falcon-alibi" else "eager"
+    attention = "sdpa" if name.startswith("falcon-alibi") else "eager"
     auto = decoders.HEADS.get(name.split("-")[-1], AutoModelForCausalLM)
     shutil.rmtree(folder, ignore_errors=True)
     model = auto.from_config(config, attn_implementation=attention)

@@ -47,6 +47,16 @@ MODELS = {
     "t5-encoder": ("T5EncoderModel", T5Config(**T5, feed_forward_proj="gated-silu")),
     "mt5": ("MT5ForConditionalGeneration", MT5Config(**T5)),
 }  # fmt: skip
+# Heads that class what the encoder, and then the decoder, has read.
+HEADS = {
+    "bart-classify": ("BartForSequenceClassification", BartConfig(**SIZES, num_labels=3)),
+    "bart-span": ("BartForQuestionAnswering", BartConfig(**SIZES)),
+    # Its decoder begins with the name of a language, the last token of a text.
+    "mbart-classify": ("MBartForSequenceClassification", MBartConfig(**SIZES, num_labels=2)),
+    "t5-classify": ("T5ForSequenceClassification", T5Config(**T5, num_labels=3)),
+    "t5-tag": ("T5ForTokenClassification", T5Config(**T5, num_labels=4)),
+    "t5-span": ("T5ForQuestionAnswering", T5Config(**T5, feed_forward_proj="gated-gelu")),
+}  # fmt: skip
 RULES = dict(num_beams=4, length_penalty=2.0, early_stopping=True, no_repeat_ngram_size=2, forced_bos_token_id=7, min_length=6)
 
 
@@ -78,7 +88,7 @@ def unlike(model, seed):
 
 
 def make(name, seed):
-    folder, (family, config) = HERE / name, MODELS[name]
+    folder, (family, config) = HERE / name, (MODELS | HEADS)[name]
     family = getattr(transformers, family)
     shutil.rmtree(folder, ignore_errors=True)
     model = family._from_config(config, attn_implementation="eager")
@@ -100,6 +110,9 @@ def make(name, seed):
     model = family.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     if name == "t5-encoder":
         reference.record_encoder(model, folder, seed)
+    elif name in HEADS:
+        language = 50 if config.model_type == "mbart" else None
+        reference.record_encoder(model, folder, seed, True, language)
     else:
         reference.record_pair(model, folder, seed)
 
@@ -159,6 +172,6 @@ def make_transformer(name, seed):
 
 
 if __name__ == "__main__":
-    for seed, name in enumerate([*MODELS, "transformer"], start=201):
+    for seed, name in enumerate([*MODELS, "transformer", *HEADS], start=201):
         if len(sys.argv) == 1 or name in sys.argv[1:]:
             (make_transformer if name == "transformer" else make)(name, seed)

@@ -14,11 +14,11 @@ Every golden model is a folder with `expected.json` and `expected.safetensors` b
                            which of two steps an input falls on may hang on its last bit, so there only rounded_error
                            is kept.)
 
-Encoders (`"branch": "encoder"`) have other ones:
+Encoders (`"branch": "encoder"`), and encoder-decoders that class what they read, have other ones:
 
     expected.json   cases: {ids, types (of some, where the model has token types), hidden: {max_abs, f32_error},
                     logits: the same of the head, where it has one}
-    expected.safetensors   hidden.0, ...: the last hidden states [positions, width]; logits.0, ...: what the head says of
+    expected.safetensors   hidden.0, ...: the last hidden states of the encoder [positions, width]; logits.0, ...: what the head says of
                     every position, or [1, labels] of the text
 
 Encoder-decoders (`"branch": "encoder-decoder"`):
@@ -174,7 +174,9 @@ def encoded(model, ids, types):
     """The last hidden states, and what the head says, one row per position or one in all."""
     more = {"token_type_ids": torch.tensor([types])} if types else {}
     out = model(input_ids=torch.tensor([ids]), output_hidden_states=True, **more)
-    hidden = out.last_hidden_state if "last_hidden_state" in out else out.hidden_states[-1]
+    names = ("last_hidden_state", "encoder_last_hidden_state")
+    hidden = next((out[name] for name in names if name in out), None)
+    hidden = out.hidden_states[-1] if hidden is None else hidden
     if type(model).__name__.startswith("ModernBert") and "last_hidden_state" not in out:
         hidden = model.model(input_ids=torch.tensor([ids])).last_hidden_state
     names = ("logits", "prediction_logits", "start_logits")
@@ -186,13 +188,24 @@ def encoded(model, ids, types):
     return hidden[0], None if logits is None else logits.reshape(-1, logits.shape[-1])
 
 
-def record_encoder(model, folder, seed):
-    """Writes expected.* for an encoder, which must hold the weights of `folder` in f32."""
+def ended(ids, config, language):
+    """A text as heads on encoder-decoders want it: without padding, it ends with the end token, or with that and the name
+    of a language."""
+    end, pad = config.eos_token_id, config.pad_token_id
+    ids = [end if id == pad else id for id in ids]
+    ids = [end if i in (3, len(ids) - 1) else id for i, id in enumerate(ids)]
+    return ids[:-2] + [end, language] if language and len(ids) > 1 else ids
+
+
+def record_encoder(model, folder, seed, ends=False, language=None):
+    """Writes expected.* for an encoder, which must hold the weights of `folder` in f32; or for an encoder-decoder that
+    classes texts, which are then `ended`."""
     torch.set_num_threads(1)
     model = model.float().eval()
     exact, types = copy.deepcopy(model).double(), getattr(model.config, "type_vocab_size", 1)
     cases, tensors = [], {}
     for i, ids in enumerate(inputs(model.config.vocab_size, seed)):
+        ids = ended(ids, model.config, language) if ends else ids
         kinds = [j * types // len(ids) for j in range(len(ids))] if types > 1 and i % 2 == 1 else []
         case = {"ids": ids, "types": kinds} if kinds else {"ids": ids}
         answers, truths = encoded(model, ids, kinds), encoded(exact, ids, kinds)

@@ -19,15 +19,24 @@ pub enum Bias<'a> {
         /// The distance beyond which, either way, the bias no longer changes.
         far: usize,
     },
+    /// Of each query head what a key's own position adds, whatever the query's, `[heads, len]`: ALiBi as Falcon rounds it.
+    Positions {
+        /// Head after head.
+        table: &'a [f32],
+        /// Positions of a head: a multiple of [`PAGE`] that no key reaches.
+        len: usize,
+    },
 }
 
 impl Bias<'_> {
-    /// What is added to the score of a query of `head` and a key so far from it. Panics where slopes or table lack the head.
+    /// What is added to the score of a query of `head` at `pos` and the key at `key`. Panics where a table lacks them.
     #[must_use]
-    pub fn at(&self, head: usize, distance: i64) -> f32 {
+    pub fn at(&self, head: usize, pos: usize, key: usize) -> f32 {
+        let distance = key as i64 - pos as i64;
         match *self {
             Bias::None => 0.0,
             Bias::Slopes(slopes) => slopes[head] * distance as f32,
+            Bias::Positions { table, len } => table[head * len..][..len][key],
             Bias::Distance { table, far } => {
                 let (width, middle) = (2 * (far + PAGE) - 1, (far + PAGE - 1) as i64);
                 table[head * width + (middle + distance.clamp(-middle, middle)) as usize]
@@ -60,12 +69,15 @@ enum Biases<'a> {
 }
 
 impl<'a> Adjust<'a> {
-    /// For a query of head `head` at `pos`, and the chunk at `at`. Panics where slopes or table lack the head.
+    /// For a query of head `head` at `pos`, and the chunk at `at`. Panics where a table lacks them.
     pub fn new(cap: Option<f32>, bias: Bias<'a>, head: usize, pos: u32, at: usize) -> Adjust<'a> {
         let distance = at as i64 - i64::from(pos);
         let bias = match bias {
             Bias::None => Biases::None,
             Bias::Slopes(slopes) => Biases::Line(slopes[head], distance as f32),
+            Bias::Positions { table, len } => {
+                Biases::Each(table[head * len..][..len][at..].first_chunk().expect("whole pages"))
+            }
             Bias::Distance { table, far } => {
                 let last = 2 * far + PAGE - 1;
                 let start = (distance + (far + PAGE - 1) as i64).clamp(0, last as i64) as usize;

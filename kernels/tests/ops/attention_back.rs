@@ -1,7 +1,7 @@
 //! Gradients of attention: of queries, keys, values and biases, over ragged batches, masks, windows, caps, groups and
 //! sources; against the specification, and bit for bit however the work is cut.
 
-use crate::families::{crossed, slopes, table};
+use crate::families::{crossed, slopes, steps, table};
 use crate::world::{World, bias_of, rows_of};
 use crate::{Numbers, Out, U, bits, close, isas, same_bits, same_bits_of, wide};
 use kernels::attention::{
@@ -105,7 +105,7 @@ impl Batch {
         if seen.is_empty() {
             return;
         }
-        let bias = |j: usize| bias_of(args.bias, heads, h, j as i64 - pos as i64);
+        let bias = |j: usize| bias_of(args.bias, heads, h, pos, j);
         let (scale, cap) = (f64::from(args.scale), args.cap.map(f64::from));
         let all = wide(&self.world.queries[seq]);
         let q = &all[(pos * heads + h) * dim..][..dim];
@@ -238,6 +238,10 @@ fn caps_and_biases() {
         let plain = |window, causal| batch.world.args(&batch.rows, window, causal);
         batch.check(&AttendArgs { cap: Some(2.0), ..plain(None, true) });
         batch.check(&AttendArgs { bias: Bias::Slopes(&slopes), ..plain(None, false) });
+        let steps = steps(shape.heads, 192);
+        let by_key = Bias::Positions { table: &steps, len: 192 };
+        batch.check(&AttendArgs { bias: by_key, ..plain(None, true) });
+        batch.check(&AttendArgs { bias: by_key, cap: Some(4.0), ..plain(Some(30), false) });
         let learned = Bias::Distance { table: &table, far: FAR };
         batch.check(&AttendArgs { bias: learned, ..plain(Some(40), true) });
         batch.check(&AttendArgs { bias: learned, cap: Some(4.0), ..plain(None, false) });

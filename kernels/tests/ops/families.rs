@@ -141,16 +141,23 @@ pub(crate) fn table(heads: usize, far: usize) -> Vec<f32> {
     distance_table(heads, far, |h, distance| of[h * (2 * far + 1) + (distance + far as i64) as usize])
 }
 
+/// Biases of keys without symmetry, another for each head and position.
+pub(crate) fn steps(heads: usize, len: usize) -> Vec<f32> {
+    Numbers::new(len as u64).vec(heads * len, 3.0)
+}
+
 #[test]
-fn scores_are_biased_by_distance() {
+fn scores_are_biased_by_distance_or_position() {
     for shape in some_shapes() {
         let (world, rows) = filled(shape, 150, 25);
         let some: Vec<Row> = rows.iter().copied().step_by(11).collect();
         let slopes = slopes(shape.heads);
         // Tables that end within a chunk, at its border, beyond it, beyond the text, and at once.
         let tables = [0, 1, 20, 63, 64, 100, 149, 400].map(|far| (far, table(shape.heads, far)));
+        let steps = steps(shape.heads, 192);
+        let by_key = Bias::Positions { table: &steps, len: 192 };
         let learned = tables.iter().map(|(far, table)| Bias::Distance { table, far: *far });
-        for bias in [Bias::Slopes(&slopes)].into_iter().chain(learned) {
+        for bias in [Bias::Slopes(&slopes), by_key].into_iter().chain(learned) {
             for (window, causal) in [(None, true), (None, false), (Some(50), false)] {
                 let args = AttendArgs { bias, ..world.args(&some, window, causal) };
                 let got = world.attend(Ops::best(), &args, None, 1);
@@ -158,7 +165,7 @@ fn scores_are_biased_by_distance() {
             }
         }
         let (far, table) = &tables[2];
-        for bias in [Bias::Slopes(&slopes), Bias::Distance { table, far: *far }] {
+        for bias in [Bias::Slopes(&slopes), by_key, Bias::Distance { table, far: *far }] {
             for (window, causal, cap) in [(None, true, None), (Some(70), false, Some(4.0))] {
                 check(&world, &AttendArgs { bias, cap, ..world.args(&rows, window, causal) });
             }

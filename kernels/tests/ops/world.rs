@@ -162,7 +162,7 @@ impl World {
         for (r, row) in own {
             let (pos, len) = (row.pos as usize, self.lens[seq] as usize);
             let seen = reference::seen(pos, len, args.causal, args.window.map(|w| w as usize));
-            let bias = |at: usize| bias_of(args.bias, heads, h, at as i64 - pos as i64);
+            let bias = |at: usize| bias_of(args.bias, heads, h, pos, at);
             let at = (r * heads + h) * dim;
             let q = &q[at..at + dim];
             let want = reference::attend(q, k, v, seen.clone(), scale, cap, bias);
@@ -188,11 +188,13 @@ impl World {
     }
 }
 
-/// What is added to the score of a key `distance` after its query.
-pub(crate) fn bias_of(bias: Bias, heads: usize, head: usize, distance: i64) -> f64 {
+/// What is added to the score of the key at `key`, for a query at `pos`.
+pub(crate) fn bias_of(bias: Bias, heads: usize, head: usize, pos: usize, key: usize) -> f64 {
+    let distance = key as i64 - pos as i64;
     match bias {
         Bias::None => 0.0,
         Bias::Slopes(slopes) => f64::from(slopes[head]) * distance as f64,
+        Bias::Positions { table, .. } => f64::from(table[head * (table.len() / heads) + key]),
         Bias::Distance { table, far } => {
             let (row, far) = (table.len() / heads, far as i64);
             let middle = (row / 2) as i64;

@@ -13,8 +13,8 @@ impl Binder<'_> {
         if h.optional && self.wishes.is_none() && self.named(&format!("{probe}.weight")).is_none() {
             return Ok(None);
         }
-        let dense = h.dense.map(|(slot, n)| self.linear(s, "", &slot, n, s.d_model)).transpose()?;
-        let width = h.dense.map_or(s.d_model, |(_, n)| n);
+        let dense = h.dense.map(|(slot, n)| self.linear(s, "", &slot, n, s.state_cols())).transpose()?;
+        let width = h.dense.map_or(s.state_cols(), |(_, n)| n);
         let norm = match h.norm {
             "" => None,
             name => Some(self.norm(s, name, width)?),

@@ -229,6 +229,10 @@ impl<'a> Binder<'a> {
         let (bias, distances) = self.score_bias(s)?;
         let layers = (0..s.n_layers).map(|i| self.layer(s, i)).collect::<Result<_>>()?;
         let norm = self.maybe_norm(s, "", names.norm)?;
+        let project_out = match names.project_out.name {
+            "" => None,
+            _ => Some(self.linear(s, "", &names.project_out, width, s.d_model)?),
+        };
         Ok(StackW {
             tokens,
             positions,
@@ -236,6 +240,7 @@ impl<'a> Binder<'a> {
             prompt: None,
             embed_norm,
             project,
+            project_out,
             bias,
             distances,
             layers,

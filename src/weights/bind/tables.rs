@@ -5,8 +5,9 @@ use crate::arch::{Linear, Position, Stack, Table};
 use crate::error::{Error, Result};
 use crate::format::source::Source;
 use crate::format::tensors::TensorRef;
-use crate::positions::{by_distance, sinusoids, slopes};
+use crate::positions::{by_distance, coarse_slopes, sinusoids, slopes};
 use crate::weights::{MatrixParam, Origin, P, Param, Role, Site, Slice, VectorParam};
+use kernels::attention::PAGE;
 use kernels::{DType, Order};
 use memmap2::MmapMut;
 
@@ -47,10 +48,7 @@ impl Binder<'_> {
         match table {
             Table::Learned => self.table(s.names.positions, rows, width, 1.0).map(Some),
             table => {
-                let values = rows.checked_mul(width).filter(|n| *n <= 1 << 30);
-                let bytes = rows as u64 * width as u64 * 4;
-                let refused = Error::Memory { what: "the table of positions", bytes };
-                values.ok_or(refused)?;
+                affordable(rows, width)?;
                 let mut values = sinusoids(table, rows, width);
                 if pad.is_some() {
                     values[(offset - 1) * width..offset * width].fill(0.0);
@@ -63,7 +61,12 @@ impl Binder<'_> {
     /// What attention adds to its scores, and the biases that it is made of where the files have some.
     pub(super) fn score_bias(&mut self, s: &Stack) -> Result<(Option<P>, Option<P>)> {
         let (values, distances) = match s.position {
-            Position::Alibi { scale } => {
+            Position::Alibi { scale, coarse: true } => {
+                let len = self.arch.max_positions.next_multiple_of(PAGE);
+                affordable(s.n_heads, len)?;
+                (coarse_slopes(s.n_heads, len, scale), None)
+            }
+            Position::Alibi { scale, .. } => {
                 (slopes(s.n_heads).into_iter().map(|slope| slope * scale).collect(), None)
             }
             Position::Relative { buckets: rows, .. } => {
@@ -84,4 +87,11 @@ impl Binder<'_> {
         };
         Ok((Some(self.computed_vector(values)), distances))
     }
+}
+
+/// Refuses to compute a table of positions that no model has.
+fn affordable(rows: usize, cols: usize) -> Result<()> {
+    let bytes = rows as u64 * cols as u64 * 4;
+    let fits = rows.checked_mul(cols).is_some_and(|n| n <= 1 << 30);
+    if fits { Ok(()) } else { Err(Error::Memory { what: "the table of positions", bytes }) }
 }

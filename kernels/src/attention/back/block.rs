@@ -208,15 +208,14 @@ impl<'a> Block<'a> {
         run: &Range<usize>,
     ) -> Option<f32> {
         let (row, head) = self.slot(slot);
-        let (pos, keys) = (self.position(row) as i64, self.owner == Owner::Keys);
+        let (own, keys) = (self.position(row), self.owner == Owner::Keys);
         let head = if keys { other } else { head };
         for lane in run.clone() {
-            let there = (at + lane) as i64;
-            let distance = if keys { pos - there } else { there - pos };
+            let (pos, key) = if keys { (at + lane, own) } else { (own, at + lane) };
             out[lane] = match self.args.bias {
                 Bias::None => return None,
-                Bias::Slopes(_) => distance as f32,
-                Bias::Distance { .. } => self.args.bias.at(head, distance),
+                Bias::Slopes(_) => (key as i64 - pos as i64) as f32,
+                Bias::Distance { .. } | Bias::Positions { .. } => self.args.bias.at(head, pos, key),
             };
         }
         Some(if let Bias::Slopes(slopes) = self.args.bias { slopes[head] } else { 1.0 })
