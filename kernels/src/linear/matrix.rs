@@ -153,6 +153,12 @@ impl<'a> Matrix<'a> {
         self.k
     }
 
+    /// Bytes from row to row.
+    #[inline(always)]
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
     /// Bytes of panel `p` in `Order::Panels`. Panics where there is none.
     #[must_use]
     #[inline(always)]

@@ -62,7 +62,7 @@ pub fn panel<S: Simd, E: Elem>(
     } else if rows > 1 {
         // The chains of a tile hide each other's latency: few outputs at a time.
         eights!(6);
-    } else if const { E::LINE == 1 && S::REGISTERS >= 16 } {
+    } else if S::REGISTERS >= 16 && (E::LINE == 1 || w.stride().is_multiple_of(SET)) {
         eights!(1);
     } else {
         for half in [0, LANES] {
@@ -123,6 +123,12 @@ const LINE: usize = 64;
 /// Bytes of rows that a first-level cache holds beside those that are on their way there.
 const NEAR: usize = 24 << 10;
 
+/// The same of a second-level cache, where the rows that are read come from then.
+const FAR: usize = 160 << 10;
+
+/// Lines so many bytes apart meet in one set of a first-level cache, which has room for eight of them.
+const SET: usize = 4 << 10;
+
 /// Lines between what is read and what is asked for, where whole rows are too much.
 const AHEAD: usize = 16;
 
@@ -145,29 +151,45 @@ pub fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
     assert!(x.len() >= words * word_wide, "a row of x is too short");
     // What one line of weights meets, and what is left.
     let (x, rest) = x[..words * word_wide].split_at(lines * wide);
+    // What is asked for: all of the next rows, in the order of their addresses; or of each row a little further on.
+    let near = R * stride <= NEAR;
+    let in_order = near || (M == 1 && E::LINE == 2 && R * stride <= FAR);
     let (mut acc, mut words_of) = ([s.zero(); M], [[0.0; R]; LANES]);
     for (line, x) in x.chunks_exact(wide).enumerate() {
-        s.lines::<R>(&bytes[line * LINE..], stride, words_of.as_flattened_mut(), R);
-        // Short rows: all of the next ones, in the order of their addresses. Long ones: each a little further on.
-        let (row, at, step) = if R * stride <= NEAR {
-            (first + R, R * line, LINE)
-        } else if line + AHEAD < lines {
-            (first, line + AHEAD, stride)
+        let (mut next, step) = if in_order {
+            (w.ahead(first + R).wrapping_add(R * line * LINE), LINE)
         } else {
-            (first + R, line + AHEAD - lines, stride)
+            (further(w, [first, first + R], line + AHEAD, lines), stride)
         };
-        let mut next = w.ahead(row).wrapping_add(at * LINE);
-        for (word, x) in words_of.iter().zip(x.chunks_exact(E::LINE * stride_of_x)) {
-            let halves = E::open(s, if R == LANES { s.load(word) } else { s.load_eight(word) });
-            for part in 0..E::LINE {
-                let x = &x[part * stride_of_x..][..M];
-                for m in 0..M {
-                    acc[m] = s.fma(halves[part], s.splat(x[m]), acc[m]);
+        if const { R == 8 && M == 1 && E::LINE == 2 } {
+            // Four words are few enough for registers.
+            for (four, x) in x.chunks_exact(4 * E::LINE).enumerate() {
+                let words = s.four_of_eight(&bytes[line * LINE + 16 * four..], stride);
+                for (word, x) in words.into_iter().zip(x.chunks_exact(E::LINE)) {
+                    let halves = E::open(s, word);
+                    for part in 0..E::LINE {
+                        acc[0] = s.fma(halves[part], s.splat(x[part]), acc[0]);
+                    }
+                }
+            }
+        } else {
+            s.lines::<R>(&bytes[line * LINE..], stride, words_of.as_flattened_mut(), R);
+            for (word, x) in words_of.iter().zip(x.chunks_exact(E::LINE * stride_of_x)) {
+                let halves = E::open(s, if R == LANES { s.load(word) } else { s.load_eight(word) });
+                for part in 0..E::LINE {
+                    let x = &x[part * stride_of_x..][..M];
+                    for m in 0..M {
+                        acc[m] = s.fma(halves[part], s.splat(x[m]), acc[m]);
+                    }
                 }
             }
         }
         for _ in 0..R {
-            s.prefetch_first(next);
+            if near || !in_order {
+                s.prefetch_first(next);
+            } else {
+                s.prefetch(next);
+            }
             next = next.wrapping_add(step);
         }
     }
@@ -179,6 +201,13 @@ pub fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
         meet::<S, E, M>(s, &mut acc, s.load(&lanes), x, stride_of_x);
     }
     acc
+}
+
+/// Where line `line` of a row of `lines` is; beyond its end, a line of the `next` row.
+#[inline(always)]
+fn further(w: &Matrix, [row, next]: [usize; 2], line: usize, lines: usize) -> *const u8 {
+    let (row, line) = if line < lines { (row, line) } else { (next, line - lines) };
+    w.ahead(row).wrapping_add(line * LINE)
 }
 
 /// One word of sixteen outputs meets `M` rows. A function and not a closure: one that is not inlined would lose the

@@ -281,6 +281,14 @@ macro_rules! avx2 {
                 unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_setzero_ps()] }
             }
             #[inline(always)]
+            fn four_of_eight(self, bytes: &[u8], stride: usize) -> [V; 4] {
+                let last = stride.checked_mul(7).and_then(|at| at.checked_add(16));
+                assert!(last.is_some_and(|end| end <= bytes.len()), "four words");
+                // SAFETY: four words of each of eight rows were checked.
+                let words = unsafe { columns(bytes.as_ptr().cast(), stride) };
+                words.map(|x| [x, unsafe { _mm256_setzero_ps() }])
+            }
+            #[inline(always)]
             fn f16_halves(self, pairs: V) -> [V; 2] {
                 let pairs = unsafe { [_mm256_castps_si256(pairs[0]), _mm256_castps_si256(pairs[1])] };
                 let low = unsafe { _mm256_set1_epi32(0xFFFF) };

@@ -159,6 +159,19 @@ pub trait Simd: Copy + Send + Sync + 'static {
         lanes[..8].copy_from_slice(&x[..8]);
         self.load(&lanes)
     }
+    /// Four words of eight rows, `stride` bytes from row to row, with rows and words exchanged: of vector j the first eight
+    /// lanes, as with [`load_eight`](Simd::load_eight). Panics where there are fewer bytes.
+    #[inline(always)]
+    fn four_of_eight(self, bytes: &[u8], stride: usize) -> [Self::V; 4] {
+        let mut out = [[0.0; LANES]; 4];
+        for i in 0..8 {
+            let words: &[u8; 16] = bytes[i * stride..].first_chunk().expect("four words");
+            for (out, word) in out.iter_mut().zip(words.as_chunks().0) {
+                out[i] = f32::from_le_bytes(*word);
+            }
+        }
+        out.map(|lanes| self.load(&lanes))
+    }
     /// Pairs of f16 as f32: the low (even) elements, and the high (odd) ones.
     #[inline(always)]
     fn f16_halves(self, pairs: Self::V) -> [Self::V; 2] {
