@@ -102,11 +102,10 @@ fn arch(c: &Config, form: &Form) -> Result<Arch> {
     }
     let (tied, vocab) = (c.bool_or("tie_word_embeddings", true)?, decoder.embed.vocab);
     let lm = Head::lm(Linear::new("lm_head"), tied, vocab);
-    let end = c.usize_or("eos_token_id", 2)?.min(1 << 22) as u32;
     let head = match Task::of(c, Task::LanguageModel)? {
         Task::LanguageModel if form.bias => Head { bias: "final_logits_bias", constant: true, ..lm },
         Task::LanguageModel => lm,
-        task => Head::of_pair(c, task, decoder.d_model, end)?,
+        task => Head::of_pair(c, task, decoder.d_model, 2)?,
     };
     let positions = c.usize_or("max_position_embeddings", 1024)?;
     Ok(Arch {

@@ -186,17 +186,18 @@ impl Head {
         Head { dense: Some(dense), act: Some(act), ..Head::classes(Task::Classify, Rows::First, out, n) }
     }
 
-    /// What BART (and T5) say of a text that the decoder reads after the encoder: its class, by the state of the last token
-    /// `end`; or a span. Without a task, nothing.
+    /// What BART (and T5) say of a text that the decoder reads after the encoder: its class, by the state of the last end
+    /// token, which is `end` where the config names none; or a span. Without a task, nothing.
     ///
     /// # Errors
     /// `Unsupported` for another task, `Format` for a number of labels that is none.
-    pub fn of_pair(c: &Config, task: Task, d: usize, end: u32) -> Result<Head> {
+    pub fn of_pair(c: &Config, task: Task, d: usize, end: usize) -> Result<Head> {
         let linear = |name| Linear::new(name).bias(true);
         match task {
             Task::Hidden => Ok(Head::NONE),
             Task::Span => Ok(Head::classes(task, Rows::All, linear("qa_outputs"), 2)),
             Task::Classify => {
+                let end = u32::try_from(c.usize_or("eos_token_id", end)?).unwrap_or(u32::MAX);
                 let dense = (linear("classification_head.dense"), d);
                 let out = linear("classification_head.out_proj");
                 Ok(Head { rows: Rows::End(end), ..Head::first(dense, Act::Tanh, out, labels(c)?) })

@@ -68,7 +68,7 @@ fn arch(c: &Config, family: &'static str, scaled: bool) -> Result<Arch> {
     let head = match Task::of(c, Task::LanguageModel)? {
         Task::LanguageModel => Head { scale, ..lm },
         Task::Tag => Head::classes(Task::Tag, Rows::All, Linear::new("classifier").bias(true), labels(c)?),
-        task => Head::of_pair(c, task, d_model, c.usize_or("eos_token_id", 1)?.min(1 << 22) as u32)?,
+        task => Head::of_pair(c, task, d_model, 1)?,
     };
     // Twins of the shared table, and a table that no version has used.
     let ignored = &["embed_tokens.weight", "EncDecAttention.relative_attention_bias.weight"];
