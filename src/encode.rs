@@ -49,6 +49,13 @@ pub enum Ask<'a> {
     HeadAt(&'a [Vec<u32>]),
 }
 
+impl Ask<'_> {
+    /// Whether it is about what the head says.
+    fn is_of_head(&self) -> bool {
+        matches!(self, Ask::Head | Ask::HeadAt(_))
+    }
+}
+
 /// Runs `texts` and hands `each` the number of a text, its rows, one after the other, and how long a row is; in the order of
 /// the texts. `progress` is told texts done and texts in all.
 ///
@@ -80,7 +87,7 @@ pub fn run(
 
 fn check(model: &Model, texts: &[Text], ask: Ask) -> Result<()> {
     let (arch, lead) = (model.arch(), model.lead());
-    if matches!(ask, Ask::Head | Ask::HeadAt(_)) && (arch.head.task == Task::Hidden || !model.has_head()) {
+    if ask.is_of_head() && (arch.head.task == Task::Hidden || !model.has_head()) {
         let what = format!("{} was saved without a head: it has hidden states alone", model.tensors().file());
         return Err(Error::Argument { name: "model", what });
     }
@@ -118,7 +125,7 @@ fn check(model: &Model, texts: &[Text], ask: Ask) -> Result<()> {
 
 /// Whether the decoder reads the texts too, after the encoder.
 fn pairs(model: &Model, ask: Ask) -> bool {
-    model.arch().reads_source() && matches!(ask, Ask::Head | Ask::HeadAt(_))
+    model.arch().reads_source() && ask.is_of_head()
 }
 
 /// What the decoder reads of a text that the encoder has read: the same, one place later.
@@ -167,7 +174,7 @@ impl<'m> Seats<'m> {
             seen.push(if pairs { later(model, text.ids)?.into() } else { Cow::Borrowed(text.ids) });
         }
         let side = if arch.encoder.is_some() && !pairs { Side::Encoder } else { Side::Decoder };
-        let want = if matches!(ask, Ask::Head | Ask::HeadAt(_)) { Want::Head } else { Want::Hidden };
+        let want = if ask.is_of_head() { Want::Head } else { Want::Hidden };
         runner.begin(Mode { side, want });
         for (at, (seq, i)) in self.row.open.iter_mut().zip(range.clone()).enumerate() {
             let (text, none) = (&texts[i], &[][..]);
@@ -179,8 +186,9 @@ impl<'m> Seats<'m> {
                 Ask::HeadAt(lists) => (Pick::Rows, &lists[i][..]),
             };
             let (grafts, source) = (grafts.as_ref(), self.sources.open.get(at).filter(|_| pairs));
-            let feed = Feed { types: text.types, pick, chosen, grafts, source, ..Feed::new(seq, &seen[at]) };
-            runner.add(model.parts(), &mut { feed })?;
+            let mut feed =
+                Feed { types: text.types, pick, chosen, grafts, source, ..Feed::new(seq, &seen[at]) };
+            runner.add(model.parts(), &mut feed)?;
         }
         let shape = runner.go(model.parts(), cancel)?;
         let answer = runner.answer(shape);
@@ -207,15 +215,8 @@ impl<'m> Seats<'m> {
             let room = [text.ids.len(), text.ids.len().next_multiple_of(PAGE)];
             self.sources.seat((model.engine(), &mut runner.pool), "a source text", i, room)?;
         }
-        runner.begin(Mode { side: Side::Encoder, want: Want::Hidden });
-        for (seq, text) in self.sources.open.iter_mut().zip(texts) {
-            runner.add(model.parts(), &mut Feed { grafts, ..Feed::new(seq, text.ids) })?;
-        }
-        runner.go(model.parts(), cancel)?;
-        for (seq, text) in self.sources.open.iter_mut().zip(texts) {
-            seq.len = text.ids.len();
-        }
-        Ok(())
+        let ids = texts.iter().map(|text| text.ids);
+        runner.read(model.parts(), &mut self.sources.open, ids, grafts, cancel)
     }
 }
 

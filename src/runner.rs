@@ -292,6 +292,28 @@ impl Runner {
         run(&self.programs[at], parts.engine.team(), mems, cancel, ctx)
     }
 
+    /// Runs the encoder over `texts`, each into one of `seqs`, for a decoder that attends to them. On an error the sequences are
+    /// as long as before.
+    ///
+    /// # Errors
+    /// As [`Runner::add`] and [`Runner::go`].
+    pub fn read<'a>(
+        &mut self,
+        parts: Parts,
+        seqs: &mut [Sequence],
+        texts: impl Iterator<Item = &'a [u32]> + Clone,
+        grafts: Option<&Arc<Grafts>>,
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        self.begin(Mode { side: Side::Encoder, want: Want::Hidden });
+        for (seq, ids) in seqs.iter_mut().zip(texts.clone()) {
+            self.add(parts, &mut Feed { grafts, ..Feed::new(seq, ids) })?;
+        }
+        self.go(parts, cancel)?;
+        seqs.iter_mut().zip(texts).for_each(|(seq, ids)| seq.len = ids.len());
+        Ok(())
+    }
+
     /// Logits (or states) `[picks, n]` of the last run, which had `shape`.
     pub fn answer(&self, shape: Shape) -> &[f32] {
         self.held(self.programs.iter().find(|p| p.shape == shape).map(Program::answer))

@@ -74,6 +74,11 @@ fn expected(tensors: &SafeTensors, name: &str) -> Option<Vec<f32>> {
     Some(tensor.data().chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])).collect())
 }
 
+/// The largest difference.
+fn farthest(got: &[f32], want: &[f32]) -> f64 {
+    got.iter().zip(want).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
+}
+
 #[test]
 fn logits_at_every_position() {
     let engine = engine(2, None);
@@ -98,7 +103,7 @@ fn logits_at_every_position() {
             let want = expected(&tensors, &format!("rounded.{i}"));
             let want = want.or_else(|| expected(&tensors, &format!("logits.{i}"))).expect("logits");
             assert_eq!(got.len(), want.len(), "{}: case {i}", folder.display());
-            let error = got.iter().zip(&want).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+            let error = farthest(&got, &want);
             println!("{}: case {i}: {error:.2e}, bound {bound:.2e}", folder.display());
             assert!(error <= bound, "{}: case {i}: {error:e} beyond {bound:e}", folder.display());
         }
@@ -133,7 +138,7 @@ fn close(folder: &Path, tensors: &SafeTensors, cases: &[Value], (what, i): (&str
     assert_eq!(got.len(), want.len(), "{}: {what} of case {i}", folder.display());
     let bound =
         (CHAIN * f32_error(cases)).min(MOST) * cases[i][what]["max_abs"].as_f64().expect("its largest value");
-    let error = got.iter().zip(&want).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+    let error = farthest(got, &want);
     println!("{}: {what} of case {i}: {error:.2e}, bound {bound:.2e}", folder.display());
     assert!(error <= bound, "{}: {what} of case {i}: {error:e} beyond {bound:e}", folder.display());
 }
@@ -265,7 +270,7 @@ fn bf16_weights_of_every_family() {
                 let Some(want) = expected(&tensors, &format!("{what}.{i}")) else { continue };
                 let (got, name) = (got.expect(what), format!("{}: {what} of case {i}", folder.display()));
                 assert_eq!(got.len(), want.len(), "{name}");
-                let error = got.iter().zip(&want).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+                let error = farthest(&got, &want);
                 let bound = |key: &str| case[what][key].as_f64().expect(key);
                 println!("{name}: {error:.2e}; all roundings {:.2e}", bound("rounded_error"));
                 assert!(

@@ -2,12 +2,10 @@
 
 use super::Session;
 use crate::adapter::Grafts;
-use crate::arch::{Side, check_ids};
+use crate::arch::check_ids;
 use crate::engine::Charge;
 use crate::error::{Error, Result};
-use crate::exec::Want;
 use crate::model::Model;
-use crate::runner::{Feed, Mode};
 use crate::state::Sequence;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -45,18 +43,12 @@ impl Source {
         let charge = model.engine().charge("a source text", model.kv_bytes(ids.len()))?;
         let mut runner = model.runner()?;
         let mut source = Source { seq: runner.pool.open(ids.len())?, ids: ids.to_vec(), _charge: charge };
-        runner.begin(Mode { side: Side::Encoder, want: Want::Hidden });
-        let added = runner.add(model.parts(), &mut Feed { grafts, ..Feed::new(&mut source.seq, ids) });
-        match added.and_then(|()| runner.go(model.parts(), cancel)) {
-            Ok(_) => {
-                source.seq.len = ids.len();
-                Ok(source)
-            }
-            Err(e) => {
-                runner.pool.close(&mut source.seq);
-                Err(e)
-            }
+        let seqs = std::slice::from_mut(&mut source.seq);
+        if let Err(e) = runner.read(model.parts(), seqs, std::iter::once(ids), grafts, cancel) {
+            runner.pool.close(&mut source.seq);
+            return Err(e);
         }
+        Ok(source)
     }
 
     /// A second one with the same pages.

@@ -49,14 +49,8 @@ impl Seats {
         cancel: &AtomicBool,
     ) -> Result<Shape> {
         if parts.arch.reads_source() {
-            runner.begin(Mode { side: Side::Encoder, want: Want::Hidden });
-            for (seq, sample) in self.sources.open.iter_mut().zip(batch) {
-                runner.add(parts, &mut Feed::new(seq, sample.source))?;
-            }
-            runner.go(parts, cancel)?;
-            for (seq, sample) in self.sources.open.iter_mut().zip(batch) {
-                seq.len = sample.source.len();
-            }
+            let texts = batch.iter().map(|sample| sample.source);
+            runner.read(parts, &mut self.sources.open, texts, None, cancel)?;
         }
         let side = if parts.arch.decoder.is_some() { Side::Decoder } else { Side::Encoder };
         runner.begin(Mode { side, want: Want::Head });

@@ -153,10 +153,10 @@ pub fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
     let (x, rest) = x[..words * word_wide].split_at(lines * wide);
     // What is asked for: all of the next rows, in the order of their addresses; or of each row a little further on.
     let near = R * stride <= NEAR;
-    let in_order = near || (M == 1 && E::LINE == 2 && R * stride <= FAR);
+    let far = !near && M == 1 && E::LINE == 2 && R * stride <= FAR;
     let (mut acc, mut words_of) = ([s.zero(); M], [[0.0; R]; LANES]);
     for (line, x) in x.chunks_exact(wide).enumerate() {
-        let (mut next, step) = if in_order {
+        let (mut next, step) = if near || far {
             (w.ahead(first + R).wrapping_add(R * line * LINE), LINE)
         } else {
             (further(w, [first, first + R], line + AHEAD, lines), stride)
@@ -166,29 +166,21 @@ pub fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
             for (four, x) in x.chunks_exact(4 * E::LINE).enumerate() {
                 let words = s.four_of_eight(&bytes[line * LINE + 16 * four..], stride);
                 for (word, x) in words.into_iter().zip(x.chunks_exact(E::LINE)) {
-                    let halves = E::open(s, word);
-                    for part in 0..E::LINE {
-                        acc[0] = s.fma(halves[part], s.splat(x[part]), acc[0]);
-                    }
+                    open::<S, E, M>(s, &mut acc, word, x, stride_of_x);
                 }
             }
         } else {
             s.lines::<R>(&bytes[line * LINE..], stride, words_of.as_flattened_mut(), R);
             for (word, x) in words_of.iter().zip(x.chunks_exact(E::LINE * stride_of_x)) {
-                let halves = E::open(s, if R == LANES { s.load(word) } else { s.load_eight(word) });
-                for part in 0..E::LINE {
-                    let x = &x[part * stride_of_x..][..M];
-                    for m in 0..M {
-                        acc[m] = s.fma(halves[part], s.splat(x[m]), acc[m]);
-                    }
-                }
+                let word = if R == LANES { s.load(word) } else { s.load_eight(word) };
+                open::<S, E, M>(s, &mut acc, word, x, stride_of_x);
             }
         }
         for _ in 0..R {
-            if near || !in_order {
-                s.prefetch_first(next);
-            } else {
+            if far {
                 s.prefetch(next);
+            } else {
+                s.prefetch_first(next);
             }
             next = next.wrapping_add(step);
         }
@@ -208,6 +200,18 @@ pub fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
 fn further(w: &Matrix, [row, next]: [usize; 2], line: usize, lines: usize) -> *const u8 {
     let (row, line) = if line < lines { (row, line) } else { (next, line - lines) };
     w.ahead(row).wrapping_add(line * LINE)
+}
+
+/// One word of each output, as a line has it, meets `M` rows.
+#[inline(always)]
+fn open<S: Simd, E: Elem, const M: usize>(s: S, acc: &mut [S::V; M], word: S::V, x: &[f32], stride: usize) {
+    let halves = E::open(s, word);
+    for part in 0..E::LINE {
+        let x = &x[part * stride..][..M];
+        for m in 0..M {
+            acc[m] = s.fma(halves[part], s.splat(x[m]), acc[m]);
+        }
+    }
 }
 
 /// One word of sixteen outputs meets `M` rows. A function and not a closure: one that is not inlined would lose the
