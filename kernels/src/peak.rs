@@ -124,7 +124,7 @@ per_isa! {
 #[inline(always)]
 fn spin_bytes_with<S: Dots>(s: S, out: &mut [f32], steps: usize) {
     let one = s.splat_i(f32::from_bits(std::hint::black_box(0x0101_0101)));
-    let (mut acc, ready) = ([s.begin(0); CHAINS], [s.ready(one, 0), s.ready(one, S::PARTS - 1)]);
+    let (mut acc, ready) = ([s.begin(0.0); CHAINS], [s.ready(one, 0), s.ready(one, S::PARTS - 1)]);
     let all = [one; CHAINS];
     // Sixteen registers hold six sums of two each: see above.
     let (chains, rounds) = if const { S::REGISTERS == 16 } { (CHAINS / 2, 2) } else { (CHAINS, 1) };

@@ -27,8 +27,8 @@ pub enum Pack {
 pub const BLOCK: usize = 32;
 const _: () = assert!(BLOCK == PANEL);
 
-/// Words of a block of [`Pack::Bytes`]: its bytes, the scale, scale times sum of the bytes, and (as i32) the sums of the
-/// bytes of its halves.
+/// Words of a block of [`Pack::Bytes`]: its bytes, the scale, scale times sum of the bytes, and (as i32) -128 times the sum of
+/// the bytes, and of those of the first half: what products begin with where 128 is added to weights.
 pub const BLOCK_WORDS: usize = BLOCK / 4 + 4;
 
 /// Words of a block of [`Pack::Shorts`] where it is widened: of each quad of bytes the first and the third, side by side;
@@ -220,7 +220,8 @@ fn quantised<S: Simd>(s: S, out: &mut [f32], x: &[f32; BLOCK], stride: usize, wi
     let (inverse, magic) = (s.splat(if inverse.is_finite() { inverse } else { 0.0 }), s.splat(MAGIC));
     let rounded = if finite { [s.fma(a, inverse, magic), s.fma(b, inverse, magic)] } else { [magic; 2] };
     let (q, sums) = s.low_bytes(rounded);
-    let tail = [scale, scale * (sums[0] + sums[1]) as f32, word(sums[0]), word(sums[1])];
+    let sum = sums[0] + sums[1];
+    let tail = [scale, scale * sum as f32, word(-128 * sum), word(-128 * sums[0])];
     let at = if wide {
         let mut halves = [[0i16; BLOCK / 2]; 2];
         for (j, q) in q.as_chunks::<2>().0.iter().enumerate() {

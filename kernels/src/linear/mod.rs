@@ -44,7 +44,7 @@ pub const PANEL: usize = 32;
 
 /// Rows that meet all panels of a worker one after the other: a multiple of every tile's. Their activations stay near, and
 /// so does what is left of one run of k for the next.
-const ROWS: usize = 504;
+const ROWS: usize = 546;
 
 /// The same, where panels are multiplied as they lie: nothing is lost by reading them more often.
 const NEAR_ROWS: usize = 168;

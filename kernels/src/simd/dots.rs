@@ -48,8 +48,8 @@ pub trait Dots: Simd {
     fn widened(self, w: Self::I) -> Self::Ready {
         self.ready(w, 0)
     }
-    /// What a sum begins with, where `sum` is the sum of all x it will meet.
-    fn begin(self, sum: i32) -> Self::I;
+    /// What a sum begins with, where the bits of `begin` are -128 times the sum of all x it will meet.
+    fn begin(self, begin: f32) -> Self::I;
     /// acc + the products of each lane in a step: w and x in -127..=127, x quads, or where there are two steps the pair of each
     /// quad, widened.
     fn bytes(self, acc: Self::I, w: Self::Ready, x: Self::I) -> Self::I;
@@ -103,7 +103,7 @@ impl Dots for Scalar {
         w
     }
     #[inline(always)]
-    fn begin(self, _: i32) -> [i32; 16] {
+    fn begin(self, _: f32) -> [i32; 16] {
         [0; 16]
     }
     #[inline(always)]
@@ -211,7 +211,7 @@ impl Dots for Avx2 {
         w
     }
     #[inline(always)]
-    fn begin(self, _: i32) -> [__m256i; 2] {
+    fn begin(self, _: f32) -> [__m256i; 2] {
         self.short()
     }
     #[inline(always)]
@@ -255,8 +255,8 @@ impl Dots for AvxVnni {
         }
     }
     #[inline(always)]
-    fn begin(self, sum: i32) -> [__m256i; 2] {
-        unsafe { [_mm256_set1_epi32(sum.wrapping_mul(-128)); 2] }
+    fn begin(self, begin: f32) -> [__m256i; 2] {
+        self.splat_i(begin)
     }
     #[inline(always)]
     fn bytes(self, acc: [__m256i; 2], w: [__m256i; 2], x: [__m256i; 2]) -> [__m256i; 2] {
@@ -324,7 +324,7 @@ impl Dots for Avx512 {
         unsafe { (_mm512_movepi8_mask(w), _mm512_abs_epi8(w)) }
     }
     #[inline(always)]
-    fn begin(self, _: i32) -> __m512i {
+    fn begin(self, _: f32) -> __m512i {
         self.short()
     }
     #[inline(always)]
@@ -362,8 +362,8 @@ impl Dots for Avx512Vnni {
         unsafe { _mm512_xor_si512(w, _mm512_set1_epi8(i8::MIN)) }
     }
     #[inline(always)]
-    fn begin(self, sum: i32) -> __m512i {
-        unsafe { _mm512_set1_epi32(sum.wrapping_mul(-128)) }
+    fn begin(self, begin: f32) -> __m512i {
+        self.splat_i(begin)
     }
     #[inline(always)]
     fn bytes(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {

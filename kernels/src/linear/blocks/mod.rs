@@ -12,6 +12,7 @@ use form::RUN;
 pub use form::{Block, Form, block, panel_block, panel_bytes, put_block, runs};
 pub use row::row_isa;
 use spread::MOST;
+use tile::Sums;
 pub use unpack::values;
 
 use super::activations::{BLOCK, BLOCK_WORDS, WIDE_WORDS};
@@ -22,9 +23,8 @@ use crate::plan::TileMut;
 use crate::simd::{Apart, Bytes, Dots, LANES, Pairs, Simd};
 use std::ops::Range;
 
-/// Blocks of k that are unpacked at once: their codes and scales, and what a tile reads of the activations, stay in a
-/// first-level cache.
-const BLOCKS: usize = 16;
+/// Blocks of k that are unpacked at once, at most: see [`at_once`].
+const BLOCKS: usize = 24;
 
 /// Words of the codes of so many, in panel layout.
 const CODES: usize = BLOCKS * PANEL * BLOCK / 4;
@@ -134,7 +134,7 @@ fn blocks_with<S: Dots<Plain: Bytes>>(
         }
         let mut from = 0;
         while from < blocks || from == 0 {
-            let some = from..blocks.min(from + if is_wide::<S>(&form) { BLOCKS / 2 } else { BLOCKS });
+            let some = from..blocks.min(from + at_once::<S>(&form));
             let last = some.end == blocks;
             let run = Run { steps: some.clone(), last, rows: whole.rows.clone(), ..whole };
             let (form, scratch, wide) = (&form, &mut scratch, is_wide::<S>(&form).then_some(&mut *wide));
@@ -143,6 +143,14 @@ fn blocks_with<S: Dots<Plain: Bytes>>(
             from = run.steps.end.max(1);
         }
     }
+}
+
+/// Blocks of k that are unpacked at once: their codes and scales, and what a tile reads of the activations, stay in a
+/// first-level cache. Processors with AVX-512 have a larger one.
+#[inline(always)]
+fn at_once<S: Dots>(form: &Form) -> usize {
+    let blocks = if S::REGISTERS >= 32 { BLOCKS } else { BLOCKS / 3 * 2 };
+    if is_wide::<S>(form) { blocks / 2 } else { blocks }
 }
 
 /// Whether a set widens the codes of a format, and what they meet.
@@ -230,38 +238,43 @@ impl Run<'_> {
 #[inline(always)]
 fn signed<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
     s: S,
-    sums: &mut [[f32; PANEL]; M],
+    sums: &mut Sums<S, M>,
     codes: &[u8],
     scales: &[[f32; PANEL]; GROUPS],
     mins: Option<&[f32; PANEL]>,
     x: &[f32],
 ) {
-    if const { ONE && S::REGISTERS >= 16 } {
+    if const { S::REGISTERS >= 32 || (ONE && S::REGISTERS >= 16) } {
         tile::bytes::<S, M, ONE, false, GROUPS>(s, sums, codes, scales, mins, x);
-    } else if const { by_threes::<S>(M) } {
+    } else if const { halved::<S>(M) == 3 } {
         for (i, sums) in sums.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            s.apart(Signed::<3, ONE, GROUPS> { sums, codes, scales, mins, x: &x[3 * i..] });
+            s.apart(Signed::<S, 3, ONE, GROUPS> { sums, codes, scales, mins, x: &x[3 * i..] });
         }
     } else {
-        s.apart(Signed::<M, ONE, GROUPS> { sums, codes, scales, mins, x });
+        s.apart(Signed::<S, M, ONE, GROUPS> { sums, codes, scales, mins, x });
     }
 }
 
-/// Whether a tile of `m` rows is multiplied as two: half as many sums leave registers for the products that are added to them.
-const fn by_threes<S: Dots>(m: usize) -> bool {
-    S::REGISTERS == 16 && S::PARTS == 2 && m == 6
+/// Rows of each half of a tile of `m` rows that is multiplied as two, or `m`: half as many leave registers for their sums so
+/// far, or at least for the products that are added to them.
+const fn halved<S: Dots>(m: usize) -> usize {
+    match (S::REGISTERS, m) {
+        (32, 8 | 14) => m / 2,
+        (16, 6) if S::PARTS == 2 => 3,
+        _ => m,
+    }
 }
 
 /// [`tile::bytes`]
-struct Signed<'a, const M: usize, const ONE: bool, const GROUPS: usize> {
-    sums: &'a mut [[f32; PANEL]; M],
+struct Signed<'a, S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> {
+    sums: &'a mut Sums<S, M>,
     codes: &'a [u8],
     scales: &'a [[f32; PANEL]; GROUPS],
     mins: Option<&'a [f32; PANEL]>,
     x: &'a [f32],
 }
 
-impl<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> Apart<S> for Signed<'_, M, ONE, GROUPS> {
+impl<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> Apart<S> for Signed<'_, S, M, ONE, GROUPS> {
     type Out = ();
 
     #[inline(always)]
@@ -270,7 +283,7 @@ impl<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> Apart<S> for
     }
 }
 
-/// Some rows meet all of some blocks of signed codes, widened where the set does that.
+/// Some rows meet all of some unpacked blocks: signed codes are widened where the set does that.
 struct Meet<'a, 'w, const M: usize, const ONE: bool> {
     sums: &'a mut [[f32; PANEL]; M],
     form: &'a Form,
@@ -283,18 +296,28 @@ impl<S: Dots, const M: usize, const ONE: bool> Apart<S> for Meet<'_, '_, M, ONE>
 
     #[inline(always)]
     fn run(self, s: S) {
-        let Meet { sums, form, w, x } = self;
+        let Meet { sums: to, form, w, x } = self;
         let words = block_words::<S>(form) * if ONE { 1 } else { dense::rows::<S>() };
-        for (b, codes) in w.codes.chunks(w.stride).enumerate() {
-            let (x, mins) = (&x[b * words..], w.mins.map(|mins| &mins[b]));
-            if form.group == BLOCK {
+        let (blocks, mut sums) = (w.codes.chunks(w.stride).enumerate(), tile::load(s, to));
+        if let (true, Some(mins)) = (form.nibbles, w.mins) {
+            for (b, codes) in blocks {
+                let (scales, mins, x) = (&w.scales[b], &mins[b], &x[b * words..]);
+                tile::nibbles::<S, M, ONE, false>(s, &mut sums, codes, scales, mins, x);
+            }
+        } else if form.group == BLOCK {
+            for (b, codes) in blocks {
+                let (mins, x) = (w.mins.map(|mins| &mins[b]), &x[b * words..]);
                 let scales = w.scales[b..].first_chunk().expect("a scale");
-                tile::bytes::<S, M, ONE, true, 1>(s, sums, codes, scales, mins, x);
-            } else {
+                tile::bytes::<S, M, ONE, true, 1>(s, &mut sums, codes, scales, mins, x);
+            }
+        } else {
+            for (b, codes) in blocks {
+                let (mins, x) = (w.mins.map(|mins| &mins[b]), &x[b * words..]);
                 let scales = w.scales[2 * b..].first_chunk().expect("two scales");
-                tile::bytes::<S, M, ONE, true, 2>(s, sums, codes, scales, mins, x);
+                tile::bytes::<S, M, ONE, true, 2>(s, &mut sums, codes, scales, mins, x);
             }
         }
+        tile::store(s, &sums, to);
     }
 }
 
@@ -360,17 +383,18 @@ fn meet<S: Dots, const M: usize, const ONE: bool>(
     w: &Unpacked,
     x: &[f32],
 ) {
-    if let (true, Some(mins)) = (form.nibbles, w.mins) {
-        let words = BLOCK_WORDS * if ONE { 1 } else { dense::rows::<S>() };
-        for (b, codes) in w.codes.chunks(w.stride).enumerate() {
-            tile::nibbles::<S, M, ONE, false>(s, sums, codes, &w.scales[b], &mins[b], &x[b * words..]);
-        }
-    } else if const { by_threes::<S>(M) } {
-        for (i, sums) in sums.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            s.apart(Meet::<3, ONE> { sums, form, w, x: &x[3 * i..] });
-        }
-    } else {
-        s.apart(Meet::<M, ONE> { sums, form, w, x });
+    macro_rules! halves {
+        ($m:literal) => {
+            for (i, sums) in sums.as_chunks_mut::<$m>().0.iter_mut().enumerate() {
+                s.apart(Meet::<$m, ONE> { sums, form, w, x: &x[$m * i..] });
+            }
+        };
+    }
+    match const { halved::<S>(M) } {
+        3 if const { M == 6 } && !form.nibbles => halves!(3),
+        4 if const { M == 8 } => halves!(4),
+        7 if const { M == 14 } => halves!(7),
+        _ => s.apart(Meet::<M, ONE> { sums, form, w, x }),
     }
 }
 
@@ -415,10 +439,10 @@ impl<S: Dots, const M: usize, const ONE: bool, const FORM: usize> Apart<S> for S
 
     #[inline(always)]
     fn run(self, s: S) {
-        let Stream { sums, form, panel, blocks, x, codes } = self;
+        let Stream { sums: to, form, panel, blocks, x, codes } = self;
         let form = if const { FORM < USUAL.len() } { &const { USUAL[FORM % USUAL.len()] } } else { form };
         let words = block_words::<S>(form) * if ONE { 1 } else { dense::rows::<S>() };
-        let (mut scales, mut mins) = ([[0.0; PANEL]; 2], [0.0; PANEL]);
+        let (mut scales, mut mins, mut sums) = ([[0.0; PANEL]; 2], [0.0; PANEL], tile::load(s, to));
         let (begin, size) = (form.place(0, blocks).1, form.block_bytes());
         for b in 0..blocks {
             // Lines of a block are not read in their order, which no processor foresees.
@@ -432,15 +456,17 @@ impl<S: Dots, const M: usize, const ONE: bool, const FORM: usize> Apart<S> for S
                 if const { FORM < USUAL.len() } { ready.run(s.plain()) } else { s.plain().apart(ready) };
             let x = &x[b * words..];
             if form.nibbles {
-                tile::nibbles::<S, M, ONE, true>(s, sums, ready, &scales[0], mins, x);
+                tile::nibbles::<S, M, ONE, true>(s, &mut sums, ready, &scales[0], mins, x);
                 continue;
             }
             let mins = form.has_min().then_some(&*mins);
             if form.group == BLOCK {
-                signed::<S, M, ONE, 1>(s, sums, ready, scales[..1].first_chunk().expect("a scale"), mins, x);
+                let scales = scales[..1].first_chunk().expect("a scale");
+                signed::<S, M, ONE, 1>(s, &mut sums, ready, scales, mins, x);
             } else {
-                signed::<S, M, ONE, 2>(s, sums, ready, scales, mins, x);
+                signed::<S, M, ONE, 2>(s, &mut sums, ready, scales, mins, x);
             }
         }
+        tile::store(s, &sums, to);
     }
 }

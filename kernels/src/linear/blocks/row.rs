@@ -9,7 +9,7 @@ use crate::ops::per_isa;
 use crate::plan::TileMut;
 use crate::simd::{Along, LANES, Pairs};
 
-/// Words of activations after a block's bytes: scale, scale times sum, sums of the halves.
+/// Words of activations after a block's bytes: scale, scale times sum, -128 times the sum, and that of the first half.
 const TAIL: usize = 4;
 
 per_isa! {
@@ -97,8 +97,7 @@ impl Work<'_> {
                 Some(wide) => narrowed(wide),
                 None => *bytemuck::cast_slice(x).first_chunk().expect("a block"),
             };
-            let sum = tail[2].to_bits().wrapping_add(tail[3].to_bits()).cast_signed();
-            let begin = offset.wrapping_mul(sum).wrapping_neg();
+            let begin = offset.wrapping_mul(tail[2].to_bits().cast_signed() >> 7);
             let sums = s.sums::<SIGNED, GROUPS>(&self.pairs[b / 2], b % 2, s.load_b(&bytes), begin);
             for g in 0..GROUPS {
                 acc = s.fma(s.to_f32(sums[g]), s.mul(scales[g], s.splat(tail[0])), acc);

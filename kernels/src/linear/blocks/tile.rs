@@ -1,7 +1,29 @@
 //! Floor 0: some rows of bytes times one unpacked block of 32 outputs. Knows no formats.
 
 use super::{BLOCK, BLOCK_WORDS, PANEL};
-use crate::simd::{Dots, LANES};
+use crate::simd::{Dots, LANES, Simd};
+
+/// Sums of `M` rows while they meet blocks: in registers, where there are enough.
+pub type Sums<S, const M: usize> = [[<S as Simd>::V; PANEL / LANES]; M];
+
+/// Sums from memory.
+#[inline(always)]
+pub fn load<S: Dots, const M: usize>(s: S, from: &[[f32; PANEL]; M]) -> Sums<S, M> {
+    let mut sums = [[s.zero(); PANEL / LANES]; M];
+    for i in 0..M {
+        sums[i] = [s.load(&from[i]), s.load(&from[i][LANES..])];
+    }
+    sums
+}
+
+/// Sums to memory.
+#[inline(always)]
+pub fn store<S: Dots, const M: usize>(s: S, sums: &Sums<S, M>, to: &mut [[f32; PANEL]; M]) {
+    for i in 0..M {
+        s.store(sums[i][0], &mut to[i]);
+        s.store(sums[i][1], &mut to[i][LANES..]);
+    }
+}
 
 /// Quads of k in a block.
 const QUADS: usize = BLOCK / 4;
@@ -25,43 +47,74 @@ fn quads<S: Dots>(s: S, codes: &[u8], at: usize) -> S::I {
     s.load_i(codes[at..].first_chunk().expect("sixteen quads"))
 }
 
+/// Vectors of outputs that meet a row at once. With seven rows, two of them take 14 of AVX-512's 32 registers, and their sums
+/// so far as many, beside two of weights and one of activations, which is read half as often so.
+const fn vectors<S: Dots>() -> usize {
+    if S::REGISTERS >= 32 { PANEL / LANES } else { 1 }
+}
+
 /// sums `[M][32]` + codes in 0..=15 times `x [BLOCK_WORDS][stride]`: codes `[quads][32][4]`, or `PACKED` two quads to a
 /// byte.
 #[inline(always)]
 pub fn nibbles<S: Dots, const M: usize, const ONE: bool, const PACKED: bool>(
     s: S,
-    sums: &mut [[f32; PANEL]; M],
+    sums: &mut Sums<S, M>,
     codes: &[u8],
     scales: &[f32; PANEL],
     mins: &[f32; PANEL],
     x: &[f32],
 ) {
+    // A constant block, so that the width of the other instruction sets is not even compiled.
+    if const { vectors::<S>() == 2 } {
+        some_nibbles::<S, M, ONE, PACKED, 2>(s, sums, codes, scales, mins, x, 0);
+    } else {
+        some_nibbles::<S, M, ONE, PACKED, 1>(s, sums, codes, scales, mins, x, 0);
+        some_nibbles::<S, M, ONE, PACKED, 1>(s, sums, codes, scales, mins, x, 1);
+    }
+}
+
+/// Vectors `at..at + V` of [`nibbles`].
+#[inline(always)]
+fn some_nibbles<S: Dots, const M: usize, const ONE: bool, const PACKED: bool, const V: usize>(
+    s: S,
+    sums: &mut Sums<S, M>,
+    codes: &[u8],
+    scales: &[f32; PANEL],
+    mins: &[f32; PANEL],
+    x: &[f32],
+    at: usize,
+) {
     let stride = row_words::<S, ONE>();
     let (codes, x) =
         (&codes[..QUADS * QUAD / if PACKED { 2 } else { 1 }], &x[..(BLOCK_WORDS - 1) * stride + M]);
-    for half in [0, LANES] {
-        let mut acc = [s.short(); M];
-        for pair in 0..QUADS / 2 {
-            let both = if PACKED {
-                let both = quads(s, codes, pair * QUAD + 4 * half);
-                [s.low(both), s.high(both)]
-            } else {
-                [
-                    quads(s, codes, 2 * pair * QUAD + 4 * half),
-                    quads(s, codes, (2 * pair + 1) * QUAD + 4 * half),
-                ]
+    let mut acc = [[s.short(); V]; M];
+    for quad in 0..QUADS {
+        let from = if PACKED { quad / 2 } else { quad } * QUAD + 4 * LANES * at;
+        let mut w = [s.low(s.splat_i(0.0)); V];
+        for v in 0..V {
+            let both = quads(s, codes, from + 4 * LANES * v);
+            w[v] = match (PACKED, quad % 2) {
+                (false, _) => both,
+                (true, 0) => s.low(both),
+                (true, _) => s.high(both),
             };
-            for q in 0..2 {
-                for i in 0..M {
-                    acc[i] = s.nibbles(acc[i], both[q], s.splat_i(x[(2 * pair + q) * stride + i]));
-                }
+        }
+        for i in 0..M {
+            let x = s.splat_i(x[quad * stride + i]);
+            for v in 0..V {
+                acc[i][v] = s.nibbles(acc[i][v], w[v], x);
             }
         }
-        let (scale, min) = (s.load(&scales[half..]), s.load(&mins[half..]));
-        for i in 0..M {
-            let sum = s.to_f32(s.long(acc[i]));
-            let out = s.fma(sum, s.mul(scale, s.splat(x[SCALE * stride + i])), s.load(&sums[i][half..]));
-            s.store(s.fma(min, s.splat(x[SCALED_SUM * stride + i]), out), &mut sums[i][half..]);
+    }
+    let (mut scale, mut min) = ([s.zero(); V], [s.zero(); V]);
+    for v in 0..V {
+        (scale[v], min[v]) = (s.load(&scales[LANES * (at + v)..]), s.load(&mins[LANES * (at + v)..]));
+    }
+    for i in 0..M {
+        let (of_x, sum_of_x) = (s.splat(x[SCALE * stride + i]), s.splat(x[SCALED_SUM * stride + i]));
+        for v in 0..V {
+            let sum = s.fma(s.to_f32(s.long(acc[i][v])), s.mul(scale[v], of_x), sums[i][at + v]);
+            sums[i][at + v] = s.fma(min[v], sum_of_x, sum);
         }
     }
 }
@@ -71,48 +124,79 @@ pub fn nibbles<S: Dots, const M: usize, const ONE: bool, const PACKED: bool>(
 #[inline(always)]
 pub fn bytes<S: Dots, const M: usize, const ONE: bool, const READY: bool, const GROUPS: usize>(
     s: S,
-    sums: &mut [[f32; PANEL]; M],
+    sums: &mut Sums<S, M>,
     codes: &[u8],
     scales: &[[f32; PANEL]; GROUPS],
     mins: Option<&[f32; PANEL]>,
     x: &[f32],
 ) {
+    if const { vectors::<S>() == 2 } {
+        some_bytes::<S, M, ONE, READY, GROUPS, 2>(s, sums, codes, scales, mins, x, 0);
+    } else {
+        some_bytes::<S, M, ONE, READY, GROUPS, 1>(s, sums, codes, scales, mins, x, 0);
+        some_bytes::<S, M, ONE, READY, GROUPS, 1>(s, sums, codes, scales, mins, x, 1);
+    }
+}
+
+/// What the sums of half `g` of a block begin with, by what those of the whole and of the first half do.
+#[inline(always)]
+fn of_half(whole: f32, first: f32, g: usize) -> f32 {
+    if g == 0 { first } else { f32::from_bits(whole.to_bits().wrapping_sub(first.to_bits())) }
+}
+
+/// Vectors `at..at + V` of [`bytes`].
+#[inline(always)]
+fn some_bytes<S: Dots, const M: usize, const ONE: bool, const READY: bool, const GROUPS: usize, const V: usize>(
+    s: S,
+    sums: &mut Sums<S, M>,
+    codes: &[u8],
+    scales: &[[f32; PANEL]; GROUPS],
+    mins: Option<&[f32; PANEL]>,
+    x: &[f32],
+    at: usize,
+) {
     let (stride, words) = (row_words::<S, ONE>(), S::PARTS * QUADS);
-    let (scale_at, sum_at, sums_at) = (words, words + 1, words + 2);
+    let (scale_at, sum_at, begin_at) = (words, words + 1, words + 2);
     let size = if READY { words } else { QUADS } * QUAD;
     let (codes, x) = (&codes[..size], &x[..(words + 3) * stride + M]);
-    for half in [0, LANES] {
-        for g in 0..GROUPS {
-            let mut acc = [s.begin(0); M];
-            for i in 0..M {
-                let [a, b] = [sums_at, sums_at + 1].map(|at| x[at * stride + i].to_bits().cast_signed());
-                let sum = if GROUPS == 1 { a.wrapping_add(b) } else { [a, b][g] };
-                acc[i] = s.begin(sum);
-            }
-            for q in g * QUADS / GROUPS..(g + 1) * QUADS / GROUPS {
-                for part in 0..S::PARTS {
-                    let w = if READY {
-                        s.widened(quads(s, codes, (part * QUADS + q) * QUAD + 4 * half))
-                    } else {
-                        s.ready(quads(s, codes, q * QUAD + 4 * half), part)
-                    };
-                    for i in 0..M {
-                        acc[i] = s.bytes(acc[i], w, s.splat_i(x[(part * QUADS + q) * stride + i]));
+    for g in 0..GROUPS {
+        let mut acc = [[s.begin(0.0); V]; M];
+        for i in 0..M {
+            let [whole, first] = [begin_at, begin_at + 1].map(|at| x[at * stride + i]);
+            acc[i] = [s.begin(if GROUPS == 1 { whole } else { of_half(whole, first, g) }); V];
+        }
+        for q in g * QUADS / GROUPS..(g + 1) * QUADS / GROUPS {
+            for part in 0..S::PARTS {
+                let from = if READY { part * QUADS + q } else { q } * QUAD + 4 * LANES * at;
+                let mut w = [s.ready(s.begin(0.0), 0); V];
+                for v in 0..V {
+                    let quads = quads(s, codes, from + 4 * LANES * v);
+                    w[v] = if READY { s.widened(quads) } else { s.ready(quads, part) };
+                }
+                for i in 0..M {
+                    let x = s.splat_i(x[(part * QUADS + q) * stride + i]);
+                    for v in 0..V {
+                        acc[i][v] = s.bytes(acc[i][v], w[v], x);
                     }
                 }
             }
-            let scale = s.load(&scales[g][half..]);
-            for i in 0..M {
-                let scale = s.mul(scale, s.splat(x[scale_at * stride + i]));
-                let out = s.fma(s.to_f32(acc[i]), scale, s.load(&sums[i][half..]));
-                s.store(out, &mut sums[i][half..]);
+        }
+        let mut scale = [s.zero(); V];
+        for v in 0..V {
+            scale[v] = s.load(&scales[g][LANES * (at + v)..]);
+        }
+        for i in 0..M {
+            let of_x = s.splat(x[scale_at * stride + i]);
+            for v in 0..V {
+                sums[i][at + v] = s.fma(s.to_f32(acc[i][v]), s.mul(scale[v], of_x), sums[i][at + v]);
             }
         }
-        if let Some(mins) = mins {
-            let min = s.load(&mins[half..]);
+    }
+    if let Some(mins) = mins {
+        for v in 0..V {
+            let min = s.load(&mins[LANES * (at + v)..]);
             for i in 0..M {
-                let scaled = s.splat(x[sum_at * stride + i]);
-                s.store(s.fma(min, scaled, s.load(&sums[i][half..])), &mut sums[i][half..]);
+                sums[i][at + v] = s.fma(min, s.splat(x[sum_at * stride + i]), sums[i][at + v]);
             }
         }
     }
