@@ -125,7 +125,7 @@ macro_rules! table {
             tile_rows: $tile_rows,
             pairs: $pairs,
             wide: $wide,
-            pack_block: crate::linear::pack_isa::$small,
+            pack_block: crate::linear::pack_isa::$f32,
             pack_panel: crate::linear::pack_panel_isa::$small,
             linear_f32: crate::linear::f32_isa::$f32,
             linear_bf16: crate::linear::bf16_isa::$instance,

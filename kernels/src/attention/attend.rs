@@ -106,7 +106,7 @@ impl<S: Simd> Apart<S> for Attend<'_, '_, '_> {
                     continue;
                 }
                 let mut room = Room::of(scratch, &args.shape, block.slots());
-                block.pack(room.q, q);
+                block.pack(s, room.q, q);
                 block.run(s, &mut room, state, out);
                 for i in 0..block.queries() {
                     let (r, h) = block.query(i);
@@ -122,7 +122,7 @@ impl<S: Simd> Apart<S> for Attend<'_, '_, '_> {
                         if let (Some(stat), Some(kept)) = (&mut stat, &kept) {
                             keep(stat, kept, [r, 2 * h], [max, sum]);
                         }
-                        finish(out, acc, if block.seen(r).is_empty() { 1.0 } else { sum });
+                        finish(s, out, acc, if block.seen(r).is_empty() { 1.0 } else { sum });
                     }
                 }
             }

@@ -15,6 +15,9 @@ use crate::plan::TileMut;
 use crate::simd::{LANES, Simd};
 use std::ops::Range;
 
+/// Elements of a query that are interleaved at once.
+const WIDE: usize = 32;
+
 /// Rows of one sequence, and query heads that share one head of keys and values.
 pub struct Block<'a> {
     args: &'a AttendArgs<'a>,
@@ -38,7 +41,6 @@ struct Seen {
 }
 
 /// Values of the positions `run` go into the outputs of `queries` queries from `first` on.
-#[derive(Clone)]
 struct Step {
     first: usize,
     queries: usize,
@@ -88,8 +90,9 @@ impl<'a> Block<'a> {
         self.args.seen_of(row)
     }
 
-    /// `q [rows, heads * dim]` into `out [panel][dim][query]`.
-    pub fn pack(&self, out: &mut [f32], q: &[f32]) {
+    /// `q [rows, heads * dim]` into `out [panel][dim][query]`; queries of nobody are zeros.
+    #[inline(always)]
+    pub fn pack<S: Simd>(&self, s: S, out: &mut [f32], q: &[f32]) {
         let (dim, cols) = (self.args.shape.dim, self.args.shape.heads * self.args.shape.dim);
         for (first, out) in
             (0..self.queries()).step_by(self.panel).zip(out.chunks_exact_mut(self.panel * dim))
@@ -99,12 +102,16 @@ impl<'a> Block<'a> {
                 let (r, h) = self.query(first + i);
                 *each = &q[r * cols + h * dim..][..dim];
             }
-            // Queries of nobody are zeros.
-            for (d, out) in out.chunks_exact_mut(self.panel).enumerate() {
-                for (out, q) in out.iter_mut().zip(&each) {
-                    *out = q.get(d).copied().unwrap_or(0.0);
+            // What is exchanged at once where a panel is full.
+            let wide = if n == ROWS { dim / WIDE * WIDE } else { 0 };
+            for at in (0..wide).step_by(WIDE) {
+                let mut rows = [&[0.0; WIDE]; ROWS];
+                for (row, q) in rows.iter_mut().zip(each) {
+                    *row = q[at..].first_chunk().expect("so many elements");
                 }
+                s.columns::<ROWS>(&rows, &mut out[at * ROWS..], ROWS);
             }
+            rest(&mut out[wide * self.panel..], &each[..n], self.panel, wide);
         }
     }
 
@@ -165,8 +172,9 @@ impl<'a> Block<'a> {
         room.of_chunk.clear();
         let max = room.of_chunk.max.as_flattened_mut();
         let sum = room.of_chunk.sum.as_flattened_mut();
+        let all = self.sees_all(at);
         for first in (0..self.queries()).step_by(self.panel) {
-            let seen = self.panel_sees(first, at);
+            let seen = self.panel_sees(first, at, all);
             if seen.some.is_empty() {
                 continue;
             }
@@ -245,9 +253,9 @@ impl<'a> Block<'a> {
             (cache, values) = (Cache::F32, bytemuck::cast_slice(room.values));
         }
         let ahead = next.map_or(0, |next| distance(values, next));
-        let out = if alone { &mut *room.out } else { &mut *room.part };
+        let (out, all) = (if alone { &mut *room.out } else { &mut *room.part }, self.sees_all(at));
         for first in (0..self.queries()).step_by(self.panel) {
-            let seen = self.panel_sees(first, at);
+            let seen = self.panel_sees(first, at, all);
             if seen.some.is_empty() {
                 continue;
             }
@@ -306,8 +314,28 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// What the panel from query `first` on sees of the chunk at position `at`.
-    fn panel_sees(&self, first: usize, at: usize) -> Seen {
+    /// Whether every row sees all of the chunk at position `at`.
+    fn sees_all(&self, at: usize) -> bool {
+        // Positions rise from row to row, and with them both ends of what is seen.
+        let (a, b) = (self.seen(self.rows.start), self.seen(self.rows.end - 1));
+        b.start <= at && at + PAGE <= a.end
+    }
+
+    /// What the panel from query `first` on sees of the chunk at position `at`, of which all see `all` or not.
+    #[inline(always)]
+    fn panel_sees(&self, first: usize, at: usize, all: bool) -> Seen {
+        if all {
+            let n = self.panel.min(self.queries() - first);
+            let mut each = [const { 0..PAGE }; ROWS];
+            each[n..].fill(0..0);
+            return Seen { each, some: 0..PAGE, every: 0..PAGE };
+        }
+        self.panel_sees_some(first, at)
+    }
+
+    /// The same, row by row.
+    #[inline(never)]
+    fn panel_sees_some(&self, first: usize, at: usize) -> Seen {
         let of = |i: usize| {
             let all = self.seen(self.query(i).0);
             all.start.clamp(at, at + PAGE) - at..all.end.clamp(at, at + PAGE) - at
@@ -315,7 +343,7 @@ impl<'a> Block<'a> {
         let n = self.panel.min(self.queries() - first);
         let (a, b) = (of(first), of(first + n - 1));
         let mut each = [const { 0..0 }; ROWS];
-        // Positions rise from row to row, and with them both ends of what is seen.
+        // Both ends of what is seen rise from row to row.
         if a == b {
             each[..n].fill(a.clone());
             return Seen { each, some: a.clone(), every: a };
@@ -333,6 +361,10 @@ impl Seen {
     /// take together, the rest alone: an unseen position has no part at all, for 0 * NaN is not 0, and -0 + 0 is not -0.
     fn steps(&self, panel: usize) -> ([Step; 2 * ROWS + 1], usize) {
         let mut steps = [const { Step { first: 0, queries: 1, run: 0..0 } }; 2 * ROWS + 1];
+        if self.every == self.some {
+            steps[0] = Step { first: 0, queries: panel, run: self.every.clone() };
+            return (steps, 1);
+        }
         let mut n = 0;
         let mut push = |first: usize, queries: usize, run: Range<usize>| {
             if !run.is_empty() {
@@ -348,6 +380,15 @@ impl Seen {
             live().for_each(|(i, seen)| push(i, 1, self.every.end..seen.end));
         }
         (steps, n)
+    }
+}
+
+/// Dimensions `from..` of some queries, interleaved for a panel; queries of nobody are zeros.
+fn rest(out: &mut [f32], queries: &[&[f32]], panel: usize, from: usize) {
+    for (out, d) in out.chunks_exact_mut(panel).zip(from..) {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = queries.get(i).map_or(0.0, |q| q[d]);
+        }
     }
 }
 

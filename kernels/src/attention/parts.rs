@@ -150,17 +150,45 @@ fn merge_with<S: Simd>(s: S, out: &mut TileMut, from: &[f32], args: &AttendArgs)
             }
             let row = out.cell_row(&cell, r);
             for (i, out) in row.chunks_exact_mut(dim).enumerate() {
-                finish(out, &acc[i], if seen.is_empty() { 1.0 } else { sum[i] });
+                s.apart(Finish {
+                    out,
+                    acc: &acc[i][..width],
+                    sum: if seen.is_empty() { 1.0 } else { sum[i] },
+                });
             }
         }
     }
 }
 
-/// Weighted sums over the sum of weights.
-#[inline(never)]
-pub fn finish(out: &mut [f32], acc: &[f32], sum: f32) {
-    for (out, acc) in out.iter_mut().zip(acc) {
-        *out = acc / sum;
+/// Weighted sums over the sum of weights: `out [dim]` of `acc`, filled up to whole vectors.
+#[inline(always)]
+pub fn finish<S: Simd>(s: S, out: &mut [f32], acc: &[f32], sum: f32) {
+    let divisor = s.splat(sum);
+    for (out, acc) in out.chunks_mut(LANES).zip(acc.chunks_exact(LANES)) {
+        let x = s.div(s.load(acc), divisor);
+        if out.len() == LANES {
+            s.store(x, out);
+        } else {
+            let mut lanes = [0.0; LANES];
+            s.store(x, &mut lanes);
+            out.copy_from_slice(&lanes[..out.len()]);
+        }
+    }
+}
+
+/// [`finish`], compiled once for a set.
+struct Finish<'a> {
+    out: &'a mut [f32],
+    acc: &'a [f32],
+    sum: f32,
+}
+
+impl<S: Simd> Apart<S> for Finish<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        finish(s, self.out, self.acc, self.sum);
     }
 }
 

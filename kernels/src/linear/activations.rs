@@ -136,7 +136,7 @@ impl Ops {
 per_isa! {
     /// out `[words of a block][stride]`: 32 elements of some rows, the first of which is row `first` of its piece.
     pub fn block(out: &mut [f32], rows: &[&[f32; BLOCK]], first: usize, stride: usize, laid: Laid) =
-        block_with as pack_isa on scalar avx2;
+        block_with as pack_isa on scalar avx2 avx512;
 }
 
 #[inline(always)]
@@ -151,26 +151,32 @@ fn block_with<S: Simd>(
     match laid {
         Laid::F32 => interleave(s, out, rows, first, stride),
         // Eight rows at a time, and then six: what is interleaved at once.
-        Laid::Rounded | Laid::Pairs => {
+        Laid::Rounded => {
             for (first, rows) in (first..).step_by(8).zip(rows.chunks(8)) {
                 let mut rounded = [[0.0; BLOCK]; 8];
                 for (out, row) in rounded.iter_mut().zip(rows) {
                     for half in [0, LANES] {
-                        let x = s.round_bf16(s.load(&row[half..]));
-                        s.store(if laid == Laid::Rounded { s.exchange(x) } else { x }, &mut out[half..]);
+                        s.store(s.exchange(s.round_bf16(s.load(&row[half..]))), &mut out[half..]);
                     }
                 }
-                if laid == Laid::Rounded {
-                    interleave(s, out, &rounded.each_ref()[..rows.len()], first, stride);
-                    continue;
-                }
-                for (i, row) in rounded.iter().enumerate().take(rows.len()) {
-                    for (j, pair) in row.as_chunks::<2>().0.iter().enumerate() {
-                        out[j * stride + first + i] =
-                            f32::from_bits(pair[0].to_bits() >> 16 | pair[1].to_bits());
-                    }
-                }
+                interleave(s, out, &rounded.each_ref()[..rows.len()], first, stride);
             }
+        }
+        Laid::Pairs => {
+            let mut words = [s.zero(); LANES];
+            for (words, row) in words.iter_mut().zip(rows) {
+                *words = s.high_halves([s.round_bf16(s.load(*row)), s.round_bf16(s.load(&row[LANES..]))]);
+            }
+            columns::<S, LANES>(s, out, words, rows.len(), first, stride);
+        }
+        Laid::Bytes if const { S::REGISTERS >= 32 } && rows.len() > 1 => {
+            let mut words = [s.zero(); LANES];
+            for (words, row) in words.iter_mut().zip(rows) {
+                let mut block = [0.0; LANES];
+                quantised(s, &mut block, row, 1, false);
+                *words = s.load(&block);
+            }
+            columns::<S, BLOCK_WORDS>(s, out, words, rows.len(), first, stride);
         }
         Laid::Bytes | Laid::Shorts => {
             for (i, row) in rows.iter().enumerate() {
@@ -199,6 +205,33 @@ fn interleave<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32; BLOCK]], first: usi
     for (i, row) in rows.iter().enumerate().skip(i) {
         for (j, x) in row.iter().enumerate() {
             out[j * stride + first + i] = *x;
+        }
+    }
+}
+
+/// The first `W` words of each of `n` rows, every `stride` words, from row `first` on.
+#[inline(always)]
+fn columns<S: Simd, const W: usize>(
+    s: S,
+    out: &mut [f32],
+    words: [S::V; LANES],
+    n: usize,
+    first: usize,
+    stride: usize,
+) {
+    if stride == 1 {
+        s.store(words[0], out);
+        return;
+    }
+    for (j, x) in s.transpose(words).into_iter().take(W).enumerate() {
+        let to = &mut out[j * stride..];
+        // What is written beyond a whole piece is the beginning of the next word, which comes next.
+        if first == 0 && n == stride && to.len() >= LANES {
+            s.store(x, to);
+        } else {
+            let mut lanes = [0.0; LANES];
+            s.store(x, &mut lanes);
+            to[first..first + n].copy_from_slice(&lanes[..n]);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Floor 0: the lanes as two 256-bit registers. `AvxVnni` has the instruction for quads of bytes.
 
-use super::ymm::{columns, exchanged, flush, low_as_high, pair, pow2, round_bf16, transpose, widen_f16};
+use super::ymm::{
+    columns, flush, fold_max, fold_sum, interleaved, low_as_high, pair, pow2, round_bf16, sums_of_halves,
+    transpose, widen_f16,
+};
 use super::{LANES, Simd, apart};
 use std::arch::x86_64::*;
 
@@ -211,29 +214,7 @@ macro_rules! avx2 {
             }
             #[inline(always)]
             fn columns<const R: usize>(self, rows: &[&[f32; 32]; R], out: &mut [f32], stride: usize) {
-                assert!(
-                    (R == 6 || R == 8)
-                        && stride.checked_mul(31).is_some_and(|at| out.len() >= at.saturating_add(R))
-                );
-                for word in (0..32).step_by(4) {
-                    // SAFETY: four words of rows of 32; of `out` the words that were checked.
-                    unsafe {
-                        let mut at = [rows[0].as_ptr().add(word); 8];
-                        for i in 0..8 {
-                            at[i] = rows[i.min(R - 1)].as_ptr().add(word);
-                        }
-                        for (j, x) in exchanged(at).into_iter().enumerate() {
-                            let to = out.as_mut_ptr().add((word + j) * stride);
-                            if R == 8 {
-                                _mm256_storeu_ps(to, x);
-                            } else {
-                                _mm_storeu_ps(to, _mm256_castps256_ps128(x));
-                                let rest = _mm_castps_pd(_mm256_extractf128_ps::<1>(x));
-                                _mm_store_sd(to.add(4).cast(), rest);
-                            }
-                        }
-                    }
-                }
+                unsafe { interleaved(rows, out, stride) }
             }
             #[inline(always)]
             fn low_bytes(self, x: [V; 2]) -> ([i8; 32], [i32; 2]) {
@@ -250,30 +231,16 @@ macro_rules! avx2 {
                     let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
                     let bytes = _mm256_permutevar8x32_epi32(bytes, order);
                     _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes);
-                    let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
-                    let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-                    let two = _mm256_hadd_epi32(quads, quads);
-                    let one = _mm256_hadd_epi32(two, two);
-                    (out, [_mm256_extract_epi32::<0>(one), _mm256_extract_epi32::<4>(one)])
+                    (out, sums_of_halves(bytes))
                 }
             }
             #[inline(always)]
             fn fold_sum(self, a: V) -> f32 {
-                unsafe {
-                    let eight = _mm256_add_ps(a[0], a[1]);
-                    let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-                    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-                    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-                }
+                unsafe { fold_sum(a[0], a[1]) }
             }
             #[inline(always)]
             fn fold_max(self, a: V) -> f32 {
-                unsafe {
-                    let eight = _mm256_max_ps(a[0], a[1]);
-                    let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-                    let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-                    _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
-                }
+                unsafe { fold_max(a[0], a[1]) }
             }
             #[inline(always)]
             fn load_eight(self, x: &[f32]) -> V {

@@ -1,6 +1,7 @@
 //! Floor 0: the lanes as one 512-bit register. `Avx512Bf16` has the instruction for pairs of bf16, `Avx512` does with
 //! two fused multiply-adds what it does; `Avx512Vnni` has the instructions for quads of bytes.
 
+use super::ymm::{fold_max, fold_sum, interleaved, sums_of_halves};
 use super::{LANES, Simd, apart};
 use std::arch::x86_64::*;
 
@@ -189,6 +190,41 @@ macro_rules! avx512 {
                 unsafe { transpose(x) }
             }
             #[inline(always)]
+            fn columns<const R: usize>(self, rows: &[&[f32; 32]; R], out: &mut [f32], stride: usize) {
+                unsafe { interleaved(rows, out, stride) }
+            }
+            #[inline(always)]
+            fn low_bytes(self, x: [__m512; 2]) -> ([i8; 32], [i32; 2]) {
+                let mut out = [0i8; 32];
+                unsafe {
+                    let low = _mm512_cvtepi32_epi8(_mm512_castps_si512(x[0]));
+                    let high = _mm512_cvtepi32_epi8(_mm512_castps_si512(x[1]));
+                    let bytes = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high);
+                    _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes);
+                    (out, sums_of_halves(bytes))
+                }
+            }
+            #[inline(always)]
+            fn round_bf16(self, x: __m512) -> __m512 {
+                unsafe { round_bf16(x) }
+            }
+            #[inline(always)]
+            fn high_halves(self, x: [__m512; 2]) -> __m512 {
+                unsafe {
+                    let [low, high] =
+                        x.map(|x| _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_castps_si512(x))));
+                    _mm512_castsi512_ps(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high))
+                }
+            }
+            #[inline(always)]
+            fn fold_sum(self, a: __m512) -> f32 {
+                unsafe { fold_sum(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)) }
+            }
+            #[inline(always)]
+            fn fold_max(self, a: __m512) -> f32 {
+                unsafe { fold_max(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)) }
+            }
+            #[inline(always)]
             fn flush(self, $pairs: __m512) -> __m512 {
                 $flush
             }
@@ -200,6 +236,10 @@ macro_rules! avx512 {
             #[inline(always)]
             fn prefetch(self, at: *const u8) {
                 unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+            }
+            #[inline(always)]
+            fn prefetch_first(self, at: *const u8) {
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
             }
         }
     };
@@ -239,6 +279,27 @@ avx512!(
     },
     |pairs| pairs
 );
+
+/// The nearest bf16 of each lane as f32, ties to even; subnormals become zero, NaN stays NaN.
+///
+/// # Safety
+/// The processor has AVX-512 F and DQ.
+#[inline(always)]
+unsafe fn round_bf16(x: __m512) -> __m512 {
+    // SAFETY: as the function's.
+    unsafe {
+        let (words, high) = (_mm512_castps_si512(x), _mm512_set1_epi32(0xFFFF_0000_u32.cast_signed()));
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(words), _mm512_set1_epi32(1));
+        let half = _mm512_add_epi32(_mm512_set1_epi32(0x7FFF), odd);
+        let rounded = _mm512_and_si512(_mm512_add_epi32(words, half), high);
+        let normal = _mm512_test_epi32_mask(rounded, _mm512_set1_epi32(0x7F80_0000));
+        let sign = _mm512_and_si512(rounded, _mm512_set1_epi32(i32::MIN));
+        let flushed = _mm512_mask_blend_epi32(normal, sign, rounded);
+        let quiet = _mm512_or_si512(_mm512_and_si512(words, high), _mm512_set1_epi32(0x0040_0000));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+        _mm512_castsi512_ps(_mm512_mask_blend_epi32(nan, flushed, quiet))
+    }
+}
 
 /// # Safety
 /// The processor has AVX-512 F.

@@ -192,6 +192,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
         self.store(x, &mut lanes);
         self.load(&lanes.map(|x| f32::from_bits(to_bf16(x) << 16)))
     }
+    /// The high halves of the words of two vectors, side by side: of numbers that are bf16, their pairs.
+    #[inline(always)]
+    fn high_halves(self, x: [Self::V; 2]) -> Self::V {
+        let (mut words, mut out) = ([0.0; 2 * LANES], [0.0; LANES]);
+        self.store(x[0], &mut words);
+        self.store(x[1], &mut words[LANES..]);
+        for (out, pair) in out.iter_mut().zip(words.as_chunks::<2>().0) {
+            *out = f32::from_bits(pair[0].to_bits() >> 16 | pair[1].to_bits() & 0xFFFF_0000);
+        }
+        self.load(&out)
+    }
     /// Neighbours exchanged: lanes 0 and 1, 2 and 3, and so on.
     #[inline(always)]
     fn exchange(self, x: Self::V) -> Self::V {

@@ -67,6 +67,36 @@ pub(super) unsafe fn round_bf16(x: __m256) -> __m256 {
     }
 }
 
+/// The sum of sixteen lanes by the tree of [`Simd::fold_sum`](super::Simd::fold_sum).
+///
+/// # Safety
+/// The processor has AVX.
+#[inline(always)]
+pub(super) unsafe fn fold_sum(low: __m256, high: __m256) -> f32 {
+    // SAFETY: as the function's.
+    unsafe {
+        let eight = _mm256_add_ps(low, high);
+        let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+    }
+}
+
+/// The largest of sixteen lanes by the same tree.
+///
+/// # Safety
+/// The processor has AVX.
+#[inline(always)]
+pub(super) unsafe fn fold_max(low: __m256, high: __m256) -> f32 {
+    // SAFETY: as the function's.
+    unsafe {
+        let eight = _mm256_max_ps(low, high);
+        let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+    }
+}
+
 /// f16 in the low halves of words, as f32.
 ///
 /// # Safety
@@ -102,7 +132,7 @@ pub(super) unsafe fn columns(from: *const f32, stride: usize) -> [__m256; 4] {
 /// # Safety
 /// The processor has AVX; the sixteen bytes at each place can be read.
 #[inline(always)]
-pub(super) unsafe fn exchanged(at: [*const f32; 8]) -> [__m256; 4] {
+unsafe fn exchanged(at: [*const f32; 8]) -> [__m256; 4] {
     // SAFETY: as the function's.
     unsafe {
         // Inserting what memory has costs no shuffle.
@@ -119,6 +149,53 @@ pub(super) unsafe fn exchanged(at: [*const f32; 8]) -> [__m256; 4] {
             _mm256_shuffle_ps::<0x44>(b, d),
             _mm256_shuffle_ps::<0xEE>(b, d),
         ]
+    }
+}
+
+/// What [`Simd::columns`](super::Simd::columns) says.
+///
+/// # Safety
+/// The processor has AVX.
+#[inline(always)]
+pub(super) unsafe fn interleaved<const R: usize>(rows: &[&[f32; 32]; R], out: &mut [f32], stride: usize) {
+    assert!(
+        (R == 6 || R == 8) && stride.checked_mul(31).is_some_and(|at| out.len() >= at.saturating_add(R)),
+        "columns"
+    );
+    for word in (0..32).step_by(4) {
+        // SAFETY: four words of rows of 32; of `out` the words that were checked.
+        unsafe {
+            let mut at = [rows[0].as_ptr().add(word); 8];
+            for i in 0..8 {
+                at[i] = rows[i.min(R - 1)].as_ptr().add(word);
+            }
+            for (j, x) in exchanged(at).into_iter().enumerate() {
+                let to = out.as_mut_ptr().add((word + j) * stride);
+                if R == 8 {
+                    _mm256_storeu_ps(to, x);
+                } else {
+                    _mm_storeu_ps(to, _mm256_castps256_ps128(x));
+                    let rest = _mm_castps_pd(_mm256_extractf128_ps::<1>(x));
+                    _mm_store_sd(to.add(4).cast(), rest);
+                }
+            }
+        }
+    }
+}
+
+/// The sums of the signed bytes of either half.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+pub(super) unsafe fn sums_of_halves(bytes: __m256i) -> [i32; 2] {
+    // SAFETY: as the function's.
+    unsafe {
+        let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+        let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+        let two = _mm256_hadd_epi32(quads, quads);
+        let one = _mm256_hadd_epi32(two, two);
+        [_mm256_extract_epi32::<0>(one), _mm256_extract_epi32::<4>(one)]
     }
 }
 

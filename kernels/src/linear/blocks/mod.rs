@@ -274,7 +274,9 @@ struct Signed<'a, S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>
     x: &'a [f32],
 }
 
-impl<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> Apart<S> for Signed<'_, S, M, ONE, GROUPS> {
+impl<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> Apart<S>
+    for Signed<'_, S, M, ONE, GROUPS>
+{
     type Out = ();
 
     #[inline(always)]

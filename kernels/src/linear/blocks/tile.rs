@@ -146,7 +146,14 @@ fn of_half(whole: f32, first: f32, g: usize) -> f32 {
 
 /// Vectors `at..at + V` of [`bytes`].
 #[inline(always)]
-fn some_bytes<S: Dots, const M: usize, const ONE: bool, const READY: bool, const GROUPS: usize, const V: usize>(
+fn some_bytes<
+    S: Dots,
+    const M: usize,
+    const ONE: bool,
+    const READY: bool,
+    const GROUPS: usize,
+    const V: usize,
+>(
     s: S,
     sums: &mut Sums<S, M>,
     codes: &[u8],
