@@ -34,6 +34,8 @@ pub trait Dots: Simd {
     fn low(self, x: Self::I) -> Self::I;
     /// The high nibble of each byte.
     fn high(self, x: Self::I) -> Self::I;
+    /// Codes of six bits less 32: `low` nibbles, and above them pair `pair` of the bits of each byte of `high`.
+    fn six(self, low: Self::I, high: Self::I, pair: usize) -> Self::I;
     /// No products yet.
     fn short(self) -> Self::Short;
     /// acc + the four products of each lane: w in 0..=15, x signed. Eight times at most from [`short`](Dots::short).
@@ -85,6 +87,13 @@ impl Dots for Scalar {
     #[inline(always)]
     fn high(self, x: [i32; 16]) -> [i32; 16] {
         x.map(|x| x >> 4 & 0x0F0F_0F0F)
+    }
+    #[inline(always)]
+    fn six(self, low: [i32; 16], high: [i32; 16], pair: usize) -> [i32; 16] {
+        // With the upper bit set, nothing is borrowed from the next byte.
+        let code =
+            |i: usize| low[i] | (high[i] >> (2 * pair) & 0x0303_0303) << 4 | 0x8080_8080_u32.cast_signed();
+        std::array::from_fn(|i| (code(i).wrapping_sub(0x2020_2020)) ^ 0x8080_8080_u32.cast_signed())
     }
     #[inline(always)]
     fn short(self) -> [i32; 16] {
@@ -155,6 +164,24 @@ macro_rules! ymm {
         #[inline(always)]
         fn high(self, x: [__m256i; 2]) -> [__m256i; 2] {
             unsafe { self.low([_mm256_srli_epi16::<4>(x[0]), _mm256_srli_epi16::<4>(x[1])]) }
+        }
+        #[inline(always)]
+        fn six(self, low: [__m256i; 2], high: [__m256i; 2], pair: usize) -> [__m256i; 2] {
+            unsafe {
+                let (bits, offset) = (_mm256_set1_epi8(0x30), _mm256_set1_epi8(32));
+                let mut out = low;
+                for i in 0..2 {
+                    let high = match pair {
+                        0 => _mm256_slli_epi16::<4>(high[i]),
+                        1 => _mm256_slli_epi16::<2>(high[i]),
+                        2 => high[i],
+                        _ => _mm256_srli_epi16::<2>(high[i]),
+                    };
+                    let code = _mm256_or_si256(low[i], _mm256_and_si256(high, bits));
+                    out[i] = _mm256_sub_epi8(code, offset);
+                }
+                out
+            }
         }
         #[inline(always)]
         fn short(self) -> [__m256i; 2] {
@@ -290,6 +317,19 @@ macro_rules! wide {
         #[inline(always)]
         fn high(self, x: __m512i) -> __m512i {
             self.low(unsafe { _mm512_srli_epi16::<4>(x) })
+        }
+        #[inline(always)]
+        fn six(self, low: __m512i, high: __m512i, pair: usize) -> __m512i {
+            unsafe {
+                let high = match pair {
+                    0 => _mm512_slli_epi16::<4>(high),
+                    1 => _mm512_slli_epi16::<2>(high),
+                    2 => high,
+                    _ => _mm512_srli_epi16::<2>(high),
+                };
+                let code = _mm512_or_si512(low, _mm512_and_si512(high, _mm512_set1_epi8(0x30)));
+                _mm512_sub_epi8(code, _mm512_set1_epi8(32))
+            }
         }
         #[inline(always)]
         fn short(self) -> __m512i {

@@ -236,7 +236,7 @@ impl Run<'_> {
 
 /// [`tile::bytes`], in a function of its own where it is long.
 #[inline(always)]
-fn signed<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
+fn signed<S: Dots, const M: usize, const ONE: bool, const LIE: usize, const GROUPS: usize>(
     s: S,
     sums: &mut Sums<S, M>,
     codes: &[u8],
@@ -245,7 +245,7 @@ fn signed<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
     x: &[f32],
 ) {
     if const { S::REGISTERS >= 32 || (ONE && S::REGISTERS >= 16) } {
-        tile::bytes::<S, M, ONE, false, GROUPS>(s, sums, codes, scales, mins, x);
+        tile::bytes::<S, M, ONE, LIE, GROUPS>(s, sums, codes, scales, mins, x);
     } else if const { halved::<S>(M) == 3 } {
         for (i, sums) in sums.as_chunks_mut::<3>().0.iter_mut().enumerate() {
             s.apart(Signed::<S, 3, ONE, GROUPS> { sums, codes, scales, mins, x: &x[3 * i..] });
@@ -281,7 +281,14 @@ impl<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> Apart<S>
 
     #[inline(always)]
     fn run(self, s: S) {
-        tile::bytes::<S, M, ONE, false, GROUPS>(s, self.sums, self.codes, self.scales, self.mins, self.x);
+        tile::bytes::<S, M, ONE, { tile::PLAIN }, GROUPS>(
+            s,
+            self.sums,
+            self.codes,
+            self.scales,
+            self.mins,
+            self.x,
+        );
     }
 }
 
@@ -310,13 +317,13 @@ impl<S: Dots, const M: usize, const ONE: bool> Apart<S> for Meet<'_, '_, M, ONE>
             for (b, codes) in blocks {
                 let (mins, x) = (w.mins.map(|mins| &mins[b]), &x[b * words..]);
                 let scales = w.scales[b..].first_chunk().expect("a scale");
-                tile::bytes::<S, M, ONE, true, 1>(s, &mut sums, codes, scales, mins, x);
+                tile::bytes::<S, M, ONE, { tile::READY }, 1>(s, &mut sums, codes, scales, mins, x);
             }
         } else {
             for (b, codes) in blocks {
                 let (mins, x) = (w.mins.map(|mins| &mins[b]), &x[b * words..]);
                 let scales = w.scales[2 * b..].first_chunk().expect("two scales");
-                tile::bytes::<S, M, ONE, true, 2>(s, &mut sums, codes, scales, mins, x);
+                tile::bytes::<S, M, ONE, { tile::READY }, 2>(s, &mut sums, codes, scales, mins, x);
             }
         }
         tile::store(s, &sums, to);
@@ -359,6 +366,8 @@ struct Ready<'a, 'b> {
     scales: &'b mut [[f32; PANEL]; 2],
     mins: &'b mut [f32; PANEL],
     codes: &'a mut [u8],
+    /// Whether codes are left as they lie.
+    lies: bool,
 }
 
 impl<'a, S: Simd> Apart<S> for Ready<'a, '_> {
@@ -367,7 +376,7 @@ impl<'a, S: Simd> Apart<S> for Ready<'a, '_> {
     #[inline(always)]
     fn run(self, s: S) -> &'a [u8] {
         let packed = unpack::one(s, self.form, self.panel, self.place, self.scales, self.mins);
-        if self.form.nibbles || self.form.bits == 8 {
+        if self.form.nibbles || self.form.bits == 8 || self.lies {
             return packed;
         }
         let codes = &mut self.codes[..PANEL * BLOCK];
@@ -401,7 +410,11 @@ fn meet<S: Dots, const M: usize, const ONE: bool>(
 }
 
 /// Formats that most models come in, and our own: one row has a loop for each, where what the form decides is decided.
-const USUAL: [Form; 3] = [Form::of(DType::Q8_0), Form::of(DType::Q4_0), Form::of(DType::Q4K)];
+const USUAL: [Form; 4] =
+    [Form::of(DType::Q8_0), Form::of(DType::Q4_0), Form::of(DType::Q4K), Form::of(DType::Q6K)];
+
+/// The one of them whose codes are spread in registers.
+const SIX: usize = 3;
 
 /// `M` rows meet the blocks of a packed panel.
 #[inline(always)]
@@ -419,10 +432,11 @@ fn stream<S: Dots, const M: usize, const ONE: bool>(
             Some(0) => s.apart(Stream::<M, ONE, 0> { sums, form, panel, blocks, x, codes }),
             Some(1) => s.apart(Stream::<M, ONE, 1> { sums, form, panel, blocks, x, codes }),
             Some(2) => s.apart(Stream::<M, ONE, 2> { sums, form, panel, blocks, x, codes }),
-            _ => s.apart(Stream::<M, ONE, 3> { sums, form, panel, blocks, x, codes }),
+            Some(SIX) => s.apart(Stream::<M, ONE, SIX> { sums, form, panel, blocks, x, codes }),
+            _ => s.apart(Stream::<M, ONE, 4> { sums, form, panel, blocks, x, codes }),
         }
     } else {
-        s.apart(Stream::<M, ONE, 3> { sums, form, panel, blocks, x, codes });
+        s.apart(Stream::<M, ONE, 4> { sums, form, panel, blocks, x, codes });
     }
 }
 
@@ -453,7 +467,7 @@ impl<S: Dots, const M: usize, const ONE: bool, const FORM: usize> Apart<S> for S
                 s.prefetch_first(next.wrapping_add(line));
             }
             let (scales, mins) = (&mut scales, &mut mins);
-            let ready = Ready { form, panel, place: [b, blocks], scales, mins, codes };
+            let ready = Ready { form, panel, place: [b, blocks], scales, mins, codes, lies: FORM == SIX };
             let ready =
                 if const { FORM < USUAL.len() } { ready.run(s.plain()) } else { s.plain().apart(ready) };
             let x = &x[b * words..];
@@ -464,9 +478,13 @@ impl<S: Dots, const M: usize, const ONE: bool, const FORM: usize> Apart<S> for S
             let mins = form.has_min().then_some(&*mins);
             if form.group == BLOCK {
                 let scales = scales[..1].first_chunk().expect("a scale");
-                signed::<S, M, ONE, 1>(s, &mut sums, ready, scales, mins, x);
+                signed::<S, M, ONE, { tile::PLAIN }, 1>(s, &mut sums, ready, scales, mins, x);
             } else {
-                signed::<S, M, ONE, 2>(s, &mut sums, ready, scales, mins, x);
+                if const { FORM == SIX } {
+                    signed::<S, M, ONE, { tile::SIX }, 2>(s, &mut sums, ready, scales, mins, x);
+                } else {
+                    signed::<S, M, ONE, { tile::PLAIN }, 2>(s, &mut sums, ready, scales, mins, x);
+                }
             }
         }
         tile::store(s, &sums, to);

@@ -119,10 +119,25 @@ fn some_nibbles<S: Dots, const M: usize, const ONE: bool, const PACKED: bool, co
     }
 }
 
-/// sums `[M][32]` + codes in -127..=127 times `x [words of a block][stride]`: codes `[quads][32][4]`, or where
-/// they are `READY` as the set multiplies them, `[pairs][32][2]` if it widens; `GROUPS` scales a block.
+/// How signed codes lie: bytes `[quads][32][4]`.
+pub const PLAIN: usize = 0;
+/// As the set multiplies them: `[pairs][32][2]` if it widens.
+pub const READY: usize = 1;
+/// Six bits each, less 32: nibbles two quads to a byte, then the bits above them four quads to a byte.
+pub const SIX: usize = 2;
+
+/// Sixteen quads of quad `q` of a block of six bits a code.
 #[inline(always)]
-pub fn bytes<S: Dots, const M: usize, const ONE: bool, const READY: bool, const GROUPS: usize>(
+fn six<S: Dots>(s: S, codes: &[u8], q: usize, lanes: usize) -> S::I {
+    let (low, high) =
+        (quads(s, codes, q / 2 * QUAD + lanes), quads(s, codes, (QUADS / 2 + q / 4) * QUAD + lanes));
+    s.six(if q.is_multiple_of(2) { s.low(low) } else { s.high(low) }, high, q % 4)
+}
+
+/// sums `[M][32]` + codes in -127..=127 times `x [words of a block][stride]`: codes lie as [`PLAIN`], [`READY`] or [`SIX`] say;
+/// `GROUPS` scales a block.
+#[inline(always)]
+pub fn bytes<S: Dots, const M: usize, const ONE: bool, const LIE: usize, const GROUPS: usize>(
     s: S,
     sums: &mut Sums<S, M>,
     codes: &[u8],
@@ -131,10 +146,10 @@ pub fn bytes<S: Dots, const M: usize, const ONE: bool, const READY: bool, const 
     x: &[f32],
 ) {
     if const { vectors::<S>() == 2 } {
-        some_bytes::<S, M, ONE, READY, GROUPS, 2>(s, sums, codes, scales, mins, x, 0);
+        some_bytes::<S, M, ONE, LIE, GROUPS, 2>(s, sums, codes, scales, mins, x, 0);
     } else {
-        some_bytes::<S, M, ONE, READY, GROUPS, 1>(s, sums, codes, scales, mins, x, 0);
-        some_bytes::<S, M, ONE, READY, GROUPS, 1>(s, sums, codes, scales, mins, x, 1);
+        some_bytes::<S, M, ONE, LIE, GROUPS, 1>(s, sums, codes, scales, mins, x, 0);
+        some_bytes::<S, M, ONE, LIE, GROUPS, 1>(s, sums, codes, scales, mins, x, 1);
     }
 }
 
@@ -150,7 +165,7 @@ fn some_bytes<
     S: Dots,
     const M: usize,
     const ONE: bool,
-    const READY: bool,
+    const LIE: usize,
     const GROUPS: usize,
     const V: usize,
 >(
@@ -164,7 +179,11 @@ fn some_bytes<
 ) {
     let (stride, words) = (row_words::<S, ONE>(), S::PARTS * QUADS);
     let (scale_at, sum_at, begin_at) = (words, words + 1, words + 2);
-    let size = if READY { words } else { QUADS } * QUAD;
+    let size = match LIE {
+        READY => words * QUAD,
+        SIX => QUADS * QUAD * 6 / 8,
+        _ => QUADS * QUAD,
+    };
     let (codes, x) = (&codes[..size], &x[..(words + 3) * stride + M]);
     for g in 0..GROUPS {
         let mut acc = [[s.begin(0.0); V]; M];
@@ -174,11 +193,14 @@ fn some_bytes<
         }
         for q in g * QUADS / GROUPS..(g + 1) * QUADS / GROUPS {
             for part in 0..S::PARTS {
-                let from = if READY { part * QUADS + q } else { q } * QUAD + 4 * LANES * at;
                 let mut w = [s.ready(s.begin(0.0), 0); V];
                 for v in 0..V {
-                    let quads = quads(s, codes, from + 4 * LANES * v);
-                    w[v] = if READY { s.widened(quads) } else { s.ready(quads, part) };
+                    let lanes = 4 * LANES * (at + v);
+                    w[v] = match LIE {
+                        READY => s.widened(quads(s, codes, (part * QUADS + q) * QUAD + lanes)),
+                        SIX => s.ready(six(s, codes, q, lanes), part),
+                        _ => s.ready(quads(s, codes, q * QUAD + lanes), part),
+                    };
                 }
                 for i in 0..M {
                     let x = s.splat_i(x[(part * QUADS + q) * stride + i]);

@@ -196,31 +196,45 @@ fn six(small: &[u8], half: usize) -> ([u8; LANES], [u8; LANES]) {
 /// Nibbles, and the bits above them, as bytes `[quads][32][4]`.
 #[inline(always)]
 pub fn widen(form: &Form, packed: &[u8], codes: &mut [u8]) {
+    // What is subtracted passes by with the rest.
+    let offset = if form.table || form.nibbles { 0 } else { form.offset.cast_unsigned() };
+    match form.bits {
+        5 => spread::<5>(packed, codes, offset),
+        6 => spread::<6>(packed, codes, offset),
+        _ => spread::<4>(packed, codes, offset),
+    }
+    if form.table {
+        signed(form, codes);
+    }
+}
+
+/// Codes of `BITS` bits as bytes, less `offset`.
+#[inline(always)]
+fn spread<const BITS: usize>(packed: &[u8], codes: &mut [u8], offset: u8) {
     const QUAD: usize = 4 * PANEL;
     let (low, high) = packed.split_at(CODES / 2);
-    for (low, codes) in low.as_chunks::<QUAD>().0.iter().zip(codes.as_chunks_mut::<{ 2 * QUAD }>().0) {
-        for i in 0..QUAD {
-            codes[i] = low[i] & 15;
-            codes[QUAD + i] = low[i] >> 4;
-        }
-    }
-    let (high, quads) = (high.as_chunks::<QUAD>().0, codes.as_chunks_mut::<QUAD>().0);
-    match form.bits {
-        5 => {
-            for (q, codes) in quads.iter_mut().enumerate() {
+    let (low, high) = (low.as_chunks::<QUAD>().0, high.as_chunks::<QUAD>().0);
+    for (q, codes) in codes.as_chunks_mut::<QUAD>().0.iter_mut().enumerate() {
+        let low = &low[q / 2];
+        match BITS {
+            5 => {
+                let high = &high[0];
                 for i in 0..QUAD {
-                    codes[i] |= (high[0][i] >> q & 1) << 4;
+                    codes[i] = (low[i] >> (q % 2 * 4) & 15 | (high[i] >> q & 1) << 4).wrapping_sub(offset);
+                }
+            }
+            6 => {
+                let high = &high[q / 4];
+                for i in 0..QUAD {
+                    codes[i] =
+                        (low[i] >> (q % 2 * 4) & 15 | (high[i] >> (q % 4 * 2) & 3) << 4).wrapping_sub(offset);
+                }
+            }
+            _ => {
+                for i in 0..QUAD {
+                    codes[i] = (low[i] >> (q % 2 * 4) & 15).wrapping_sub(offset);
                 }
             }
         }
-        6 => {
-            for (q, codes) in quads.iter_mut().enumerate() {
-                for i in 0..QUAD {
-                    codes[i] |= (high[q / 4][i] >> (2 * (q % 4)) & 3) << 4;
-                }
-            }
-        }
-        _ => {}
     }
-    signed(form, codes);
 }
