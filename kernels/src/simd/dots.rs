@@ -34,8 +34,14 @@ pub trait Dots: Simd {
     fn low(self, x: Self::I) -> Self::I;
     /// The high nibble of each byte.
     fn high(self, x: Self::I) -> Self::I;
-    /// Codes of six bits less 32: `low` nibbles, and above them pair `pair` of the bits of each byte of `high`.
-    fn six(self, low: Self::I, high: Self::I, pair: usize) -> Self::I;
+    /// The bits of each byte moved up by so many (down, where `up` is below zero), those of the mask.
+    fn moved(self, x: Self::I, up: i32, mask: u8) -> Self::I;
+    /// a | b
+    fn with(self, a: Self::I, b: Self::I) -> Self::I;
+    /// x - y of each byte, x in 0..=127.
+    fn less(self, x: Self::I, y: u8) -> Self::I;
+    /// What the table has at each byte, all in 0..=15.
+    fn look_up_i(self, x: Self::I, table: &[i8; 16]) -> Self::I;
     /// No products yet.
     fn short(self) -> Self::Short;
     /// acc + the four products of each lane: w in 0..=15, x signed. Eight times at most from [`short`](Dots::short).
@@ -89,11 +95,21 @@ impl Dots for Scalar {
         x.map(|x| x >> 4 & 0x0F0F_0F0F)
     }
     #[inline(always)]
-    fn six(self, low: [i32; 16], high: [i32; 16], pair: usize) -> [i32; 16] {
-        // With the upper bit set, nothing is borrowed from the next byte.
-        let code =
-            |i: usize| low[i] | (high[i] >> (2 * pair) & 0x0303_0303) << 4 | 0x8080_8080_u32.cast_signed();
-        std::array::from_fn(|i| (code(i).wrapping_sub(0x2020_2020)) ^ 0x8080_8080_u32.cast_signed())
+    fn moved(self, x: [i32; 16], up: i32, mask: u8) -> [i32; 16] {
+        let mask = i32::from_ne_bytes([mask; 4]);
+        x.map(|x| if up < 0 { x >> -up } else { x << up } & mask)
+    }
+    #[inline(always)]
+    fn with(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    fn less(self, x: [i32; 16], y: u8) -> [i32; 16] {
+        x.map(|x| i32::from_ne_bytes(x.to_ne_bytes().map(|x| x.wrapping_sub(y))))
+    }
+    #[inline(always)]
+    fn look_up_i(self, x: [i32; 16], table: &[i8; 16]) -> [i32; 16] {
+        x.map(|x| i32::from_ne_bytes(x.to_ne_bytes().map(|x| table[usize::from(x & 15)].cast_unsigned())))
     }
     #[inline(always)]
     fn short(self) -> [i32; 16] {
@@ -166,21 +182,33 @@ macro_rules! ymm {
             unsafe { self.low([_mm256_srli_epi16::<4>(x[0]), _mm256_srli_epi16::<4>(x[1])]) }
         }
         #[inline(always)]
-        fn six(self, low: [__m256i; 2], high: [__m256i; 2], pair: usize) -> [__m256i; 2] {
+        fn moved(self, x: [__m256i; 2], up: i32, mask: u8) -> [__m256i; 2] {
             unsafe {
-                let (bits, offset) = (_mm256_set1_epi8(0x30), _mm256_set1_epi8(32));
-                let mut out = low;
-                for i in 0..2 {
-                    let high = match pair {
-                        0 => _mm256_slli_epi16::<4>(high[i]),
-                        1 => _mm256_slli_epi16::<2>(high[i]),
-                        2 => high[i],
-                        _ => _mm256_srli_epi16::<2>(high[i]),
-                    };
-                    let code = _mm256_or_si256(low[i], _mm256_and_si256(high, bits));
-                    out[i] = _mm256_sub_epi8(code, offset);
+                let (up, down) = (_mm_cvtsi32_si128(up.max(0)), _mm_cvtsi32_si128((-up).max(0)));
+                let mut out = x;
+                for x in &mut out {
+                    let moved = _mm256_srl_epi16(_mm256_sll_epi16(*x, up), down);
+                    *x = _mm256_and_si256(moved, _mm256_set1_epi8(mask.cast_signed()));
                 }
                 out
+            }
+        }
+        #[inline(always)]
+        fn with(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+            unsafe { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
+        }
+        #[inline(always)]
+        fn less(self, x: [__m256i; 2], y: u8) -> [__m256i; 2] {
+            unsafe {
+                let y = _mm256_set1_epi8(y.cast_signed());
+                [_mm256_sub_epi8(x[0], y), _mm256_sub_epi8(x[1], y)]
+            }
+        }
+        #[inline(always)]
+        fn look_up_i(self, x: [__m256i; 2], table: &[i8; 16]) -> [__m256i; 2] {
+            unsafe {
+                let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+                [_mm256_shuffle_epi8(table, x[0]), _mm256_shuffle_epi8(table, x[1])]
             }
         }
         #[inline(always)]
@@ -319,16 +347,26 @@ macro_rules! wide {
             self.low(unsafe { _mm512_srli_epi16::<4>(x) })
         }
         #[inline(always)]
-        fn six(self, low: __m512i, high: __m512i, pair: usize) -> __m512i {
+        fn moved(self, x: __m512i, up: i32, mask: u8) -> __m512i {
             unsafe {
-                let high = match pair {
-                    0 => _mm512_slli_epi16::<4>(high),
-                    1 => _mm512_slli_epi16::<2>(high),
-                    2 => high,
-                    _ => _mm512_srli_epi16::<2>(high),
-                };
-                let code = _mm512_or_si512(low, _mm512_and_si512(high, _mm512_set1_epi8(0x30)));
-                _mm512_sub_epi8(code, _mm512_set1_epi8(32))
+                let (up, down) = (_mm_cvtsi32_si128(up.max(0)), _mm_cvtsi32_si128((-up).max(0)));
+                let moved = _mm512_srl_epi16(_mm512_sll_epi16(x, up), down);
+                _mm512_and_si512(moved, _mm512_set1_epi8(mask.cast_signed()))
+            }
+        }
+        #[inline(always)]
+        fn with(self, a: __m512i, b: __m512i) -> __m512i {
+            unsafe { _mm512_or_si512(a, b) }
+        }
+        #[inline(always)]
+        fn less(self, x: __m512i, y: u8) -> __m512i {
+            unsafe { _mm512_sub_epi8(x, _mm512_set1_epi8(y.cast_signed())) }
+        }
+        #[inline(always)]
+        fn look_up_i(self, x: __m512i, table: &[i8; 16]) -> __m512i {
+            unsafe {
+                let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+                _mm512_shuffle_epi8(table, x)
             }
         }
         #[inline(always)]

@@ -210,7 +210,15 @@ impl Run<'_> {
 
     /// Few rows over the blocks of a packed panel, tile by tile: the first finds it in memory, the others in a cache.
     #[inline(always)]
-    fn stream<S: Dots>(&self, s: S, to: &mut Sink, form: &Form, panel: &[u8], x: &[f32], codes: &mut [u8]) {
+    fn stream<S: Dots<Plain: Bytes>>(
+        &self,
+        s: S,
+        to: &mut Sink,
+        form: &Form,
+        panel: &[u8],
+        x: &[f32],
+        codes: &mut [u8],
+    ) {
         let (all, mut r) = (self.after.rows(), 0);
         while r < all {
             let (m, x) = (dense::rows::<S>().min(all - r), &x[r * self.words..]);
@@ -234,25 +242,38 @@ impl Run<'_> {
     }
 }
 
-/// [`tile::bytes`], in a function of its own where it is long.
+/// [`tile::bytes`] of codes as a panel has them, or where one row would not pay for that as bytes; in a function of its own
+/// where it is long.
 #[inline(always)]
-fn signed<S: Dots, const M: usize, const ONE: bool, const LIE: usize, const GROUPS: usize>(
+fn signed<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
     s: S,
     sums: &mut Sums<S, M>,
     codes: &[u8],
     scales: &[[f32; PANEL]; GROUPS],
     mins: Option<&[f32; PANEL]>,
     x: &[f32],
+    form: &Form,
 ) {
-    if const { S::REGISTERS >= 32 || (ONE && S::REGISTERS >= 16) } {
-        tile::bytes::<S, M, ONE, LIE, GROUPS>(s, sums, codes, scales, mins, x);
+    if const { as_packed::<S>(ONE) } && form.bits < 8 {
+        match form.bits {
+            4 => tile::bytes::<S, M, ONE, 4, GROUPS>(s, sums, codes, scales, mins, x, form),
+            5 => tile::bytes::<S, M, ONE, 5, GROUPS>(s, sums, codes, scales, mins, x, form),
+            _ => tile::bytes::<S, M, ONE, 6, GROUPS>(s, sums, codes, scales, mins, x, form),
+        }
+    } else if const { S::REGISTERS >= 32 || as_packed::<S>(ONE) } {
+        tile::bytes::<S, M, ONE, 8, GROUPS>(s, sums, codes, scales, mins, x, form);
     } else if const { halved::<S>(M) == 3 } {
         for (i, sums) in sums.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            s.apart(Signed::<S, 3, ONE, GROUPS> { sums, codes, scales, mins, x: &x[3 * i..] });
+            s.apart(Signed::<S, 3, ONE, GROUPS> { sums, codes, scales, mins, x: &x[3 * i..], form });
         }
     } else {
-        s.apart(Signed::<S, M, ONE, GROUPS> { sums, codes, scales, mins, x });
+        s.apart(Signed::<S, M, ONE, GROUPS> { sums, codes, scales, mins, x, form });
     }
+}
+
+/// Whether codes of few bits are spread in registers, which pays for one row.
+const fn as_packed<S: Dots>(one: bool) -> bool {
+    one && S::REGISTERS >= 16
 }
 
 /// Rows of each half of a tile of `m` rows that is multiplied as two, or `m`: half as many leave registers for their sums so
@@ -272,6 +293,7 @@ struct Signed<'a, S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>
     scales: &'a [[f32; PANEL]; GROUPS],
     mins: Option<&'a [f32; PANEL]>,
     x: &'a [f32],
+    form: &'a Form,
 }
 
 impl<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> Apart<S>
@@ -281,13 +303,14 @@ impl<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> Apart<S>
 
     #[inline(always)]
     fn run(self, s: S) {
-        tile::bytes::<S, M, ONE, { tile::PLAIN }, GROUPS>(
+        tile::bytes::<S, M, ONE, 8, GROUPS>(
             s,
             self.sums,
             self.codes,
             self.scales,
             self.mins,
             self.x,
+            self.form,
         );
     }
 }
@@ -317,13 +340,13 @@ impl<S: Dots, const M: usize, const ONE: bool> Apart<S> for Meet<'_, '_, M, ONE>
             for (b, codes) in blocks {
                 let (mins, x) = (w.mins.map(|mins| &mins[b]), &x[b * words..]);
                 let scales = w.scales[b..].first_chunk().expect("a scale");
-                tile::bytes::<S, M, ONE, { tile::READY }, 1>(s, &mut sums, codes, scales, mins, x);
+                tile::bytes::<S, M, ONE, { tile::READY }, 1>(s, &mut sums, codes, scales, mins, x, form);
             }
         } else {
             for (b, codes) in blocks {
                 let (mins, x) = (w.mins.map(|mins| &mins[b]), &x[b * words..]);
                 let scales = w.scales[2 * b..].first_chunk().expect("two scales");
-                tile::bytes::<S, M, ONE, { tile::READY }, 2>(s, &mut sums, codes, scales, mins, x);
+                tile::bytes::<S, M, ONE, { tile::READY }, 2>(s, &mut sums, codes, scales, mins, x, form);
             }
         }
         tile::store(s, &sums, to);
@@ -370,7 +393,7 @@ struct Ready<'a, 'b> {
     lies: bool,
 }
 
-impl<'a, S: Simd> Apart<S> for Ready<'a, '_> {
+impl<'a, S: Bytes> Apart<S> for Ready<'a, '_> {
     type Out = &'a [u8];
 
     #[inline(always)]
@@ -380,7 +403,7 @@ impl<'a, S: Simd> Apart<S> for Ready<'a, '_> {
             return packed;
         }
         let codes = &mut self.codes[..PANEL * BLOCK];
-        unpack::widen(self.form, packed, codes);
+        unpack::widen(s, self.form, packed, codes);
         codes
     }
 }
@@ -413,12 +436,9 @@ fn meet<S: Dots, const M: usize, const ONE: bool>(
 const USUAL: [Form; 4] =
     [Form::of(DType::Q8_0), Form::of(DType::Q4_0), Form::of(DType::Q4K), Form::of(DType::Q6K)];
 
-/// The one of them whose codes are spread in registers.
-const SIX: usize = 3;
-
 /// `M` rows meet the blocks of a packed panel.
 #[inline(always)]
-fn stream<S: Dots, const M: usize, const ONE: bool>(
+fn stream<S: Dots<Plain: Bytes>, const M: usize, const ONE: bool>(
     s: S,
     sums: &mut [[f32; PANEL]; M],
     form: &Form,
@@ -432,7 +452,7 @@ fn stream<S: Dots, const M: usize, const ONE: bool>(
             Some(0) => s.apart(Stream::<M, ONE, 0> { sums, form, panel, blocks, x, codes }),
             Some(1) => s.apart(Stream::<M, ONE, 1> { sums, form, panel, blocks, x, codes }),
             Some(2) => s.apart(Stream::<M, ONE, 2> { sums, form, panel, blocks, x, codes }),
-            Some(SIX) => s.apart(Stream::<M, ONE, SIX> { sums, form, panel, blocks, x, codes }),
+            Some(3) => s.apart(Stream::<M, ONE, 3> { sums, form, panel, blocks, x, codes }),
             _ => s.apart(Stream::<M, ONE, 4> { sums, form, panel, blocks, x, codes }),
         }
     } else {
@@ -450,7 +470,9 @@ struct Stream<'a, const M: usize, const ONE: bool, const FORM: usize> {
     codes: &'a mut [u8],
 }
 
-impl<S: Dots, const M: usize, const ONE: bool, const FORM: usize> Apart<S> for Stream<'_, M, ONE, FORM> {
+impl<S: Dots<Plain: Bytes>, const M: usize, const ONE: bool, const FORM: usize> Apart<S>
+    for Stream<'_, M, ONE, FORM>
+{
     type Out = ();
 
     #[inline(always)]
@@ -467,7 +489,15 @@ impl<S: Dots, const M: usize, const ONE: bool, const FORM: usize> Apart<S> for S
                 s.prefetch_first(next.wrapping_add(line));
             }
             let (scales, mins) = (&mut scales, &mut mins);
-            let ready = Ready { form, panel, place: [b, blocks], scales, mins, codes, lies: FORM == SIX };
+            let ready = Ready {
+                form,
+                panel,
+                place: [b, blocks],
+                scales,
+                mins,
+                codes,
+                lies: const { as_packed::<S>(ONE) },
+            };
             let ready =
                 if const { FORM < USUAL.len() } { ready.run(s.plain()) } else { s.plain().apart(ready) };
             let x = &x[b * words..];
@@ -478,13 +508,9 @@ impl<S: Dots, const M: usize, const ONE: bool, const FORM: usize> Apart<S> for S
             let mins = form.has_min().then_some(&*mins);
             if form.group == BLOCK {
                 let scales = scales[..1].first_chunk().expect("a scale");
-                signed::<S, M, ONE, { tile::PLAIN }, 1>(s, &mut sums, ready, scales, mins, x);
+                signed::<S, M, ONE, 1>(s, &mut sums, ready, scales, mins, x, form);
             } else {
-                if const { FORM == SIX } {
-                    signed::<S, M, ONE, { tile::SIX }, 2>(s, &mut sums, ready, scales, mins, x);
-                } else {
-                    signed::<S, M, ONE, { tile::PLAIN }, 2>(s, &mut sums, ready, scales, mins, x);
-                }
+                signed::<S, M, ONE, 2>(s, &mut sums, ready, scales, mins, x, form);
             }
         }
         tile::store(s, &sums, to);

@@ -1,6 +1,8 @@
-//! Floor 0: some rows of bytes times one unpacked block of 32 outputs. Knows no formats.
+//! Floor 0: some rows of bytes times one block of 32 outputs. Knows no files.
 
+use super::form::Form;
 use super::{BLOCK, BLOCK_WORDS, PANEL};
+use crate::quant::IQ4_NL;
 use crate::simd::{Dots, LANES, Simd};
 
 /// Sums of `M` rows while they meet blocks: in registers, where there are enough.
@@ -119,37 +121,41 @@ fn some_nibbles<S: Dots, const M: usize, const ONE: bool, const PACKED: bool, co
     }
 }
 
-/// How signed codes lie: bytes `[quads][32][4]`.
-pub const PLAIN: usize = 0;
-/// As the set multiplies them: `[pairs][32][2]` if it widens.
-pub const READY: usize = 1;
-/// Six bits each, less 32: nibbles two quads to a byte, then the bits above them four quads to a byte.
-pub const SIX: usize = 2;
+/// Signed codes that lie as the set multiplies them: `[pairs][32][2]` if it widens. Others have so many bits each: eight, as
+/// bytes `[quads][32][4]`; or fewer, as a packed panel has them: nibbles two quads to a byte, then the bits above them.
+pub const READY: usize = 0;
 
-/// Sixteen quads of quad `q` of a block of six bits a code.
+/// Sixteen quads of quad `q` of a block of codes of `BITS` bits, fewer than eight, as signed bytes.
 #[inline(always)]
-fn six<S: Dots>(s: S, codes: &[u8], q: usize, lanes: usize) -> S::I {
-    let (low, high) =
-        (quads(s, codes, q / 2 * QUAD + lanes), quads(s, codes, (QUADS / 2 + q / 4) * QUAD + lanes));
-    s.six(if q.is_multiple_of(2) { s.low(low) } else { s.high(low) }, high, q % 4)
+fn spread<S: Dots, const BITS: usize>(s: S, form: &Form, codes: &[u8], q: usize, lanes: usize) -> S::I {
+    let low = quads(s, codes, q / 2 * QUAD + lanes);
+    let low = if q.is_multiple_of(2) { s.low(low) } else { s.high(low) };
+    let high = |quad: usize| quads(s, codes, (QUADS / 2 + quad) * QUAD + lanes);
+    let code = match BITS {
+        5 => s.with(low, s.moved(high(0), 4 - q as i32, 0x10)),
+        6 => s.with(low, s.moved(high(q / 4), 4 - 2 * (q as i32 % 4), 0x30)),
+        _ => low,
+    };
+    if form.table { s.look_up_i(code, &IQ4_NL) } else { s.less(code, form.offset.cast_unsigned()) }
 }
 
-/// sums `[M][32]` + codes in -127..=127 times `x [words of a block][stride]`: codes lie as [`PLAIN`], [`READY`] or [`SIX`] say;
+/// sums `[M][32]` + codes in -127..=127 times `x [words of a block][stride]`: codes of `BITS` bits, or [`READY`];
 /// `GROUPS` scales a block.
 #[inline(always)]
-pub fn bytes<S: Dots, const M: usize, const ONE: bool, const LIE: usize, const GROUPS: usize>(
+pub fn bytes<S: Dots, const M: usize, const ONE: bool, const BITS: usize, const GROUPS: usize>(
     s: S,
     sums: &mut Sums<S, M>,
     codes: &[u8],
     scales: &[[f32; PANEL]; GROUPS],
     mins: Option<&[f32; PANEL]>,
     x: &[f32],
+    form: &Form,
 ) {
     if const { vectors::<S>() == 2 } {
-        some_bytes::<S, M, ONE, LIE, GROUPS, 2>(s, sums, codes, scales, mins, x, 0);
+        some_bytes::<S, M, ONE, BITS, GROUPS, 2>(s, sums, codes, scales, mins, x, form, 0);
     } else {
-        some_bytes::<S, M, ONE, LIE, GROUPS, 1>(s, sums, codes, scales, mins, x, 0);
-        some_bytes::<S, M, ONE, LIE, GROUPS, 1>(s, sums, codes, scales, mins, x, 1);
+        some_bytes::<S, M, ONE, BITS, GROUPS, 1>(s, sums, codes, scales, mins, x, form, 0);
+        some_bytes::<S, M, ONE, BITS, GROUPS, 1>(s, sums, codes, scales, mins, x, form, 1);
     }
 }
 
@@ -165,7 +171,7 @@ fn some_bytes<
     S: Dots,
     const M: usize,
     const ONE: bool,
-    const LIE: usize,
+    const BITS: usize,
     const GROUPS: usize,
     const V: usize,
 >(
@@ -175,15 +181,12 @@ fn some_bytes<
     scales: &[[f32; PANEL]; GROUPS],
     mins: Option<&[f32; PANEL]>,
     x: &[f32],
+    form: &Form,
     at: usize,
 ) {
     let (stride, words) = (row_words::<S, ONE>(), S::PARTS * QUADS);
     let (scale_at, sum_at, begin_at) = (words, words + 1, words + 2);
-    let size = match LIE {
-        READY => words * QUAD,
-        SIX => QUADS * QUAD * 6 / 8,
-        _ => QUADS * QUAD,
-    };
+    let size = if BITS == READY { words * QUAD } else { QUADS * QUAD * BITS / 8 };
     let (codes, x) = (&codes[..size], &x[..(words + 3) * stride + M]);
     for g in 0..GROUPS {
         let mut acc = [[s.begin(0.0); V]; M];
@@ -196,10 +199,10 @@ fn some_bytes<
                 let mut w = [s.ready(s.begin(0.0), 0); V];
                 for v in 0..V {
                     let lanes = 4 * LANES * (at + v);
-                    w[v] = match LIE {
+                    w[v] = match BITS {
                         READY => s.widened(quads(s, codes, (part * QUADS + q) * QUAD + lanes)),
-                        SIX => s.ready(six(s, codes, q, lanes), part),
-                        _ => s.ready(quads(s, codes, q * QUAD + lanes), part),
+                        8 => s.ready(quads(s, codes, q * QUAD + lanes), part),
+                        _ => s.ready(spread::<S, BITS>(s, form, codes, q, lanes), part),
                     };
                 }
                 for i in 0..M {

@@ -134,7 +134,7 @@ pub fn one<'a, S: Simd>(
 
 /// Blocks `some` of the packed panel that begins with output `first`.
 #[inline(always)]
-pub fn panel<'a, S: Simd>(
+pub fn panel<'a, S: Bytes>(
     s: S,
     form: &Form,
     w: &Matrix<'a>,
@@ -147,7 +147,7 @@ pub fn panel<'a, S: Simd>(
     for (i, b) in some.clone().enumerate() {
         let packed = one(s, form, panel, [b, blocks], &mut scale[i * groups..], &mut min[i]);
         if form.bits < 8 {
-            widen(form, packed, &mut codes[i * CODES..][..CODES]);
+            widen(s, form, packed, &mut codes[i * CODES..][..CODES]);
         }
     }
     let mins = form.has_min().then_some(&**min);
@@ -195,7 +195,7 @@ fn six(small: &[u8], half: usize) -> ([u8; LANES], [u8; LANES]) {
 
 /// Nibbles, and the bits above them, as bytes `[quads][32][4]`.
 #[inline(always)]
-pub fn widen(form: &Form, packed: &[u8], codes: &mut [u8]) {
+pub fn widen<S: Bytes>(s: S, form: &Form, packed: &[u8], codes: &mut [u8]) {
     // What is subtracted passes by with the rest.
     let offset = if form.table || form.nibbles { 0 } else { form.offset.cast_unsigned() };
     match form.bits {
@@ -204,7 +204,9 @@ pub fn widen(form: &Form, packed: &[u8], codes: &mut [u8]) {
         _ => spread::<4>(packed, codes, offset),
     }
     if form.table {
-        signed(form, codes);
+        for codes in codes.as_chunks_mut().0 {
+            s.store_b(s.look_up(s.load_b(codes), &IQ4_NL), codes);
+        }
     }
 }
 
