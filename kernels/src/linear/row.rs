@@ -90,14 +90,18 @@ pub fn sixteen<S: Simd, E: Elem, const M: usize>(s: S, w: &Matrix, first: usize,
     let wide = parts * stride; // what one word of weights meets
     assert!(x.len() >= words * wide && rows.iter().all(|row| row.len() == len), "a row of x is too short");
     let (mut acc, mut next) = ([s.zero(); M], w.ahead(first + LANES));
+    // Long rows are asked for a little further on in each, unless their lines meet in one set of the cache.
+    let further_on = M == 1 && E::BYTES == 4 && !w.stride().is_multiple_of(SET);
     let (x, rest) = x[..words * wide].split_at(whole * LANES * wide);
     for (j, x) in x.chunks_exact(LANES * wide).enumerate() {
         let mut t = [s.zero(); LANES];
         for i in 0..LANES {
             // SAFETY: `j < whole`, so `(j + 1) * chunk` is within every row (all have `len` bytes).
             t[i] = E::words(s, unsafe { rows[i].get_unchecked(j * chunk..(j + 1) * chunk) });
-            // The next sixteen rows, in the order of their addresses: the processor sees one stream.
-            if chunk == 64 || i % 2 == 0 {
+            if further_on {
+                s.prefetch_first(further(w, [first + i, first + LANES + i], j + AHEAD, whole));
+            } else if chunk == 64 || i % 2 == 0 {
+                // The next sixteen rows, in the order of their addresses: the processor sees one stream.
                 s.prefetch(next);
                 next = next.wrapping_add(64);
             }
