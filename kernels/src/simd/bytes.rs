@@ -49,6 +49,7 @@ pub trait Along: Bytes {
     ) -> [Self::I; GROUPS];
 }
 
+// Plain Rust is short rather than fast: what is long is called.
 impl Bytes for Scalar {
     type B = [u8; BLOCK];
 
@@ -60,27 +61,27 @@ impl Bytes for Scalar {
     fn store_b(self, x: [u8; BLOCK], out: &mut [u8; BLOCK]) {
         *out = x;
     }
-    #[inline(always)]
+    #[inline(never)]
     fn nibble_halves(self, x: &[u8; BLOCK / 2]) -> [u8; BLOCK] {
         std::array::from_fn(|i| x[i % 16] >> (i / 16 * 4) & 15)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn field(self, x: [u8; BLOCK], shift: usize, mask: u8) -> [u8; BLOCK] {
         x.map(|x| x >> shift & mask)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn above(self, low: [u8; BLOCK], high: [u8; BLOCK]) -> [u8; BLOCK] {
         std::array::from_fn(|i| low[i] | high[i] << 4)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn bits(self, x: u32) -> [u8; BLOCK] {
         std::array::from_fn(|i| (x >> i & 1) as u8)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn minus(self, x: [u8; BLOCK], y: u8) -> [u8; BLOCK] {
         x.map(|x| x.wrapping_sub(y))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn look_up(self, x: [u8; BLOCK], table: &[i8; 16]) -> [u8; BLOCK] {
         x.map(|x| table[usize::from(x & 15)].cast_unsigned())
     }

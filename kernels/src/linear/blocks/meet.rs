@@ -19,13 +19,15 @@ fn signed<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
     x: &[f32],
     form: &Form,
 ) {
-    if const { as_packed::<S>(ONE) } && form.bits < 8 {
-        match form.bits {
-            4 => tile::bytes::<S, M, ONE, 4, GROUPS>(s, sums, codes, scales, mins, x, form),
-            5 => tile::bytes::<S, M, ONE, 5, GROUPS>(s, sums, codes, scales, mins, x, form),
-            _ => tile::bytes::<S, M, ONE, 6, GROUPS>(s, sums, codes, scales, mins, x, form),
+    if const { as_packed::<S>(ONE) } {
+        // Two scales a block belong to six bits alone.
+        match (GROUPS, form.bits) {
+            (2, _) => tile::bytes::<S, M, ONE, 6, GROUPS>(s, sums, codes, scales, mins, x, form),
+            (_, 4) => tile::bytes::<S, M, ONE, 4, GROUPS>(s, sums, codes, scales, mins, x, form),
+            (_, 5) => tile::bytes::<S, M, ONE, 5, GROUPS>(s, sums, codes, scales, mins, x, form),
+            _ => tile::bytes::<S, M, ONE, 8, GROUPS>(s, sums, codes, scales, mins, x, form),
         }
-    } else if const { S::REGISTERS >= 32 || as_packed::<S>(ONE) } {
+    } else if const { S::REGISTERS >= 32 } {
         tile::bytes::<S, M, ONE, 8, GROUPS>(s, sums, codes, scales, mins, x, form);
     } else if const { halved::<S>(M) == 3 } {
         for (i, sums) in sums.as_chunks_mut::<3>().0.iter_mut().enumerate() {
