@@ -25,6 +25,8 @@ pub trait Dots: Simd {
 
     /// Sixteen little-endian words, unaligned.
     fn load_i(self, x: &[u8; 64]) -> Self::I;
+    /// Into sixteen little-endian words, unaligned.
+    fn store_i(self, x: Self::I, out: &mut [u8; 64]);
     /// The bits of `x` in all lanes.
     fn splat_i(self, x: f32) -> Self::I;
     /// Each lane as the nearest f32.
@@ -77,6 +79,10 @@ impl Dots for Scalar {
     #[inline(always)]
     fn load_i(self, x: &[u8; 64]) -> [i32; 16] {
         std::array::from_fn(|i| i32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]))
+    }
+    #[inline(always)]
+    fn store_i(self, x: [i32; 16], out: &mut [u8; 64]) {
+        out.as_chunks_mut().0.iter_mut().zip(x).for_each(|(out, x)| *out = x.to_le_bytes());
     }
     #[inline(always)]
     fn splat_i(self, x: f32) -> [i32; 16] {
@@ -161,6 +167,14 @@ macro_rules! ymm {
         fn load_i(self, x: &[u8; 64]) -> [__m256i; 2] {
             let at = x.as_ptr().cast::<__m256i>();
             unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
+        }
+        #[inline(always)]
+        fn store_i(self, x: [__m256i; 2], out: &mut [u8; 64]) {
+            let at = out.as_mut_ptr().cast::<__m256i>();
+            unsafe {
+                _mm256_storeu_si256(at, x[0]);
+                _mm256_storeu_si256(at.add(1), x[1]);
+            }
         }
         #[inline(always)]
         fn splat_i(self, x: f32) -> [__m256i; 2] {
@@ -329,6 +343,10 @@ macro_rules! wide {
         #[inline(always)]
         fn load_i(self, x: &[u8; 64]) -> __m512i {
             unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+        }
+        #[inline(always)]
+        fn store_i(self, x: __m512i, out: &mut [u8; 64]) {
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), x) }
         }
         #[inline(always)]
         fn splat_i(self, x: f32) -> __m512i {

@@ -2,7 +2,7 @@
 //! files.
 
 use super::form::Form;
-use super::tile::{self, Sums};
+use super::tile::{self, Signed, Sums};
 use super::{BLOCK, PANEL, Unpacked, block_words, dense, unpack};
 use crate::dtype::DType;
 use crate::simd::{Apart, Bytes, Dots, Simd};
@@ -13,28 +13,24 @@ use crate::simd::{Apart, Bytes, Dots, Simd};
 fn signed<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize>(
     s: S,
     sums: &mut Sums<S, M>,
-    codes: &[u8],
-    scales: &[[f32; PANEL]; GROUPS],
-    mins: Option<&[f32; PANEL]>,
-    x: &[f32],
-    form: &Form,
+    block: Signed<GROUPS>,
 ) {
     if const { as_packed::<S>(ONE) } {
         // Two scales a block belong to six bits alone.
-        match (GROUPS, form.bits) {
-            (2, _) => tile::bytes::<S, M, ONE, 6, GROUPS>(s, sums, codes, scales, mins, x, form),
-            (_, 4) => tile::bytes::<S, M, ONE, 4, GROUPS>(s, sums, codes, scales, mins, x, form),
-            (_, 5) => tile::bytes::<S, M, ONE, 5, GROUPS>(s, sums, codes, scales, mins, x, form),
-            _ => tile::bytes::<S, M, ONE, 8, GROUPS>(s, sums, codes, scales, mins, x, form),
+        match (GROUPS, block.form.bits) {
+            (2, _) => tile::bytes::<S, M, ONE, 6, GROUPS>(s, sums, block),
+            (_, 4) => tile::bytes::<S, M, ONE, 4, GROUPS>(s, sums, block),
+            (_, 5) => tile::bytes::<S, M, ONE, 5, GROUPS>(s, sums, block),
+            _ => tile::bytes::<S, M, ONE, 8, GROUPS>(s, sums, block),
         }
     } else if const { S::REGISTERS >= 32 } {
-        tile::bytes::<S, M, ONE, 8, GROUPS>(s, sums, codes, scales, mins, x, form);
+        tile::bytes::<S, M, ONE, 8, GROUPS>(s, sums, block);
     } else if const { halved::<S>(M) == 3 } {
         for (i, sums) in sums.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            s.apart(Signed::<S, 3, ONE, GROUPS> { sums, codes, scales, mins, x: &x[3 * i..], form });
+            s.apart(Tile::<S, 3, ONE, GROUPS> { sums, block: Signed { x: &block.x[3 * i..], ..block } });
         }
     } else {
-        s.apart(Signed::<S, M, ONE, GROUPS> { sums, codes, scales, mins, x, form });
+        s.apart(Tile::<S, M, ONE, GROUPS> { sums, block });
     }
 }
 
@@ -54,31 +50,17 @@ const fn halved<S: Dots>(m: usize) -> usize {
 }
 
 /// [`tile::bytes`]
-struct Signed<'a, S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> {
+struct Tile<'a, S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> {
     sums: &'a mut Sums<S, M>,
-    codes: &'a [u8],
-    scales: &'a [[f32; PANEL]; GROUPS],
-    mins: Option<&'a [f32; PANEL]>,
-    x: &'a [f32],
-    form: &'a Form,
+    block: Signed<'a, GROUPS>,
 }
 
-impl<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> Apart<S>
-    for Signed<'_, S, M, ONE, GROUPS>
-{
+impl<S: Dots, const M: usize, const ONE: bool, const GROUPS: usize> Apart<S> for Tile<'_, S, M, ONE, GROUPS> {
     type Out = ();
 
     #[inline(always)]
     fn run(self, s: S) {
-        tile::bytes::<S, M, ONE, 8, GROUPS>(
-            s,
-            self.sums,
-            self.codes,
-            self.scales,
-            self.mins,
-            self.x,
-            self.form,
-        );
+        tile::bytes::<S, M, ONE, 8, GROUPS>(s, self.sums, self.block);
     }
 }
 
@@ -107,13 +89,15 @@ impl<S: Dots, const M: usize, const ONE: bool> Apart<S> for Meet<'_, '_, M, ONE>
             for (b, codes) in blocks {
                 let (mins, x) = (w.mins.map(|mins| &mins[b]), &x[b * words..]);
                 let scales = w.scales[b..].first_chunk().expect("a scale");
-                tile::bytes::<S, M, ONE, { tile::READY }, 1>(s, &mut sums, codes, scales, mins, x, form);
+                let block = Signed { form, codes, scales, mins, x };
+                tile::bytes::<S, M, ONE, { tile::READY }, 1>(s, &mut sums, block);
             }
         } else {
             for (b, codes) in blocks {
                 let (mins, x) = (w.mins.map(|mins| &mins[b]), &x[b * words..]);
                 let scales = w.scales[2 * b..].first_chunk().expect("two scales");
-                tile::bytes::<S, M, ONE, { tile::READY }, 2>(s, &mut sums, codes, scales, mins, x, form);
+                let block = Signed { form, codes, scales, mins, x };
+                tile::bytes::<S, M, ONE, { tile::READY }, 2>(s, &mut sums, block);
             }
         }
         tile::store(s, &sums, to);
@@ -236,19 +220,19 @@ impl<S: Dots<Plain: Bytes>, const M: usize, const ONE: bool, const FORM: usize> 
                 codes,
                 lies: const { as_packed::<S>(ONE) },
             };
-            let ready =
+            let codes =
                 if const { FORM < USUAL.len() } { ready.run(s.plain()) } else { s.plain().apart(ready) };
             let x = &x[b * words..];
             if form.nibbles {
-                tile::nibbles::<S, M, ONE, true>(s, &mut sums, ready, &scales[0], mins, x);
+                tile::nibbles::<S, M, ONE, true>(s, &mut sums, codes, &scales[0], mins, x);
                 continue;
             }
             let mins = form.has_min().then_some(&*mins);
             if form.group == BLOCK {
                 let scales = scales[..1].first_chunk().expect("a scale");
-                signed::<S, M, ONE, 1>(s, &mut sums, ready, scales, mins, x, form);
+                signed::<S, M, ONE, 1>(s, &mut sums, Signed { form, codes, scales, mins, x });
             } else {
-                signed::<S, M, ONE, 2>(s, &mut sums, ready, scales, mins, x, form);
+                signed::<S, M, ONE, 2>(s, &mut sums, Signed { form, codes, scales, mins, x });
             }
         }
         tile::store(s, &sums, to);

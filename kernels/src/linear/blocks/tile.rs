@@ -31,7 +31,7 @@ pub fn store<S: Dots, const M: usize>(s: S, sums: &Sums<S, M>, to: &mut [[f32; P
 const QUADS: usize = BLOCK / 4;
 
 /// Bytes of a quad of 32 outputs.
-const QUAD: usize = 4 * PANEL;
+pub const QUAD: usize = 4 * PANEL;
 
 /// Words of activations after a block's bytes: scale, scale times sum.
 const SCALE: usize = QUADS;
@@ -125,9 +125,26 @@ fn some_nibbles<S: Dots, const M: usize, const ONE: bool, const PACKED: bool, co
 /// bytes `[quads][32][4]`; or fewer, as a packed panel has them: nibbles two quads to a byte, then the bits above them.
 pub const READY: usize = 0;
 
-/// Sixteen quads of quad `q` of a block of codes of `BITS` bits, fewer than eight, as signed bytes.
+/// A block of signed codes, and the activations `x [words of a block][stride]` that meet it.
+#[derive(Clone, Copy)]
+pub struct Signed<'a, const GROUPS: usize> {
+    pub form: &'a Form,
+    pub codes: &'a [u8],
+    pub scales: &'a [[f32; PANEL]; GROUPS],
+    pub mins: Option<&'a [f32; PANEL]>,
+    pub x: &'a [f32],
+}
+
+/// Sixteen quads of quad `q` of a block of codes of `BITS` bits, fewer than eight, from byte `lanes` of it on: as bytes, less
+/// `offset` or by the table.
 #[inline(always)]
-fn spread<S: Dots, const BITS: usize>(s: S, form: &Form, codes: &[u8], q: usize, lanes: usize) -> S::I {
+pub fn spread<S: Dots, const BITS: usize>(
+    s: S,
+    form: &Form,
+    offset: u8,
+    codes: &[u8],
+    [q, lanes]: [usize; 2],
+) -> S::I {
     let low = quads(s, codes, q / 2 * QUAD + lanes);
     let low = if q.is_multiple_of(2) { s.low(low) } else { s.high(low) };
     let high = |quad: usize| quads(s, codes, (QUADS / 2 + quad) * QUAD + lanes);
@@ -136,26 +153,21 @@ fn spread<S: Dots, const BITS: usize>(s: S, form: &Form, codes: &[u8], q: usize,
         6 => s.with(low, s.moved(high(q / 4), 4 - 2 * (q as i32 % 4), 0x30)),
         _ => low,
     };
-    if form.table { s.look_up_i(code, &IQ4_NL) } else { s.less(code, form.offset.cast_unsigned()) }
+    if form.table { s.look_up_i(code, &IQ4_NL) } else { s.less(code, offset) }
 }
 
-/// sums `[M][32]` + codes in -127..=127 times `x [words of a block][stride]`: codes of `BITS` bits, or [`READY`];
-/// `GROUPS` scales a block.
+/// sums `[M][32]` + codes in -127..=127 times activations: codes of `BITS` bits, or [`READY`]; `GROUPS` scales a block.
 #[inline(always)]
 pub fn bytes<S: Dots, const M: usize, const ONE: bool, const BITS: usize, const GROUPS: usize>(
     s: S,
     sums: &mut Sums<S, M>,
-    codes: &[u8],
-    scales: &[[f32; PANEL]; GROUPS],
-    mins: Option<&[f32; PANEL]>,
-    x: &[f32],
-    form: &Form,
+    block: Signed<GROUPS>,
 ) {
     if const { vectors::<S>() == 2 } {
-        some_bytes::<S, M, ONE, BITS, GROUPS, 2>(s, sums, codes, scales, mins, x, form, 0);
+        some_bytes::<S, M, ONE, BITS, GROUPS, 2>(s, sums, block, 0);
     } else {
-        some_bytes::<S, M, ONE, BITS, GROUPS, 1>(s, sums, codes, scales, mins, x, form, 0);
-        some_bytes::<S, M, ONE, BITS, GROUPS, 1>(s, sums, codes, scales, mins, x, form, 1);
+        some_bytes::<S, M, ONE, BITS, GROUPS, 1>(s, sums, block, 0);
+        some_bytes::<S, M, ONE, BITS, GROUPS, 1>(s, sums, block, 1);
     }
 }
 
@@ -177,15 +189,11 @@ fn some_bytes<
 >(
     s: S,
     sums: &mut Sums<S, M>,
-    codes: &[u8],
-    scales: &[[f32; PANEL]; GROUPS],
-    mins: Option<&[f32; PANEL]>,
-    x: &[f32],
-    form: &Form,
+    Signed { form, codes, scales, mins, x }: Signed<GROUPS>,
     at: usize,
 ) {
     let (stride, words) = (row_words::<S, ONE>(), S::PARTS * QUADS);
-    let (scale_at, sum_at, begin_at) = (words, words + 1, words + 2);
+    let (scale_at, sum_at, begin_at, offset) = (words, words + 1, words + 2, form.offset.cast_unsigned());
     let size = if BITS == READY { words * QUAD } else { QUADS * QUAD * BITS / 8 };
     let (codes, x) = (&codes[..size], &x[..(words + 3) * stride + M]);
     for g in 0..GROUPS {
@@ -202,7 +210,7 @@ fn some_bytes<
                     w[v] = match BITS {
                         READY => s.widened(quads(s, codes, (part * QUADS + q) * QUAD + lanes)),
                         8 => s.ready(quads(s, codes, q * QUAD + lanes), part),
-                        _ => s.ready(spread::<S, BITS>(s, form, codes, q, lanes), part),
+                        _ => s.ready(spread::<S, BITS>(s, form, offset, codes, [q, lanes]), part),
                     };
                 }
                 for i in 0..M {

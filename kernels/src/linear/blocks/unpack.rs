@@ -3,6 +3,7 @@
 
 use super::form::{Block, Form, Scales};
 use super::spread::{Small, sixteen};
+use super::tile::{self, QUAD};
 use super::{BLOCK, Matrix, PANEL, Scratch, Unpacked};
 use crate::quant::{IQ4_NL, f16};
 use crate::simd::{Bytes, LANES, Simd};
@@ -196,47 +197,20 @@ fn six(small: &[u8], half: usize) -> ([u8; LANES], [u8; LANES]) {
 /// Nibbles, and the bits above them, as bytes `[quads][32][4]`.
 #[inline(always)]
 pub fn widen<S: Bytes>(s: S, form: &Form, packed: &[u8], codes: &mut [u8]) {
-    // What is subtracted passes by with the rest.
-    let offset = if form.table || form.nibbles { 0 } else { form.offset.cast_unsigned() };
     match form.bits {
-        5 => spread::<5>(packed, codes, offset),
-        6 => spread::<6>(packed, codes, offset),
-        _ => spread::<4>(packed, codes, offset),
-    }
-    if form.table {
-        for codes in codes.as_chunks_mut().0 {
-            s.store_b(s.look_up(s.load_b(codes), &IQ4_NL), codes);
-        }
+        5 => spread::<S, 5>(s, form, packed, codes),
+        6 => spread::<S, 6>(s, form, packed, codes),
+        _ => spread::<S, 4>(s, form, packed, codes),
     }
 }
 
-/// Codes of `BITS` bits as bytes, less `offset`.
+/// The same, where codes have `BITS` bits.
 #[inline(always)]
-fn spread<const BITS: usize>(packed: &[u8], codes: &mut [u8], offset: u8) {
-    const QUAD: usize = 4 * PANEL;
-    let (low, high) = packed.split_at(CODES / 2);
-    let (low, high) = (low.as_chunks::<QUAD>().0, high.as_chunks::<QUAD>().0);
+fn spread<S: Bytes, const BITS: usize>(s: S, form: &Form, packed: &[u8], codes: &mut [u8]) {
+    let offset = if form.nibbles { 0 } else { form.offset.cast_unsigned() };
     for (q, codes) in codes.as_chunks_mut::<QUAD>().0.iter_mut().enumerate() {
-        let low = &low[q / 2];
-        match BITS {
-            5 => {
-                let high = &high[0];
-                for i in 0..QUAD {
-                    codes[i] = (low[i] >> (q % 2 * 4) & 15 | (high[i] >> q & 1) << 4).wrapping_sub(offset);
-                }
-            }
-            6 => {
-                let high = &high[q / 4];
-                for i in 0..QUAD {
-                    codes[i] =
-                        (low[i] >> (q % 2 * 4) & 15 | (high[i] >> (q % 4 * 2) & 3) << 4).wrapping_sub(offset);
-                }
-            }
-            _ => {
-                for i in 0..QUAD {
-                    codes[i] = (low[i] >> (q % 2 * 4) & 15).wrapping_sub(offset);
-                }
-            }
+        for (v, codes) in codes.as_chunks_mut().0.iter_mut().enumerate() {
+            s.store_i(tile::spread::<S, BITS>(s, form, offset, packed, [q, v * 4 * LANES]), codes);
         }
     }
 }
