@@ -118,7 +118,7 @@ impl Layout {
         let own: Vec<usize> = (0..self.bufs.len()).filter(|b| self.bufs[*b].mem == BUFS).collect();
         for (s, stage) in stages.iter().enumerate() {
             for access in tasks[stage.clone()].iter().flatten() {
-                if let Access::Read(span) | Access::Write(span, _) = access
+                if let Access::Read(span) | Access::Write(span, _) | Access::Deal(span, _) = access
                     && span.mem == BUFS
                 {
                     let b = own[own.partition_point(|b| self.bufs[*b].at < span.at)];
@@ -148,7 +148,7 @@ impl Layout {
 
     /// How a linear whose results are packed is shared: by the outputs that its rows have in common.
     pub fn packed_cut(&self, rows: usize, pack: Pack) -> Cut {
-        Cut::Dealt(self.ops.pack_panel_words(rows, pack))
+        Cut::Cols(self.ops.pack_panel_words(rows, pack))
     }
 
     /// How attention of the queries is shared: many rows in blocks of rows and heads, few along the keys too.

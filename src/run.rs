@@ -147,13 +147,16 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
         }
         Verb::Attend { layer, out, q, of, split, stat } => {
             let (q, state, scratch) = (p.read(l.buf(q)), p.state(layer as usize), p.scratch());
-            let (mut out, args) = (p.write(l.buf(out)), c.attend_args(of));
+            let (out, args) = (l.buf(out), c.attend_args(of));
             match stat {
                 #[cfg(feature = "train")]
                 Some(stat) => {
-                    (ops.back.attend_stat)(&mut out, &mut p.write(l.buf(stat)), q, &state, &args, scratch)
+                    let (mut out, mut stat) = (p.write(out), p.write(l.buf(stat)));
+                    (ops.back.attend_stat)(&mut out, &mut stat, q, &state, &args, scratch);
                 }
-                _ => (ops.attend)(&mut out, q, &state, &args, split, scratch),
+                _ => {
+                    p.pieces(out).for_each(|mut out| (ops.attend)(&mut out, q, &state, &args, split, scratch))
+                }
             }
         }
         Verb::Merge { out, parts, of } => {

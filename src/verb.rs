@@ -172,8 +172,8 @@ impl Verb {
             | Verb::Logprob { out, logits: x } => vec![read(x), rows(out)],
             Verb::Linear { out, x, rows, w, add, then, .. } => {
                 let out = match then {
-                    None => Access::Write(l.buf(out), Cut::Dealt(PANEL)),
-                    Some(then) => Access::Write(l.buf(out), l.packed_cut(rows, then.pack)),
+                    None => Access::Deal(l.buf(out), Cut::Cols(PANEL)),
+                    Some(then) => Access::Deal(l.buf(out), l.packed_cut(rows, then.pack)),
                 };
                 let mut task = vec![read(x), out, Access::Scratch(l.linear_scratch(w))];
                 task.extend(add.map(read));
@@ -184,13 +184,16 @@ impl Verb {
                 vec![read(k), read(v), Access::WriteState(layer as usize, l.head_words(of))]
             }
             Verb::Attend { layer, out, q, split, stat, .. } => {
-                let mut task = vec![
-                    read(q),
-                    Access::ReadState(layer as usize),
-                    Access::Write(l.buf(out), l.attend_cut(q, split)),
-                    Access::Scratch(l.attend_scratch),
-                ];
-                task.extend(stat.map(|stat| Access::Write(l.buf(stat), l.stat_cut(q))));
+                let (out, cut) = (l.buf(out), l.attend_cut(q, split));
+                let mut task =
+                    vec![read(q), Access::ReadState(layer as usize), Access::Scratch(l.attend_scratch)];
+                match stat {
+                    // What is kept beside the outputs is shared as they are: nothing of both is dealt.
+                    Some(stat) => {
+                        task.extend([Access::Write(out, cut), Access::Write(l.buf(stat), l.stat_cut(q))]);
+                    }
+                    None => task.push(Access::Deal(out, cut)),
+                }
                 task
             }
             Verb::Merge { out, parts, .. } => vec![read(parts), Access::Write(l.buf(out), l.merge_cut())],

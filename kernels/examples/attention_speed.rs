@@ -122,7 +122,7 @@ impl Case {
         let attend = vec![
             Access::Read(q),
             Access::ReadState(0),
-            Access::Write(to, cut(&shape, n, split)),
+            Access::Deal(to, cut(&shape, n, split)),
             Access::Scratch(scratch),
         ];
         let merge = vec![Access::Read(kept), Access::Write(out, merge_cut(&shape))];
@@ -144,7 +144,9 @@ impl Case {
                     return (self.ops.merge)(&mut part.write(out), from, &args);
                 }
                 let (q, state, scratch) = (part.read(q), part.state(0), part.scratch());
-                (self.ops.attend)(&mut part.write(to), q, &state, &args, split, scratch);
+                for mut out in part.pieces(to) {
+                    (self.ops.attend)(&mut out, q, &state, &args, split, scratch);
+                }
             };
             plan.run(team, mems, &never, &work).expect("a run");
             seconds.push(start.elapsed().as_secs_f64());

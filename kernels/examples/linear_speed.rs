@@ -73,7 +73,7 @@ fn time(ops: &'static Ops, team: &Team, dtype: DType, order: Order, bytes: &[u8]
     let scratch = Access::Scratch(ops.linear_scratch(k, dtype));
     let mut tasks = vec![vec![Access::Read(x), Access::Write(packed, Cut::Pieces(piece))]];
     tasks.extend(
-        (0..copies).map(|_| vec![Access::Read(packed), Access::Write(out, Cut::Cols(PANEL)), scratch]),
+        (0..copies).map(|_| vec![Access::Read(packed), Access::Deal(out, Cut::Cols(PANEL)), scratch]),
     );
     let plan = Plan::new(tasks, vec![rows * k, words, rows * n]).expect("a plan");
     let memory = |len: usize| Words::zeroed(len).expect("memory");
@@ -91,7 +91,9 @@ fn time(ops: &'static Ops, team: &Team, dtype: DType, order: Order, bytes: &[u8]
                 let bytes = &bytes[(copy - 1) * size..][..size];
                 let w = Matrix::new(bytes, dtype, order, n, k, size / n).expect("a matrix");
                 let (x, scratch) = (part.read(packed), part.scratch());
-                ops.linear(&mut part.write(out), x, rows, &w, None, None, scratch);
+                for mut out in part.pieces(out) {
+                    ops.linear(&mut out, x, rows, &w, None, None, scratch);
+                }
             }
         });
         done.expect("a run");

@@ -1,7 +1,7 @@
 //! Floor 0: exp, tanh and erf with a pinned order of operations: the same bits on every instruction set. Knows no
 //! kernels.
 
-use crate::simd::{Apart, LANES, Scalar, Simd};
+use crate::simd::{Apart, LANES, Scalar, Simd, times};
 
 /// A function of a vector. Where a vector is no register of the machine its code is long, and it is compiled once.
 macro_rules! function {
@@ -58,20 +58,47 @@ function! {
 
 #[inline(always)]
 fn exp_below_with<S: Simd>(s: S, x: S::V) -> S::V {
-    let least = s.splat(-86.6);
-    let low = s.lt(x, least);
-    let x = s.max(least, x); // NaN stays
-    let shift = s.splat(12_582_912.0);
-    let shifted = s.fma(x, s.splat(std::f32::consts::LOG2_E), shift);
-    let n = s.sub(shifted, shift);
-    let r = s.fma(n, s.splat(-0.693_145_75), x);
-    let r = s.fma(n, s.splat(-1.428_606_8e-6), r);
-    let mut p = s.splat(1.987_569_1e-4);
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = s.fma(p, r, s.splat(c));
+    let mut x = [x];
+    exp_below_in_step(s, &mut x);
+    x[0]
+}
+
+/// [`exp_below`] of some vectors, step by step of all where registers are many: each step waits for the one before, and
+/// processors do not look far enough ahead to go on with the next vector.
+#[inline(always)]
+pub fn exp_below_all<S: Simd, const N: usize>(s: S, x: &mut [S::V; N]) {
+    if const { S::REGISTERS >= 32 } {
+        exp_below_in_step(s, x);
+    } else {
+        for z in 0..times::<S>(N) {
+            x[z] = exp_below(s, x[z]);
+        }
     }
-    let y = s.add(s.fma(s.mul(p, r), r, r), s.splat(1.0));
-    s.select(low, s.zero(), s.mul(y, s.pow2(shifted)))
+}
+
+#[inline(always)]
+fn exp_below_in_step<S: Simd, const N: usize>(s: S, x: &mut [S::V; N]) {
+    let (least, shift) = (s.splat(-86.6), s.splat(12_582_912.0));
+    let (given, mut shifted, mut p) = (*x, *x, [s.splat(1.987_569_1e-4); N]);
+    macro_rules! each {
+        (|$z:ident| $step:expr) => {
+            for $z in 0..N {
+                $step;
+            }
+        };
+    }
+    each!(|z| x[z] = s.max(least, x[z])); // NaN stays
+    each!(|z| shifted[z] = s.fma(x[z], s.splat(std::f32::consts::LOG2_E), shift));
+    for ln_2 in [0.693_145_75, 1.428_606_8e-6] {
+        each!(|z| x[z] = s.fma(s.sub(shifted[z], shift), s.splat(-ln_2), x[z]));
+    }
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        each!(|z| p[z] = s.fma(p[z], x[z], s.splat(c)));
+    }
+    each!(|z| p[z] = s.mul(p[z], x[z]));
+    each!(|z| p[z] = s.add(s.fma(p[z], x[z], x[z]), s.splat(1.0)));
+    each!(|z| p[z] = s.mul(p[z], s.pow2(shifted[z])));
+    each!(|z| x[z] = s.select(s.lt(given[z], least), s.zero(), p[z]));
 }
 
 function! {

@@ -55,6 +55,8 @@ pub enum Access {
     Read(Span),
     /// Each worker writes its tile.
     Write(Span, Cut),
+    /// Workers write a tile of columns or blocks in pieces, the last of which go to whoever comes first.
+    Deal(Span, Cut),
     /// All workers read one layer of the pages.
     ReadState(usize),
     /// Each worker writes its heads of one layer of the pages; a head has so many words.
@@ -128,7 +130,7 @@ impl Plan {
                     (layers, layer_words) = (layers.max(layer + 1), layer_words.max(head))
                 }
                 Access::Scratch(words) => scratch = scratch.max(words.next_multiple_of(SCRATCH_UNIT)),
-                Access::Read(_) | Access::Write(..) => {}
+                Access::Read(_) | Access::Write(..) | Access::Deal(..) => {}
             }
         }
         Ok(Plan { tasks, stages, lens, layers, layer_words, scratch })
@@ -216,7 +218,7 @@ fn check(task: &Task, lens: &[usize]) -> Result<(), fn(usize) -> Failed> {
     for (i, access) in task.iter().enumerate() {
         let others = || task.iter().enumerate().filter(move |(j, _)| *j != i).map(|(_, other)| other);
         match *access {
-            Access::Read(s) | Access::Write(s, _) => {
+            Access::Read(s) | Access::Write(s, _) | Access::Deal(s, _) => {
                 let end = s.rows.checked_mul(s.cols).and_then(|len| s.at.checked_add(len));
                 if s.mem >= lens.len() || end.is_none_or(|end| end > lens[s.mem]) {
                     return Err(Failed::Bounds);
@@ -225,13 +227,17 @@ fn check(task: &Task, lens: &[usize]) -> Result<(), fn(usize) -> Failed> {
             Access::WriteState(_, 0) => return Err(Failed::Overlap),
             _ => {}
         }
-        let fits = if let Access::Write(s, cut) = *access { cut.fits(s.rows, s.cols) } else { true };
+        let fits = match *access {
+            Access::Deal(_, Cut::Pieces(_)) => false,
+            Access::Write(s, cut) | Access::Deal(s, cut) => cut.fits(s.rows, s.cols),
+            _ => true,
+        };
         if !fits || (access.writes() && others().any(|other| access.meets(other))) {
             return Err(Failed::Overlap);
         }
         // A worker has one scratch, and what is dealt of a task has one count.
         if matches!(access, Access::Scratch(_)) && others().any(|other| matches!(other, Access::Scratch(_)))
-            || access.dealt() && others().any(Access::dealt)
+            || matches!(access, Access::Deal(..)) && others().any(|other| matches!(other, Access::Deal(..)))
         {
             return Err(Failed::Overlap);
         }
@@ -241,16 +247,13 @@ fn check(task: &Task, lens: &[usize]) -> Result<(), fn(usize) -> Failed> {
 
 impl Access {
     fn writes(&self) -> bool {
-        matches!(self, Access::Write(..) | Access::WriteState(..))
-    }
-
-    fn dealt(&self) -> bool {
-        matches!(self, Access::Write(_, Cut::Dealt(_)))
+        matches!(self, Access::Write(..) | Access::Deal(..) | Access::WriteState(..))
     }
 
     fn meets(&self, other: &Access) -> bool {
+        use Access::{Deal, Read, Write};
         match (self, other) {
-            (Access::Read(s) | Access::Write(s, _), Access::Read(t) | Access::Write(t, _)) => s.meets(t),
+            (Read(s) | Write(s, _) | Deal(s, _), Read(t) | Write(t, _) | Deal(t, _)) => s.meets(t),
             (
                 Access::ReadState(a) | Access::WriteState(a, _),
                 Access::ReadState(b) | Access::WriteState(b, _),
@@ -304,7 +307,6 @@ impl<'a> Part<'a> {
         let Access::Write(_, cut) = self.take(|a| matches!(a, Access::Write(s, _) if *s == span)) else {
             unreachable!("`take` found a write")
         };
-        assert!(!matches!(cut, Cut::Dealt(_)), "what is dealt is taken in pieces");
         let place = [self.worker, self.shared.of];
         // SAFETY: the span is in bounds and nobody reads it or writes it another way in this stage (checked by
         // `Plan`); each worker takes its tile once.
@@ -314,19 +316,17 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// This worker's pieces of a span that the task declared as written with [`Cut::Dealt`]: what takes one worker longer than
-    /// another is shared as it goes. Panics as [`Part::write`] does, or for another cut.
+    /// This worker's pieces of a span that the task declared as dealt: what takes one worker longer than another is shared as
+    /// it goes. Panics as [`Part::write`] does.
     pub fn pieces(&mut self, span: Span) -> Pieces<'a> {
-        let Access::Write(_, Cut::Dealt(group)) =
-            self.take(|a| matches!(a, Access::Write(s, Cut::Dealt(_)) if *s == span))
-        else {
-            unreachable!("`take` found a write in pieces")
+        let Access::Deal(_, cut) = self.take(|a| matches!(a, Access::Deal(s, _) if *s == span)) else {
+            unreachable!("`take` found what is dealt")
         };
         let place = [self.worker, self.shared.of];
         // SAFETY: the span is in bounds and nobody reads it or writes it another way in this stage (checked by `Plan`); each
         // worker takes its pieces once, and all are dealt from the task's one count.
         unsafe {
-            Pieces::new(self.shared.mems[span.mem].add(span.at), span, group, place, self.dealt, self.cancel)
+            Pieces::new(self.shared.mems[span.mem].add(span.at), span, cut, place, self.dealt, self.cancel)
         }
     }
 

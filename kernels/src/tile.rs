@@ -11,8 +11,6 @@ pub enum Cut {
     Pieces(usize),
     /// Columns in groups of this many; a tile has every row.
     Cols(usize),
-    /// The same, taken in pieces (`Part::pieces`), the last of which go to whoever comes first.
-    Dealt(usize),
     /// Cells of so many rows and columns, dealt to the workers in turn: neighbours cost alike (a causal triangle), so
     /// dealing shares the work evenly.
     Blocks {
@@ -73,9 +71,7 @@ impl<'a> TileMut<'a> {
         let share = |n: usize| n * worker / of..n * (worker + 1) / of;
         let (rows, cols, stride, deal) = match cut {
             Cut::Pieces(len) => (share(rows * cols / len), 0..len, len, None),
-            Cut::Cols(group) | Cut::Dealt(group) => {
-                (0..rows, columns(cols, group, share(cols.div_ceil(group))), cols, None)
-            }
+            Cut::Cols(group) => (0..rows, columns(cols, group, share(cols.div_ceil(group))), cols, None),
             Cut::Blocks { rows: r, cols: c } => {
                 (0..rows, 0..cols, cols, Some(Deal { rows: r, cols: c, worker, of }))
             }
@@ -214,7 +210,7 @@ impl Cut {
     pub(crate) fn fits(self, rows: usize, cols: usize) -> bool {
         match self {
             Cut::Pieces(len) => len > 0 && (rows * cols).is_multiple_of(len),
-            Cut::Cols(group) | Cut::Dealt(group) => group > 0,
+            Cut::Cols(group) => group > 0,
             Cut::Blocks { rows, cols } => rows > 0 && cols > 0,
         }
     }

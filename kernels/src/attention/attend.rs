@@ -87,7 +87,7 @@ impl<S: Simd> Apart<S> for Attend<'_, '_, '_> {
         let unit = if split { part_words(dim) } else { dim };
         let mut kept = stat.as_ref().map(|stat| stat.cells());
         for cell in out.cells() {
-            let kept = kept.as_mut().and_then(Iterator::next);
+            let (kept, mut out) = (kept.as_mut().and_then(Iterator::next), out.cell(&cell));
             let (part, above) =
                 if split { (Some(cell.rows.start / n), cell.rows.start / n * n) } else { (None, 0) };
             let chunks = part.map_or(0..usize::MAX, chunks_of);
@@ -107,11 +107,11 @@ impl<S: Simd> Apart<S> for Attend<'_, '_, '_> {
                 }
                 let mut room = Room::of(scratch, &args.shape, block.slots());
                 block.pack(s, room.q, q);
-                block.run(s, &mut room, state, out);
+                block.run(s, &mut room, state, &out);
                 for i in 0..block.queries() {
                     let (r, h) = block.query(i);
                     let at = (h - cell.cols.start / unit) * unit;
-                    let out = &mut out.cell_row(&cell, above + r)[at..at + unit];
+                    let out = &mut out.row(above + r)[at..at + unit];
                     let acc = &room.out[i * room.width..][..room.width];
                     let [max, sum] = room.of_out.stat(i);
                     if split {

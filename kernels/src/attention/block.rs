@@ -8,7 +8,7 @@ use super::bias::{Adjust, Bias};
 use super::cache::{self, Head};
 use super::parts::{chunks_of, fold_outputs, fold_stats, part_of};
 use super::room::Room;
-use super::tile::{Ahead, ROWS, largest, panel_of, scores, weigh, weights, with_panel};
+use super::tile::{Ahead, ROWS, To, largest, panel_of, panel_within, scores, weigh, weights, with_panel};
 use super::{AttendArgs, Cache, PAGE, head_words};
 use crate::pages::StateRef;
 use crate::plan::TileMut;
@@ -31,20 +31,22 @@ pub struct Block<'a> {
     panel: usize,
 }
 
-/// Positions of a chunk that each query of a panel sees.
+/// What the queries of a panel see of a chunk.
 struct Seen {
-    each: [Range<usize>; ROWS],
-    /// From the first that some query sees to the last.
+    /// Queries of a panel that see the same positions, in order: the first `runs` of these.
+    each: [Same; ROWS],
+    runs: usize,
+    /// From the first position that some query sees to the last.
     some: Range<usize>,
     /// Those that every query sees that sees any.
     every: Range<usize>,
 }
 
-/// Values of the positions `run` go into the outputs of `queries` queries from `first` on.
-struct Step {
-    first: usize,
-    queries: usize,
-    run: Range<usize>,
+/// Neighbours that see the same positions of a chunk.
+#[derive(Clone)]
+struct Same {
+    queries: Range<usize>,
+    positions: Range<usize>,
 }
 
 impl<'a> Block<'a> {
@@ -183,23 +185,20 @@ impl<'a> Block<'a> {
             let [mut of_keys, of_values] = head.scales.map_or([None; 2], |scales| scales.map(Some));
             let mut scale = self.args.scale;
             if self.adjusts() {
-                for i in 0..self.panel {
-                    if !seen.each[i].is_empty() {
-                        self.adjust(first + i, at).apply(s, &mut p[i], scale, of_keys);
-                    }
+                for i in seen.each().iter().flat_map(|same| same.queries.clone()) {
+                    self.adjust(first + i, at).apply(s, &mut p[i], scale, of_keys);
                 }
                 (scale, of_keys) = (1.0, None);
             }
             // One step for all queries, then the other: reductions of one query overlap with those of the next.
-            for i in 0..self.panel {
-                if !seen.each[i].is_empty() {
-                    max[first + i] = largest(s, &mut p[i], &seen.each[i], scale, of_keys);
+            let (max, sum) = (&mut max[first..][..self.panel], &mut sum[first..][..self.panel]);
+            for same in seen.each() {
+                for i in same.queries.clone() {
+                    max[i] = largest(s, &mut p[i], &same.positions, scale, of_keys);
                 }
             }
-            for i in 0..self.panel {
-                if !seen.each[i].is_empty() {
-                    sum[first + i] = weights(s, &mut p[i], &seen.each[i], max[first + i], of_values);
-                }
+            for i in seen.each().iter().flat_map(|same| same.queries.clone()) {
+                sum[i] = weights(s, &mut p[i], max[i], of_values);
             }
         }
     }
@@ -254,40 +253,28 @@ impl<'a> Block<'a> {
         }
         let ahead = next.map_or(0, |next| distance(values, next));
         let (out, all) = (if alone { &mut *room.out } else { &mut *room.part }, self.sees_all(at));
+        let [old, new] = room.factors.each_ref().map(|each| each.as_flattened());
         for first in (0..self.queries()).step_by(self.panel) {
             let seen = self.panel_sees(first, at, all);
             if seen.some.is_empty() {
                 continue;
             }
+            let (p, out) = (&room.p[first..], &mut out[first * width..][..self.panel * width]);
+            let (old, new) = (&old[first..], &new[first..]);
+            if seen.runs == 1 && seen.each[0].queries == (0..self.panel.min(self.queries() - first)) {
+                let run = &seen.some;
+                weigh_as(s, self.panel, cache, To::Fold { out, old, new }, p, values, run, ahead);
+                continue;
+            }
             let (steps, n) = seen.steps(self.panel);
-            if n > 1 {
-                room.acc.as_flattened_mut().fill(0.0);
+            room.acc[..self.panel].iter_mut().for_each(|acc| acc[..width].fill(0.0));
+            for Same { queries, positions } in &steps[..n] {
+                let (to, p) = (To::Onto(&mut room.acc[queries.start..]), &p[queries.start..]);
+                weigh_as(s, queries.len(), cache, to, p, values, positions, ahead);
             }
-            for step in &steps[..n] {
-                let (acc, p) = (&mut room.acc[step.first..], &room.p[first + step.first..]);
-                let (m, run, fresh) = (step.queries, &step.run, n == 1);
-                match cache {
-                    Cache::F32 => {
-                        with_panel!(S, m, weigh::<S, cache::F32>(s, acc, p, values, run, fresh, ahead))
-                    }
-                    Cache::F16 => {
-                        with_panel!(S, m, weigh::<S, cache::F16>(s, acc, p, values, run, fresh, ahead))
-                    }
-                    Cache::BF16 => {
-                        with_panel!(S, m, weigh::<S, cache::Bf16>(s, acc, p, values, run, fresh, ahead))
-                    }
-                    Cache::Q8 => {
-                        with_panel!(S, m, weigh::<S, cache::Q8>(s, acc, p, values, run, fresh, ahead))
-                    }
-                }
-            }
-            let [old, new] = &room.factors;
-            let (old, new) = (old.as_flattened(), new.as_flattened());
-            for i in 0..self.panel {
-                if !seen.each[i].is_empty() {
-                    let (out, acc) = (&mut out[(first + i) * width..][..width], &room.acc[i][..width]);
-                    fold_outputs(s, out, acc, old[first + i], new[first + i]);
-                }
+            for i in seen.each().iter().flat_map(|same| same.queries.clone()) {
+                let (out, acc) = (&mut out[i * width..][..width], &room.acc[i][..width]);
+                fold_outputs(s, out, acc, old[i], new[i]);
             }
         }
     }
@@ -324,62 +311,95 @@ impl<'a> Block<'a> {
     /// What the panel from query `first` on sees of the chunk at position `at`, of which all see `all` or not.
     #[inline(always)]
     fn panel_sees(&self, first: usize, at: usize, all: bool) -> Seen {
-        if all {
-            let n = self.panel.min(self.queries() - first);
-            let mut each = [const { 0..PAGE }; ROWS];
-            each[n..].fill(0..0);
-            return Seen { each, some: 0..PAGE, every: 0..PAGE };
+        if !all {
+            return self.panel_sees_some(first, at);
         }
-        self.panel_sees_some(first, at)
+        let mut seen = Seen { each: [Same::NONE; ROWS], runs: 1, some: 0..PAGE, every: 0..PAGE };
+        seen.each[0] = Same { queries: 0..self.panel.min(self.queries() - first), positions: 0..PAGE };
+        seen
     }
 
     /// The same, row by row.
     #[inline(never)]
     fn panel_sees_some(&self, first: usize, at: usize) -> Seen {
-        let of = |i: usize| {
-            let all = self.seen(self.query(i).0);
-            all.start.clamp(at, at + PAGE) - at..all.end.clamp(at, at + PAGE) - at
-        };
-        let n = self.panel.min(self.queries() - first);
-        let (a, b) = (of(first), of(first + n - 1));
-        let mut each = [const { 0..0 }; ROWS];
-        // Both ends of what is seen rise from row to row.
-        if a == b {
-            each[..n].fill(a.clone());
-            return Seen { each, some: a.clone(), every: a };
+        let mut seen = Seen { each: [Same::NONE; ROWS], runs: 0, some: PAGE..0, every: 0..PAGE };
+        let (n, mut i) = (self.panel.min(self.queries() - first), 0);
+        while i < n {
+            let (row, head) = self.query(first + i);
+            let (queries, all) = (i..n.min(i + self.heads.end - head), self.seen(row));
+            i = queries.end;
+            let positions = all.start.clamp(at, at + PAGE) - at..all.end.clamp(at, at + PAGE) - at;
+            if positions.is_empty() {
+                continue;
+            }
+            seen.some = seen.some.start.min(positions.start)..seen.some.end.max(positions.end);
+            seen.every = seen.every.start.max(positions.start)..seen.every.end.min(positions.end);
+            match seen.each[..seen.runs].last_mut() {
+                Some(last) if last.positions == positions => last.queries.end = queries.end,
+                _ => {
+                    seen.each[seen.runs] = Same { queries, positions };
+                    seen.runs += 1;
+                }
+            }
         }
-        each[..n].iter_mut().enumerate().for_each(|(i, seen)| *seen = of(first + i));
-        let live = || each.iter().filter(|seen| !seen.is_empty());
-        let some = live().map(|r| r.start).min().unwrap_or(0)..live().map(|r| r.end).max().unwrap_or(0);
-        let every = live().map(|r| r.start).max().unwrap_or(0)..live().map(|r| r.end).min().unwrap_or(0);
-        Seen { each, some, every }
+        seen
     }
 }
 
+impl Same {
+    const NONE: Same = Same { queries: 0..0, positions: 0..0 };
+}
+
 impl Seen {
+    /// Queries that see anything.
+    fn each(&self) -> &[Same] {
+        &self.each[..self.runs]
+    }
+
     /// The steps in which `panel` queries take their values, each in the order of positions. What every query sees they
-    /// take together, the rest alone: an unseen position has no part at all, for 0 * NaN is not 0, and -0 + 0 is not -0.
-    fn steps(&self, panel: usize) -> ([Step; 2 * ROWS + 1], usize) {
-        let mut steps = [const { Step { first: 0, queries: 1, run: 0..0 } }; 2 * ROWS + 1];
-        if self.every == self.some {
-            steps[0] = Step { first: 0, queries: panel, run: self.every.clone() };
-            return (steps, 1);
-        }
-        let mut n = 0;
-        let mut push = |first: usize, queries: usize, run: Range<usize>| {
-            if !run.is_empty() {
-                (steps[n], n) = (Step { first, queries, run }, n + 1);
+    /// take together, the rest with those that see the same: an unseen position has no part at all, for 0 * NaN is not 0,
+    /// and -0 + 0 is not -0.
+    #[inline(never)]
+    fn steps(&self, panel: usize) -> ([Same; 2 * ROWS + 1], usize) {
+        let (mut steps, mut n) = ([Same::NONE; 2 * ROWS + 1], 0);
+        let mut push = |mut queries: Range<usize>, positions: Range<usize>| {
+            while !positions.is_empty() && !queries.is_empty() {
+                let first = queries.start..queries.start + panel_within(queries.len());
+                queries.start = first.end;
+                (steps[n], n) = (Same { queries: first, positions: positions.clone() }, n + 1);
             }
         };
-        if self.every.is_empty() {
-            self.each.iter().enumerate().for_each(|(i, seen)| push(i, 1, seen.clone()));
-        } else {
-            let live = || self.each.iter().enumerate().filter(|(_, seen)| !seen.is_empty());
-            live().for_each(|(i, seen)| push(i, 1, seen.start..self.every.start));
-            push(0, panel, self.every.clone());
-            live().for_each(|(i, seen)| push(i, 1, self.every.end..seen.end));
+        let apart = self.every.is_empty();
+        for Same { queries, positions } in self.each() {
+            push(queries.clone(), positions.start..if apart { positions.end } else { self.every.start });
+        }
+        if !apart {
+            push(0..panel, self.every.clone());
+            for Same { queries, positions } in self.each() {
+                push(queries.clone(), self.every.end..positions.end);
+            }
         }
         (steps, n)
+    }
+}
+
+/// [`weigh`] of a cache's type, for `queries` queries.
+#[inline(always)]
+fn weigh_as<S: Simd>(
+    s: S,
+    queries: usize,
+    cache: Cache,
+    to: To,
+    p: &[[f32; PAGE]],
+    values: &[u8],
+    run: &Range<usize>,
+    ahead: Ahead,
+) {
+    match cache {
+        Cache::F32 => with_panel!(S, queries, weigh::<S, cache::F32>(s, to, p, values, run, ahead)),
+        Cache::F16 => with_panel!(S, queries, weigh::<S, cache::F16>(s, to, p, values, run, ahead)),
+        Cache::BF16 => with_panel!(S, queries, weigh::<S, cache::Bf16>(s, to, p, values, run, ahead)),
+        Cache::Q8 => with_panel!(S, queries, weigh::<S, cache::Q8>(s, to, p, values, run, ahead)),
     }
 }
 

@@ -5,6 +5,7 @@
 //! their position as floating-point numbers do, eight to a doubling: so many workers share a long context evenly, a
 //! short one is shared too, and what has to be kept of the parts grows with the logarithm of the length.
 
+use super::tile::folded;
 use super::{AttendArgs, PAGE};
 use crate::math::exp_below;
 use crate::ops::per_isa;
@@ -104,9 +105,7 @@ impl<S: Simd> Apart<S> for Outputs<'_> {
         let (old, new) = (s.splat(self.factors[0]), s.splat(self.factors[1]));
         let (out, next) = (self.out.as_chunks_mut::<LANES>().0, self.next.as_chunks::<LANES>().0);
         for (out, next) in out.iter_mut().zip(next) {
-            // A sum that starts from zero is never -0: what was nothing before keeps no trace of that.
-            let next = s.add(s.load(next), s.zero());
-            s.store(s.fma(s.load(out), old, s.mul(next, new)), out);
+            s.store(folded(s, s.load(out), s.load(next), [old, new]), out);
         }
     }
 }

@@ -5,8 +5,9 @@
 
 use super::cache::Elem;
 use super::{MAX_DIM, PAGE};
-use crate::math::exp_below;
-use crate::simd::{LANES, Simd, times};
+use crate::math::exp_below_all;
+use crate::simd::{Apart, LANES, Simd, times};
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Queries of a tile at most. With 4 vectors of 16 lanes each they take 24 of AVX-512's 32 registers, and with one vector
@@ -38,6 +39,11 @@ pub fn panel_of<S: Simd>(queries: usize) -> usize {
         return 1;
     }
     PANELS.into_iter().min_by_key(|m| queries.div_ceil(*m) * m).unwrap_or(1)
+}
+
+/// Queries of the largest panel that `queries` fill.
+pub fn panel_within(queries: usize) -> usize {
+    PANELS.into_iter().find(|m| *m <= queries).unwrap_or(1)
 }
 
 /// Calls `$f` with a panel's number of queries as a constant.
@@ -73,16 +79,36 @@ pub fn scores<S: Simd, E: Elem, const M: usize>(
     reach: &Range<usize>,
     ahead: Ahead,
 ) {
-    let p: &mut [[f32; PAGE]; M] = p.first_chunk_mut().expect("scores of each query");
-    let (q, tile) = (q.as_chunks::<M>().0, const { LANES * vectors::<S, M>() });
-    for at in (reach.start / tile * tile..reach.end.min(PAGE)).step_by(tile) {
-        // Constant blocks, so that the widths of the other instruction sets are not even compiled.
-        if const { vectors::<S, M>() == 4 } {
-            score_tile::<S, E, M, 4>(s, p, q, keys, at, ahead);
-        } else if const { vectors::<S, M>() == 2 } {
-            score_tile::<S, E, M, 2>(s, p, q, keys, at, ahead);
-        } else {
-            score_tile::<S, E, M, 1>(s, p, q, keys, at, ahead);
+    s.apart(Scores::<E, M> { p, q, keys, reach, ahead, elem: PhantomData });
+}
+
+/// [`scores`], a function by itself as all that has many sums in registers: constants of what is around would take some.
+struct Scores<'a, E, const M: usize> {
+    p: &'a mut [[f32; PAGE]],
+    q: &'a [f32],
+    keys: &'a [u8],
+    reach: &'a Range<usize>,
+    ahead: Ahead,
+    elem: PhantomData<E>,
+}
+
+impl<S: Simd, E: Elem, const M: usize> Apart<S> for Scores<'_, E, M> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let Scores { p, q, keys, reach, ahead, .. } = self;
+        let p: &mut [[f32; PAGE]; M] = p.first_chunk_mut().expect("scores of each query");
+        let (q, tile) = (q.as_chunks::<M>().0, const { LANES * vectors::<S, M>() });
+        for at in (reach.start / tile * tile..reach.end.min(PAGE)).step_by(tile) {
+            // Constant blocks, so that the widths of the other instruction sets are not even compiled.
+            if const { vectors::<S, M>() == 4 } {
+                score_tile::<S, E, M, 4>(s, p, q, keys, at, ahead);
+            } else if const { vectors::<S, M>() == 2 } {
+                score_tile::<S, E, M, 2>(s, p, q, keys, at, ahead);
+            } else {
+                score_tile::<S, E, M, 1>(s, p, q, keys, at, ahead);
+            }
         }
     }
 }
@@ -137,12 +163,6 @@ const VECS: usize = PAGE / LANES;
 /// The numbers of the lanes.
 pub const INDEX: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
 
-/// Whether a query that sees the positions `seen` of a chunk sees any of vector `z` of its scores.
-#[inline(always)]
-pub fn touches(seen: &Range<usize>, z: usize) -> bool {
-    seen.start < (z + 1) * LANES && z * LANES < seen.end
-}
-
 /// Scales a query's scores, by each position's key too where those have scales; positions that it does not see become
 /// -inf. Returns the maximum.
 #[inline(always)]
@@ -156,9 +176,6 @@ pub fn largest<S: Simd>(
     let (scale, nothing) = (s.splat(scale), s.splat(f32::NEG_INFINITY));
     let mut x = [nothing; VECS];
     for z in 0..times::<S>(VECS) {
-        if !touches(seen, z) {
-            continue;
-        }
         x[z] = s.load(&p[z * LANES..]);
         if let Some(keys) = keys {
             x[z] = s.mul(x[z], s.load(&keys[z * LANES..]));
@@ -179,25 +196,19 @@ pub fn largest<S: Simd>(
     s.fold_max(s.max(s.max(x[0], x[1]), s.max(x[2], x[3])))
 }
 
-/// The scores of the positions `seen` become weights, exponentials relative to `max`; returns their sum, over 16 lanes
-/// anchored at the chunk's first position, whatever is seen. A vector of which nothing is seen would add zeros, which
-/// change no bit of a sum that is not below zero, and is left out. Where values have scales, the weights are multiplied by them after that.
+/// A query's scores become weights, exponentials relative to `max`; returns their sum, over 16 lanes anchored at the
+/// chunk's first position. What a query does not see has the weight zero, which changes no bit of a sum that is not below
+/// zero. Where values have scales, the weights are multiplied by them after that.
 #[inline(always)]
-pub fn weights<S: Simd>(
-    s: S,
-    p: &mut [f32; PAGE],
-    seen: &Range<usize>,
-    max: f32,
-    values: Option<&[f32; PAGE]>,
-) -> f32 {
+pub fn weights<S: Simd>(s: S, p: &mut [f32; PAGE], max: f32, values: Option<&[f32; PAGE]>) -> f32 {
     // Where every score is -inf, -inf - 0 keeps the exponentials zero; -inf - -inf would not.
     let base = s.splat(if max == f32::NEG_INFINITY { 0.0 } else { max });
     let mut x = [s.zero(); VECS];
     for z in 0..times::<S>(VECS) {
-        if !touches(seen, z) {
-            continue;
-        }
-        x[z] = exp_below(s, s.sub(s.load(&p[z * LANES..]), base));
+        x[z] = s.sub(s.load(&p[z * LANES..]), base);
+    }
+    exp_below_all(s, &mut x);
+    for z in 0..times::<S>(VECS) {
         let weight = match values {
             Some(values) => s.mul(x[z], s.load(&values[z * LANES..])),
             None => x[z],
@@ -207,35 +218,61 @@ pub fn weights<S: Simd>(
     s.fold_sum(s.add(s.add(s.add(x[0], x[1]), x[2]), x[3]))
 }
 
-/// Outputs of a chunk, `width` columns of each row of `acc`: the weights `p [M][PAGE]` of the positions `run` times their values
-/// `[PAGE][width]`, on top of what is there unless it is to be `fresh`.
+/// Where the outputs of a chunk go.
+pub enum To<'a> {
+    /// On top of what rows have.
+    Onto(&'a mut [[f32; MAX_DIM]]),
+    /// Folded into rows `[M][width]`: see [`folded`].
+    Fold { out: &'a mut [f32], old: &'a [f32], new: &'a [f32] },
+}
+
+/// Outputs of a chunk: the weights `p [M][PAGE]` of the positions `run` times their values `[PAGE][width]`.
 #[inline(always)]
 pub fn weigh<S: Simd, E: Elem, const M: usize>(
     s: S,
-    acc: &mut [[f32; MAX_DIM]],
+    to: To,
     p: &[[f32; PAGE]],
     values: &[u8],
     run: &Range<usize>,
-    fresh: bool,
     ahead: Ahead,
 ) {
-    let width = values.len() / (PAGE * E::BYTES);
-    let p: &[[f32; PAGE]; M] = p.first_chunk().expect("weights of each query");
-    let acc: &mut [[f32; MAX_DIM]; M] = acc.first_chunk_mut().expect("outputs of each query");
-    let values = &values[run.start * width * E::BYTES..run.end * width * E::BYTES];
-    let mut at = 0;
-    while at + const { LANES * vectors::<S, M>() } <= width {
-        at += if const { vectors::<S, M>() == 4 } {
-            weigh_tile::<S, E, M, 4>(s, acc, p, values, run.start, [at, width], fresh, ahead)
-        } else if const { vectors::<S, M>() == 2 } {
-            weigh_tile::<S, E, M, 2>(s, acc, p, values, run.start, [at, width], fresh, ahead)
-        } else {
-            weigh_tile::<S, E, M, 1>(s, acc, p, values, run.start, [at, width], fresh, ahead)
-        };
-    }
-    if const { vectors::<S, M>() > 1 } {
-        while at < width {
-            at += weigh_tile::<S, E, M, 1>(s, acc, p, values, run.start, [at, width], fresh, ahead);
+    s.apart(Weigh::<E, M> { to, p, values, run, ahead, elem: PhantomData });
+}
+
+/// [`weigh`]
+struct Weigh<'a, E, const M: usize> {
+    to: To<'a>,
+    p: &'a [[f32; PAGE]],
+    values: &'a [u8],
+    run: &'a Range<usize>,
+    ahead: Ahead,
+    elem: PhantomData<E>,
+}
+
+impl<S: Simd, E: Elem, const M: usize> Apart<S> for Weigh<'_, E, M> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let Weigh { mut to, p, values, run, ahead, .. } = self;
+        let width = values.len() / (PAGE * E::BYTES);
+        let p: &[[f32; PAGE]; M] = p.first_chunk().expect("weights of each query");
+        let values = &values[run.start * width * E::BYTES..run.end * width * E::BYTES];
+        let mut at = 0;
+        while at + const { LANES * vectors::<S, M>() } <= width {
+            let place = [run.start, at, width];
+            at += if const { vectors::<S, M>() == 4 } {
+                weigh_tile::<S, E, M, 4>(s, &mut to, p, values, place, ahead)
+            } else if const { vectors::<S, M>() == 2 } {
+                weigh_tile::<S, E, M, 2>(s, &mut to, p, values, place, ahead)
+            } else {
+                weigh_tile::<S, E, M, 1>(s, &mut to, p, values, place, ahead)
+            };
+        }
+        if const { vectors::<S, M>() > 1 } {
+            while at < width {
+                at += weigh_tile::<S, E, M, 1>(s, &mut to, p, values, [run.start, at, width], ahead);
+            }
         }
     }
 }
@@ -245,19 +282,18 @@ pub fn weigh<S: Simd, E: Elem, const M: usize>(
 #[inline(always)]
 fn weigh_tile<S: Simd, E: Elem, const M: usize, const N: usize>(
     s: S,
-    out: &mut [[f32; MAX_DIM]; M],
+    to: &mut To,
     p: &[[f32; PAGE]; M],
     values: &[u8],
-    first: usize,
-    [at, width]: [usize; 2],
-    fresh: bool,
+    [first, at, width]: [usize; 3],
     ahead: Ahead,
 ) -> usize {
     let mut acc = [[s.zero(); N]; M];
-    if !fresh {
+    if let To::Onto(rows) = to {
+        let rows: &[_; M] = rows.first_chunk().expect("outputs of each query");
         for i in 0..M {
             for z in 0..N {
-                acc[i][z] = s.load(&out[i][at + z * LANES..]);
+                acc[i][z] = s.load(&rows[i][at + z * LANES..]);
             }
         }
     }
@@ -275,10 +311,34 @@ fn weigh_tile<S: Simd, E: Elem, const M: usize, const N: usize>(
             }
         }
     }
-    for i in 0..M {
-        for z in 0..N {
-            s.store(acc[i][z], &mut out[i][at + z * LANES..]);
+    match to {
+        To::Onto(rows) => {
+            let rows: &mut [_; M] = rows.first_chunk_mut().expect("outputs of each query");
+            for i in 0..M {
+                for z in 0..N {
+                    s.store(acc[i][z], &mut rows[i][at + z * LANES..]);
+                }
+            }
+        }
+        To::Fold { out, old, new } => {
+            let old: &[_; M] = old.first_chunk().expect("factors of each query");
+            let new: &[_; M] = new.first_chunk().expect("factors of each query");
+            for i in 0..M {
+                let (row, factors) =
+                    (&mut out[i * width + at..][..N * LANES], [s.splat(old[i]), s.splat(new[i])]);
+                for z in 0..N {
+                    let out = &mut row[z * LANES..];
+                    s.store(folded(s, s.load(out), acc[i][z], factors), out);
+                }
+            }
         }
     }
     N * LANES
+}
+
+/// Outputs before times a factor, plus those of what comes next times another. A sum that starts from zero is never -0:
+/// what was nothing before keeps no trace of that.
+#[inline(always)]
+pub fn folded<S: Simd>(s: S, out: S::V, next: S::V, [old, new]: [S::V; 2]) -> S::V {
+    s.fma(out, old, s.mul(s.add(next, s.zero()), new))
 }

@@ -32,7 +32,7 @@ fn bad_tasks_are_refused() {
     );
     let both = vec![Access::ReadState(1), Access::WriteState(1, 8)];
     assert_eq!(Plan::new(vec![both], vec![]).err(), Some(Failed::Overlap(0)));
-    let [one, other] = [a, span(8, 1, 8)].map(|s| Access::Write(s, Cut::Dealt(4)));
+    let [one, other] = [a, span(8, 1, 8)].map(|s| Access::Deal(s, Cut::Cols(4)));
     assert_eq!(Plan::new(vec![vec![one, other]], vec![16]).err(), Some(Failed::Overlap(0)), "one count");
     assert!(Plan::new(vec![vec![one], vec![other]], vec![16]).is_ok());
     let huge = Span { mem: 0, at: usize::MAX, rows: 2, cols: usize::MAX };
@@ -89,8 +89,7 @@ fn pieces_are_every_column_once_whoever_comes_first() {
         let (team, mut pages, go) = (Team::new(workers).unwrap(), Pages::new(0, 0), AtomicBool::new(false));
         // Several stages, so that counts are used again.
         let (a, stages) = (span(0, rows, cols), 5);
-        let plan =
-            Plan::new(vec![vec![Access::Write(a, Cut::Dealt(32))]; stages], vec![rows * cols]).unwrap();
+        let plan = Plan::new(vec![vec![Access::Deal(a, Cut::Cols(32))]; stages], vec![rows * cols]).unwrap();
         assert_eq!(plan.stages().len(), stages);
         let mut mem = vec![0.0; rows * cols];
         let mems = Mems { mems: &mut [&mut mem], pages: &mut pages, scratch: &mut [] };
@@ -114,7 +113,7 @@ fn pieces_are_every_column_once_whoever_comes_first() {
 fn pieces_are_taken_once_and_only_of_what_is_dealt() {
     let (team, mut pages, go) = (Team::new(1).unwrap(), Pages::new(0, 0), AtomicBool::new(false));
     let (a, b) = (span(0, 1, 64), span(64, 1, 64));
-    let task = vec![Access::Write(a, Cut::Dealt(32)), Access::Write(b, Cut::Cols(32))];
+    let task = vec![Access::Deal(a, Cut::Cols(32)), Access::Write(b, Cut::Cols(32))];
     let plan = Plan::new(vec![task], vec![128]).unwrap();
     let mut mem = vec![0.0; 128];
     let wrong: [&(dyn Fn(&mut Part) + Sync); 3] = [
@@ -129,4 +128,33 @@ fn pieces_are_taken_once_and_only_of_what_is_dealt() {
         let mems = Mems { mems: &mut [&mut mem], pages: &mut pages, scratch: &mut [] };
         assert_eq!(plan.run(&team, mems, &go, &|_, mut part| wrong(&mut part)), Err(Failed::Panicked));
     }
+}
+
+#[test]
+fn blocks_are_dealt_once_whoever_comes_first() {
+    for (workers, rows, cols) in [(1, 7, 9), (2, 7, 9), (3, 40, 12), (2, 1, 4), (5, 2, 100)] {
+        let (team, mut pages, go) = (Team::new(workers).unwrap(), Pages::new(0, 0), AtomicBool::new(false));
+        let (a, cut) = (span(0, rows, cols), Cut::Blocks { rows: 3, cols: 4 });
+        let plan = Plan::new(vec![vec![Access::Deal(a, cut)]; 3], vec![rows * cols]).unwrap();
+        let mut mem = vec![0.0; rows * cols];
+        let mems = Mems { mems: &mut [&mut mem], pages: &mut pages, scratch: &mut [] };
+        let done = plan.run(&team, mems, &go, &|_, mut part| {
+            for mut tile in part.pieces(a) {
+                let cells: Vec<Cell> = tile.cells().collect();
+                assert_eq!(cells.len(), 1);
+                for r in cells[0].rows.clone() {
+                    tile.cell_row(&cells[0], r).iter_mut().for_each(|x| *x += 1.0);
+                }
+                std::thread::sleep(std::time::Duration::from_micros(50 * part_number(workers)));
+            }
+        });
+        assert_eq!(done, Ok(()));
+        assert!(mem.iter().all(|x| *x == 3.0), "{workers} workers, {rows} x {cols}");
+    }
+}
+
+/// Something else for each call, so that workers take different numbers of pieces.
+fn part_number(of: usize) -> u64 {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    (CALLS.fetch_add(1, Relaxed) % of) as u64
 }

@@ -2,7 +2,7 @@
 //! becomes of scores. Each piece is compiled once for a set. Knows no sequences.
 
 use crate::attention::cache::F32;
-use crate::attention::tile::{INDEX, ROWS, scores, touches, weigh};
+use crate::attention::tile::{INDEX, ROWS, To, scores, weigh};
 use crate::attention::{MAX_DIM, PAGE};
 use crate::math::{exp_below, tanh};
 use crate::simd::{Apart, LANES, Simd, times};
@@ -50,9 +50,9 @@ impl<S: Simd> Apart<S> for Sums<'_> {
     fn run(self, s: S) {
         let chunk = bytemuck::cast_slice(self.plain);
         if const { panel::<S>() == 1 } {
-            weigh::<S, F32, 1>(s, self.acc, self.p, chunk, self.run, false, 0);
+            weigh::<S, F32, 1>(s, To::Onto(self.acc), self.p, chunk, self.run, 0);
         } else {
-            weigh::<S, F32, ROWS>(s, self.acc, self.p, chunk, self.run, false, 0);
+            weigh::<S, F32, ROWS>(s, To::Onto(self.acc), self.p, chunk, self.run, 0);
         }
     }
 }
@@ -88,8 +88,8 @@ impl<S: Simd> Apart<S> for Soft<'_> {
         let (from, to) = (s.splat(self.own.start as f32), s.splat(self.own.end as f32));
         for z in 0..times::<S>(PAGE / LANES) {
             let at = z * LANES;
-            if !touches(self.run, z) {
-                continue;
+            if self.run.start >= at + LANES || at >= self.run.end {
+                continue; // nothing of it is read
             }
             let [max, inv, delta] = match &self.stats {
                 Stats::One(x) => [s.splat(x[0]), s.splat(x[1]), s.splat(x[2])],
