@@ -6,11 +6,14 @@ use crate::tile::{Cut, TileMut};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-/// Words of a group of columns at most that count as few. More of them take so long that a group is a piece.
+/// Words of a group of columns at most that count as few. More of them take so long that a group is a piece by itself.
 const FEW: usize = 256;
 
-/// Groups for each worker at least: of few words, and of more.
-const GROUPS: [usize; 2] = [8, 2];
+/// Groups or cells for each worker at least, where it pays to deal them.
+const EACH: usize = 8;
+
+/// The same of groups that take long.
+const EACH_LONG: usize = 2;
 
 /// What [`Part::pieces`](super::Part::pieces) gives.
 pub struct Pieces<'a> {
@@ -19,15 +22,13 @@ pub struct Pieces<'a> {
     cut: Cut,
     worker: usize,
     of: usize,
+    /// How many pieces were dealt; or the whole tile comes at once.
+    dealt: Option<&'a AtomicUsize>,
     /// Groups of columns, or cells.
     all: usize,
-    /// How many of them are shared out from the start, by the rule of the cut.
-    shared: usize,
-    /// Groups of what is dealt after that.
+    /// Groups of a piece that is dealt.
     size: usize,
-    /// How many pieces were dealt.
-    dealt: Option<&'a AtomicUsize>,
-    /// Pieces of its share that the worker took.
+    /// Pieces that the worker took before what is dealt.
     taken: usize,
     stop: &'a AtomicBool,
 }
@@ -43,38 +44,32 @@ impl<'a> Pieces<'a> {
         dealt: Option<&'a AtomicUsize>,
         stop: &'a AtomicBool,
     ) -> Pieces<'a> {
-        let (all, few) = match cut {
-            Cut::Cols(group) => (span.cols.div_ceil(group), span.rows * group <= FEW),
+        let (all, long) = match cut {
+            Cut::Cols(group) => (span.cols.div_ceil(group), span.rows * group > FEW),
             Cut::Blocks { rows, cols } => (span.rows.div_ceil(rows) * span.cols.div_ceil(cols), false),
             Cut::Pieces(_) => unreachable!("refused by `Plan::new`"),
         };
-        let dealt = dealt.filter(|_| of > 1 && all >= GROUPS[usize::from(!few)] * of);
-        let shared = if dealt.is_some() { all * 3 / 4 } else { all };
-        let size = if few { (all - shared).div_ceil(2 * of).max(1) } else { 1 };
-        Pieces { base, span, cut, worker, of, all, shared, size, dealt, taken: 0, stop }
+        let pays = of > 1 && all >= if long { EACH_LONG } else { EACH } * of;
+        let one = long || matches!(cut, Cut::Blocks { .. });
+        let size = if one { 1 } else { (all - all * 3 / 4).div_ceil(2 * of) };
+        Pieces { base, span, cut, worker, of, dealt: dealt.filter(|_| pays), all, size, taken: 0, stop }
     }
 
-    /// The next groups or cells: first the worker's share, groups all at once and cells one by one in turn; then what is
-    /// dealt.
-    fn take(&mut self) -> Range<usize> {
-        let taken = self.taken;
+    /// The next groups or cells. First the worker's share of three quarters of them, groups all at once and cells in turn, one
+    /// by one; then of the rest what nobody else has taken.
+    fn take(&mut self, dealt: &AtomicUsize) -> Range<usize> {
+        let (shared, taken) = (self.all * 3 / 4, self.taken);
         self.taken += 1;
-        let mine = match self.cut {
-            Cut::Blocks { .. } => {
-                let next = self.worker + taken * self.of;
-                next.min(self.shared)..(next + 1).min(self.shared)
+        let next = self.worker + taken * self.of;
+        match self.cut {
+            Cut::Blocks { .. } if next < shared => return next..next + 1,
+            Cut::Cols(_) if taken == 0 => {
+                return shared * self.worker / self.of..shared * (self.worker + 1) / self.of;
             }
-            _ if taken == 0 => self.shared * self.worker / self.of..self.shared * (self.worker + 1) / self.of,
-            _ => 0..0,
-        };
-        match self.dealt {
-            Some(dealt) if mine.is_empty() => {
-                let next = dealt.fetch_add(1, Relaxed).saturating_mul(self.size);
-                let from = self.shared.saturating_add(next).min(self.all);
-                from..self.all.min(from + self.size)
-            }
-            _ => mine,
+            _ => {}
         }
+        let from = shared.saturating_add(dealt.fetch_add(1, Relaxed).saturating_mul(self.size));
+        from.min(self.all)..self.all.min(from.saturating_add(self.size))
     }
 }
 
@@ -82,21 +77,20 @@ impl<'a> Iterator for Pieces<'a> {
     type Item = TileMut<'a>;
 
     fn next(&mut self) -> Option<TileMut<'a>> {
-        let (size, mine) = ([self.span.rows, self.span.cols], self.take());
-        if mine.is_empty() {
-            return None;
-        }
+        let (size, stop) = ([self.span.rows, self.span.cols], Some(self.stop));
+        let Some(dealt) = self.dealt else {
+            let first = std::mem::replace(&mut self.taken, 1) == 0;
+            // SAFETY: promised to `new`.
+            return first
+                .then(|| unsafe { TileMut::new(self.base, size, self.cut, [self.worker, self.of], stop) });
+        };
+        let mine = self.take(dealt);
         // SAFETY: promised to `new`; shares lie before all that is dealt, and a number is dealt once.
-        Some(unsafe {
+        (!mine.is_empty()).then(|| unsafe {
             match self.cut {
-                // The last cells cost most, and those come first. One of them is the tile of one worker of as many.
-                Cut::Blocks { .. } => {
-                    let place = [self.all - 1 - mine.start, self.all];
-                    TileMut::new(self.base, size, self.cut, place, Some(self.stop))
-                }
-                Cut::Cols(group) | Cut::Pieces(group) => {
-                    TileMut::groups(self.base, size, group, mine, Some(self.stop))
-                }
+                Cut::Cols(group) => TileMut::groups(self.base, size, group, mine, stop),
+                // A cell is the tile of one worker of as many. The last ones cost most, and come first.
+                _ => TileMut::new(self.base, size, self.cut, [self.all - 1 - mine.start, self.all], stop),
             }
         })
     }

@@ -35,6 +35,8 @@ fn bad_tasks_are_refused() {
     let [one, other] = [a, span(8, 1, 8)].map(|s| Access::Deal(s, Cut::Cols(4)));
     assert_eq!(Plan::new(vec![vec![one, other]], vec![16]).err(), Some(Failed::Overlap(0)), "one count");
     assert!(Plan::new(vec![vec![one], vec![other]], vec![16]).is_ok());
+    let rows = Access::Deal(a, Cut::Pieces(8));
+    assert_eq!(Plan::new(vec![vec![rows]], vec![8]).err(), Some(Failed::Overlap(0)), "rows are not dealt");
     let huge = Span { mem: 0, at: usize::MAX, rows: 2, cols: usize::MAX };
     assert_eq!(Plan::new(vec![vec![Access::Read(huge)]], vec![64]).err(), Some(Failed::Bounds(0)));
 }
@@ -132,7 +134,7 @@ fn pieces_are_taken_once_and_only_of_what_is_dealt() {
 
 #[test]
 fn blocks_are_dealt_once_whoever_comes_first() {
-    for (workers, rows, cols) in [(1, 7, 9), (2, 7, 9), (3, 40, 12), (2, 1, 4), (5, 2, 100)] {
+    for (workers, rows, cols) in [(1, 7, 9), (2, 7, 9), (2, 40, 12), (3, 60, 24), (2, 1, 4), (5, 8, 100)] {
         let (team, mut pages, go) = (Team::new(workers).unwrap(), Pages::new(0, 0), AtomicBool::new(false));
         let (a, cut) = (span(0, rows, cols), Cut::Blocks { rows: 3, cols: 4 });
         let plan = Plan::new(vec![vec![Access::Deal(a, cut)]; 3], vec![rows * cols]).unwrap();
@@ -140,10 +142,9 @@ fn blocks_are_dealt_once_whoever_comes_first() {
         let mems = Mems { mems: &mut [&mut mem], pages: &mut pages, scratch: &mut [] };
         let done = plan.run(&team, mems, &go, &|_, mut part| {
             for mut tile in part.pieces(a) {
-                let cells: Vec<Cell> = tile.cells().collect();
-                assert_eq!(cells.len(), 1);
-                for r in cells[0].rows.clone() {
-                    tile.cell_row(&cells[0], r).iter_mut().for_each(|x| *x += 1.0);
+                for cell in tile.cells() {
+                    let rows = cell.rows.clone();
+                    rows.for_each(|r| tile.cell_row(&cell, r).iter_mut().for_each(|x| *x += 1.0));
                 }
                 std::thread::sleep(std::time::Duration::from_micros(50 * part_number(workers)));
             }
