@@ -170,13 +170,7 @@ fn block_with<S: Simd>(
             columns::<S, LANES>(s, out, words, rows.len(), first, stride);
         }
         Laid::Bytes if const { S::REGISTERS >= 32 } && rows.len() > 1 => {
-            let mut words = [s.zero(); LANES];
-            for (words, row) in words.iter_mut().zip(rows) {
-                let mut block = [0.0; LANES];
-                quantised(s, &mut block, row, 1, false);
-                *words = s.load(&block);
-            }
-            columns::<S, BLOCK_WORDS>(s, out, words, rows.len(), first, stride);
+            put_columns(s, out, all_quantised(s, rows), rows.len(), first, stride);
         }
         Laid::Bytes | Laid::Shorts => {
             for (i, row) in rows.iter().enumerate() {
@@ -223,7 +217,21 @@ fn columns<S: Simd, const W: usize>(
         s.store(words[0], out);
         return;
     }
-    for (j, x) in s.transpose(words).into_iter().take(W).enumerate() {
+    let turned = s.transpose(words);
+    put_columns::<S, W>(s, out, *turned.first_chunk().expect("as many words"), n, first, stride);
+}
+
+/// Words of a block, each of `n` rows side by side, every `stride` words, from row `first` on.
+#[inline(always)]
+fn put_columns<S: Simd, const W: usize>(
+    s: S,
+    out: &mut [f32],
+    words: [S::V; W],
+    n: usize,
+    first: usize,
+    stride: usize,
+) {
+    for (j, x) in words.into_iter().enumerate() {
         let to = &mut out[j * stride..];
         // What is written beyond a whole piece is the beginning of the next word, which comes next.
         if first == 0 && n == stride && to.len() >= LANES {
@@ -275,6 +283,46 @@ fn quantised<S: Simd>(s: S, out: &mut [f32], x: &[f32; BLOCK], stride: usize, wi
     for (j, x) in tail.into_iter().enumerate() {
         out[(at + j) * stride] = x;
     }
+}
+
+/// The same of up to sixteen rows, a row a lane: nothing is summed or compared across lanes.
+#[inline(always)]
+fn all_quantised<S: Simd>(s: S, rows: &[&[f32; BLOCK]]) -> [S::V; BLOCK_WORDS] {
+    let (zero, one, magic) = (s.zero(), s.splat(1.0), s.splat(MAGIC));
+    let mut halves = [[zero; LANES]; 2];
+    for (i, row) in rows.iter().enumerate() {
+        (halves[0][i], halves[1][i]) = (s.load(*row), s.load(&row[LANES..]));
+    }
+    let halves = [s.transpose(halves[0]), s.transpose(halves[1])];
+    // Four of each, since every step waits for the one before.
+    let [mut most, mut rest] = [[zero; 4]; 2];
+    for i in 0..BLOCK / 4 {
+        for c in 0..4 {
+            let x = halves[4 * i / LANES][(4 * i + c) % LANES];
+            most[c] = s.max(most[c], s.copysign(x, one));
+            rest[c] = s.fma(x, zero, rest[c]); // zero times what is not finite is NaN
+        }
+    }
+    let most = s.max(s.max(most[0], most[1]), s.max(most[2], most[3]));
+    let rest = s.add(s.add(rest[0], rest[1]), s.add(rest[2], rest[3]));
+    let finite = |a: S::V, b: S::V| s.select(s.lt(rest, one), a, b);
+    let inverse = s.div(s.splat(127.0), most);
+    let inverse = s.select(s.lt(inverse, s.splat(f32::INFINITY)), inverse, zero);
+    let scale = finite(s.div(most, s.splat(127.0)), s.splat(f32::NAN));
+    let (mut words, mut sums) = ([zero; BLOCK_WORDS], [zero; 2]);
+    for j in 0..BLOCK / 4 {
+        let mut quad = [zero; 4];
+        for i in 0..4 {
+            let at = 4 * j + i;
+            quad[i] = finite(s.fma(halves[at / LANES][at % LANES], inverse, magic), magic);
+            sums[at / LANES] = s.add(sums[at / LANES], s.sub(quad[i], magic));
+        }
+        words[j] = s.quads(quad);
+    }
+    let (sum, begin) = (s.add(sums[0], sums[1]), s.splat(-128.0));
+    let tail = [scale, s.mul(scale, sum), s.integers(s.mul(sum, begin)), s.integers(s.mul(sums[0], begin))];
+    words[BLOCK / 4..].copy_from_slice(&tail);
+    words
 }
 
 #[inline(always)]

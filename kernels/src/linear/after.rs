@@ -143,6 +143,15 @@ impl<S: Simd> Apart<S> for Finish<'_, '_> {
             after.narrow(r, first, lanes, sums);
             return after.rest(out, r, first, lanes, sums);
         }
+        // What the next rows will want of this panel: pieces of rows, which no processor foresees.
+        let next = r + sums.len()..after.rows.min(r + 2 * sums.len());
+        for x in [then.add, then.times].into_iter().flatten() {
+            for row in next.clone() {
+                let at = x.as_ptr().wrapping_add(row * after.n + first);
+                s.prefetch_first(at.cast());
+                s.prefetch_first(at.wrapping_add(LANES).cast());
+            }
+        }
         // The usual: nothing but sums.
         let plain = then.act.is_none() && then.times.is_none() && then.pack.is_none();
         let at = if plain { first - out.cols().start } else { 0 };

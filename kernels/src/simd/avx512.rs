@@ -205,6 +205,24 @@ macro_rules! avx512 {
                 }
             }
             #[inline(always)]
+            fn quads(self, x: [__m512; 4]) -> __m512 {
+                // Where a bit of the first is set the second, elsewhere the third.
+                const CHOSEN: i32 = 0xCA;
+                unsafe {
+                    let mask = |bits| _mm512_set1_epi32(bits);
+                    let [a, b, c, d] = x.map(|x| _mm512_castps_si512(x));
+                    let (b, c, d) =
+                        (_mm512_slli_epi32::<8>(b), _mm512_slli_epi32::<16>(c), _mm512_slli_epi32::<24>(d));
+                    let low = _mm512_ternarylogic_epi32::<CHOSEN>(mask(0xFF), a, b);
+                    let high = _mm512_ternarylogic_epi32::<CHOSEN>(mask(0xFF_0000), c, d);
+                    _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<CHOSEN>(mask(0xFFFF), low, high))
+                }
+            }
+            #[inline(always)]
+            fn integers(self, x: __m512) -> __m512 {
+                unsafe { _mm512_castsi512_ps(_mm512_cvtps_epi32(x)) }
+            }
+            #[inline(always)]
             fn round_bf16(self, x: __m512) -> __m512 {
                 unsafe { round_bf16(x) }
             }

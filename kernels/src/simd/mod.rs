@@ -151,6 +151,23 @@ pub trait Simd: Copy + Send + Sync + 'static {
         }
         (out, sums)
     }
+    /// The low bytes of the words of four vectors, side by side in each lane.
+    #[inline(always)]
+    fn quads(self, x: [Self::V; 4]) -> Self::V {
+        let mut words = [[0.0; LANES]; 4];
+        for (words, x) in words.iter_mut().zip(x) {
+            self.store(x, words);
+        }
+        let quad = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|j: usize| words[j][i].to_bits() as u8));
+        self.load(&std::array::from_fn::<_, LANES, _>(|i| f32::from_bits(quad(i))))
+    }
+    /// The bits of the nearest integers, ties to even, as i32; of what lies within its range.
+    #[inline(always)]
+    fn integers(self, x: Self::V) -> Self::V {
+        let mut lanes = [0.0; LANES];
+        self.store(x, &mut lanes);
+        self.load(&lanes.map(|x| f32::from_bits((x.round_ties_even() as i32).cast_unsigned())))
+    }
     /// The first eight elements, and zeros: what is done with those lanes alone costs nothing in the others. Panics where
     /// there are fewer.
     #[inline(always)]

@@ -200,6 +200,43 @@ fn packing_is_the_same_however_it_is_cut() {
     }
 }
 
+/// A row among others is packed as it is alone, whatever is in it: nothing but zeros, what is not finite, the ends of the range.
+#[test]
+fn a_row_is_packed_the_same_among_others() {
+    let k = 96;
+    for rows in [2, 5, 13, 14, 17, 31] {
+        let mut x = Numbers::new(5).vec(rows * k);
+        for (r, row) in x.chunks_exact_mut(k).enumerate() {
+            match r % 9 {
+                1 => row.fill(0.0),
+                2 => row[40] = f32::NAN,
+                3 => row[70] = f32::NEG_INFINITY,
+                4 => row.iter_mut().for_each(|x| *x *= 1e-42),
+                5 => row.iter_mut().for_each(|x| *x *= f32::MAX / 8.0),
+                6 => row.iter_mut().step_by(3).for_each(|x| *x = -0.0),
+                7 => row.iter_mut().enumerate().for_each(|(i, x)| *x = i as f32 - 63.5),
+                _ => {}
+            }
+        }
+        for kind in [Pack::F32, Pack::Bf16, Pack::Bytes, Pack::Shorts] {
+            for ops in isas() {
+                let (all, piece) = (pack(ops, &x, rows, k, kind, 1), ops.pack_piece(rows, k, kind));
+                let words = ops.pack_piece(1, k, kind);
+                for (r, row) in x.chunks_exact(k).enumerate() {
+                    let stride = piece / words;
+                    let own = all[r / stride * piece + r % stride..].iter().step_by(stride).take(words);
+                    let alone = pack(ops, row, 1, k, kind, 1);
+                    assert!(
+                        own.map(|x| x.to_bits()).eq(alone.iter().map(|x| x.to_bits())),
+                        "{} row {r} of {rows}, {kind:?}",
+                        ops.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// bf16 subnormals, in weights and activations, are zero on every set; products that underflow are as in f32.
 #[test]
 fn subnormal_bf16_are_flushed_alike() {
