@@ -8,7 +8,9 @@ use super::bias::{Adjust, Bias};
 use super::cache::{self, Head};
 use super::parts::{chunks_of, fold_outputs, fold_stats, part_of};
 use super::room::Room;
-use super::tile::{Ahead, ROWS, To, largest, panel_of, panel_within, scores, weigh, weights, with_panel};
+use super::tile::{
+    ROWS, To, Widen, largest, panel_of, panel_within, reads, scores, weigh, weights, with_panel,
+};
 use super::{AttendArgs, Cache, PAGE, head_words};
 use crate::pages::StateRef;
 use crate::plan::TileMut;
@@ -152,7 +154,7 @@ impl<'a> Block<'a> {
         let (words, kv) = (head_words(shape.dim, shape.cache), self.heads.start / shape.group());
         let head = |id| Head::of(&state.page(id)[kv * words..][..words], shape.dim, shape.cache);
         // Queries that meet a chunk once ask for its values while they read its keys, and for the next keys after that.
-        let once = self.queries() <= self.panel;
+        let once = self.queries() <= self.panel && reads::<S>(shape.cache, self.panel);
         let next = once && at + PAGE < self.reach.end;
         let next = next.then(|| head(self.args.place(self.args.rows[self.rows.start].seq, at + PAGE).0));
         let head = head(id);
@@ -163,14 +165,18 @@ impl<'a> Block<'a> {
             let [old, new] = &mut room.factors;
             (old[i], new[i]) = fold_stats(s, &mut stat.max[i], &mut stat.sum[i], max, sum);
         }
-        self.outputs(s, room, head, next.map(|next| next.keys), at, alone);
+        self.outputs(s, room, head, next.map(|next| next.keys), at, [once, alone]);
     }
 
     /// Scores and weights of a chunk, and its statistics.
     #[inline(always)]
     fn weights<S: Simd>(&self, s: S, room: &mut Room, head: Head, at: usize, once: bool) {
-        let dim = self.args.shape.dim;
+        let (dim, mut cache, mut keys) = (self.args.shape.dim, self.args.shape.cache, head.keys);
         let ahead = if once { distance(head.keys, head.values) } else { 0 };
+        if !once && cache != Cache::F32 {
+            s.apart(Widen { out: room.keys, bytes: keys, cache });
+            (cache, keys) = (Cache::F32, bytemuck::cast_slice(room.keys));
+        }
         room.of_chunk.clear();
         let max = room.of_chunk.max.as_flattened_mut();
         let sum = room.of_chunk.sum.as_flattened_mut();
@@ -181,7 +187,7 @@ impl<'a> Block<'a> {
                 continue;
             }
             let (p, q) = (&mut room.p[first..][..self.panel], &room.q[first * dim..][..self.panel * dim]);
-            self.scores(s, p, q, head.keys, &seen.some, ahead);
+            with_panel!(S, self.panel, cache, scores(s, p, q, keys, &seen.some, ahead));
             let [mut of_keys, of_values] = head.scales.map_or([None; 2], |scales| scales.map(Some));
             let mut scale = self.args.scale;
             if self.adjusts() {
@@ -214,24 +220,6 @@ impl<'a> Block<'a> {
         Adjust::new(self.args.cap, self.args.bias, head, self.args.rows[row].pos, at)
     }
 
-    #[inline(always)]
-    fn scores<S: Simd>(
-        &self,
-        s: S,
-        p: &mut [[f32; PAGE]],
-        q: &[f32],
-        keys: &[u8],
-        reach: &Range<usize>,
-        ahead: Ahead,
-    ) {
-        match self.args.shape.cache {
-            Cache::F32 => with_panel!(S, self.panel, scores::<S, cache::F32>(s, p, q, keys, reach, ahead)),
-            Cache::F16 => with_panel!(S, self.panel, scores::<S, cache::F16>(s, p, q, keys, reach, ahead)),
-            Cache::BF16 => with_panel!(S, self.panel, scores::<S, cache::Bf16>(s, p, q, keys, reach, ahead)),
-            Cache::Q8 => with_panel!(S, self.panel, scores::<S, cache::Q8>(s, p, q, keys, reach, ahead)),
-        }
-    }
-
     /// A chunk's outputs, folded into those before.
     #[inline(always)]
     fn outputs<S: Simd>(
@@ -241,7 +229,7 @@ impl<'a> Block<'a> {
         head: Head,
         next: Option<&[u8]>,
         at: usize,
-        alone: bool,
+        [once, alone]: [bool; 2],
     ) {
         let (width, dim) = (room.width, self.args.shape.dim);
         let mut cache = self.args.shape.cache;
@@ -249,6 +237,9 @@ impl<'a> Block<'a> {
         if width != dim {
             let read = self.reach.start.max(at) - at..self.reach.end.min(at + PAGE) - at;
             fill_up(room.values, values, [dim, width], cache, read);
+            (cache, values) = (Cache::F32, bytemuck::cast_slice(room.values));
+        } else if !once && cache != Cache::F32 {
+            s.apart(Widen { out: room.values, bytes: values, cache });
             (cache, values) = (Cache::F32, bytemuck::cast_slice(room.values));
         }
         let ahead = next.map_or(0, |next| distance(values, next));
@@ -263,14 +254,15 @@ impl<'a> Block<'a> {
             let (old, new) = (&old[first..], &new[first..]);
             if seen.runs == 1 && seen.each[0].queries == (0..self.panel.min(self.queries() - first)) {
                 let run = &seen.some;
-                weigh_as(s, self.panel, cache, To::Fold { out, old, new }, p, values, run, ahead);
+                let to = To::Fold { out, old, new };
+                with_panel!(S, self.panel, cache, weigh(s, to, p, values, run, ahead));
                 continue;
             }
             let (steps, n) = seen.steps(self.panel);
             room.acc[..self.panel].iter_mut().for_each(|acc| acc[..width].fill(0.0));
             for Same { queries, positions } in &steps[..n] {
                 let (to, p) = (To::Onto(&mut room.acc[queries.start..]), &p[queries.start..]);
-                weigh_as(s, queries.len(), cache, to, p, values, positions, ahead);
+                with_panel!(S, queries.len(), cache, weigh(s, to, p, values, positions, ahead));
             }
             for i in seen.each().iter().flat_map(|same| same.queries.clone()) {
                 let (out, acc) = (&mut out[i * width..][..width], &room.acc[i][..width]);
@@ -383,26 +375,6 @@ impl Seen {
     }
 }
 
-/// [`weigh`] of a cache's type, for `queries` queries.
-#[inline(always)]
-fn weigh_as<S: Simd>(
-    s: S,
-    queries: usize,
-    cache: Cache,
-    to: To,
-    p: &[[f32; PAGE]],
-    values: &[u8],
-    run: &Range<usize>,
-    ahead: Ahead,
-) {
-    match cache {
-        Cache::F32 => with_panel!(S, queries, weigh::<S, cache::F32>(s, to, p, values, run, ahead)),
-        Cache::F16 => with_panel!(S, queries, weigh::<S, cache::F16>(s, to, p, values, run, ahead)),
-        Cache::BF16 => with_panel!(S, queries, weigh::<S, cache::Bf16>(s, to, p, values, run, ahead)),
-        Cache::Q8 => with_panel!(S, queries, weigh::<S, cache::Q8>(s, to, p, values, run, ahead)),
-    }
-}
-
 /// Dimensions `from..` of some queries, interleaved for a panel; queries of nobody are zeros.
 fn rest(out: &mut [f32], queries: &[&[f32]], panel: usize, from: usize) {
     for (out, d) in out.chunks_exact_mut(panel).zip(from..) {
@@ -422,6 +394,6 @@ fn fill_up(out: &mut [f32], values: &[u8], [dim, width]: [usize; 2], cache: Cach
 }
 
 /// Bytes from what is read to what will be.
-fn distance(from: &[u8], to: &[u8]) -> Ahead {
+fn distance(from: &[u8], to: &[u8]) -> usize {
     to.as_ptr().addr().wrapping_sub(from.as_ptr().addr())
 }

@@ -44,7 +44,7 @@ impl Cache {
     }
 
     /// Bytes of an element.
-    const fn bytes(self) -> usize {
+    pub(super) const fn bytes(self) -> usize {
         match self {
             Cache::F32 => 4,
             Cache::F16 | Cache::BF16 => 2,

@@ -1,7 +1,7 @@
 //! Floor 0: a worker's memory for one block of queries. Knows no arithmetic.
 
 use super::tile::ROWS;
-use super::{AttendShape, MAX_DIM, PAGE};
+use super::{AttendShape, Cache, MAX_DIM, PAGE};
 use crate::simd::LANES;
 
 /// Largest scores and sums of weights, a query a lane.
@@ -43,18 +43,23 @@ pub struct Room<'a> {
     pub of_chunk: Stat<'a>,
     /// What outputs before and those of the chunk are multiplied by, a query a lane.
     pub factors: [&'a mut [[f32; LANES]]; 2],
-    /// `[PAGE][width]`: values whose rows are not whole vectors, filled up.
+    /// `[dim][PAGE]`: keys of another type than f32, widened.
+    pub keys: &'a mut [f32],
+    /// `[PAGE][width]`: values of another type, widened, or those whose rows are not whole vectors, filled up.
     pub values: &'a mut [f32],
     /// `dim`, filled up to whole vectors.
     pub width: usize,
 }
 
 /// Words of the members of a room, in their order; statistics and factors are eight together.
-fn sizes(shape: &AttendShape, slots: usize) -> [usize; 7] {
+fn sizes(shape: &AttendShape, slots: usize) -> [usize; 8] {
     let width = shape.dim.next_multiple_of(LANES);
-    let values = if width == shape.dim { 0 } else { PAGE * width };
+    let narrow = shape.cache != Cache::F32;
+    let keys = if narrow { PAGE * shape.dim } else { 0 };
+    let values = if narrow || width != shape.dim { PAGE * width } else { 0 };
     let q = (slots * shape.dim).next_multiple_of(LANES);
-    [q, slots * PAGE, ROWS * MAX_DIM, slots * width, slots * width, 8 * slots.next_multiple_of(LANES), values]
+    let (rows, stats) = (slots * width, 8 * slots.next_multiple_of(LANES));
+    [q, slots * PAGE, ROWS * MAX_DIM, rows, rows, stats, keys, values]
 }
 
 /// Words that blocks of up to `queries` queries need.
@@ -65,7 +70,7 @@ pub fn scratch_words(shape: &AttendShape, queries: usize) -> usize {
 impl<'a> Room<'a> {
     /// Panics where scratch is shorter than [`scratch_words`].
     pub fn of(mut scratch: &'a mut [f32], shape: &AttendShape, slots: usize) -> Room<'a> {
-        let [q, p, acc, out, part, stats, values] = sizes(shape, slots).map(|words| {
+        let [q, p, acc, out, part, stats, keys, values] = sizes(shape, slots).map(|words| {
             let (front, rest) = std::mem::take(&mut scratch).split_at_mut(words);
             scratch = rest;
             front
@@ -87,6 +92,7 @@ impl<'a> Room<'a> {
             of_part: Stat { max: c, sum: d },
             of_chunk: Stat { max: e, sum: f },
             factors: [g, h],
+            keys,
             values,
             width: shape.dim.next_multiple_of(LANES),
         }

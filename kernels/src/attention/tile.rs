@@ -3,8 +3,8 @@
 //! A score is one chain over the head dimension, an output one chain over the positions it sees, in order; tiles only
 //! choose which chains run side by side.
 
-use super::cache::Elem;
-use super::{MAX_DIM, PAGE};
+use super::cache::{self, Elem};
+use super::{Cache, MAX_DIM, PAGE};
 use crate::math::exp_below_all;
 use crate::simd::{Apart, LANES, Simd, times};
 use std::marker::PhantomData;
@@ -32,13 +32,15 @@ const fn vectors<S: Simd, const M: usize>() -> usize {
     }
 }
 
-/// Queries of each panel of `queries`: as few as possible are left over. Plain Rust, which is not there for speed,
-/// takes them one by one and stays small.
+/// Queries of each panel of `queries`: what takes the least time, as few as possible being left over. Plain Rust, which is
+/// not there for speed, takes them one by one and stays small.
 pub fn panel_of<S: Simd>(queries: usize) -> usize {
     if S::REGISTERS < 16 {
         return 1;
     }
-    PANELS.into_iter().min_by_key(|m| queries.div_ceil(*m) * m).unwrap_or(1)
+    // One alone waits for its own chains.
+    let time = |m: &usize| queries.div_ceil(*m) * if *m == 1 { 3 } else { 2 * m };
+    PANELS.into_iter().min_by_key(time).unwrap_or(1)
 }
 
 /// Queries of the largest panel that `queries` fill.
@@ -46,23 +48,61 @@ pub fn panel_within(queries: usize) -> usize {
     PANELS.into_iter().find(|m| *m <= queries).unwrap_or(1)
 }
 
-/// Calls `$f` with a panel's number of queries as a constant.
+/// Queries of a panel that reads keys and values in the cache's own type, at most. For more it pays to widen a chunk once.
+const NARROW: usize = 3;
+
+/// Whether a panel reads keys and values in the cache's own type, where it is the only one to do so.
+pub const fn reads<S: Simd>(cache: Cache, panel: usize) -> bool {
+    matches!(cache, Cache::F32) || S::REGISTERS >= 16 && panel <= NARROW
+}
+
+/// Calls `$f` with a panel's number of queries as a constant, of keys and values in f32 or (see [`reads`]) in the type of
+/// a cache.
 macro_rules! with_panel {
-    ($s:ty, $m:expr, $f:ident::<$($g:ty),*>($($arg:expr),* $(,)?)) => {
-        if const { <$s as Simd>::REGISTERS < 16 } {
-            $f::<$($g,)* 1>($($arg),*)
-        } else {
-            match $m {
-                1 => $f::<$($g,)* 1>($($arg),*),
-                2 => $f::<$($g,)* 2>($($arg),*),
-                3 => $f::<$($g,)* 3>($($arg),*),
-                4 => $f::<$($g,)* 4>($($arg),*),
-                _ => $f::<$($g,)* ROWS>($($arg),*),
-            }
+    ($s:ty, $m:expr, $cache:expr, $f:ident $args:tt) => {
+        match $cache {
+            Cache::F32 if const { <$s as Simd>::REGISTERS < 16 } => $f::<$s, cache::F32, 1> $args,
+            Cache::F32 => with_panel!($m, $f, $s, cache::F32, $args, 1 2 3 4 6),
+            // A constant block: plain Rust does not even compile the others.
+            _ if const { <$s as Simd>::REGISTERS < 16 } => unreachable!("a narrow cache is widened"),
+            Cache::F16 => with_panel!($m, $f, $s, cache::F16, $args, 1 2 3),
+            Cache::BF16 => with_panel!($m, $f, $s, cache::Bf16, $args, 1 2 3),
+            Cache::Q8 => with_panel!($m, $f, $s, cache::Q8, $args, 1 2 3),
+        }
+    };
+    ($m:expr, $f:ident, $s:ty, $e:ty, $args:tt, $($each:literal)*) => {
+        match $m {
+            $($each => $f::<$s, $e, $each> $args,)*
+            m => unreachable!("a panel of {m} queries"),
         }
     };
 }
 pub(super) use with_panel;
+
+/// A chunk's keys or values as f32.
+pub struct Widen<'a> {
+    pub out: &'a mut [f32],
+    pub bytes: &'a [u8],
+    pub cache: Cache,
+}
+
+impl<S: Simd> Apart<S> for Widen<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let bytes = self.bytes.chunks_exact(LANES * self.cache.bytes());
+        for (out, bytes) in self.out.as_chunks_mut::<LANES>().0.iter_mut().zip(bytes) {
+            let x = match self.cache {
+                Cache::F32 => cache::F32::load(s, bytes),
+                Cache::F16 => cache::F16::load(s, bytes),
+                Cache::BF16 => cache::Bf16::load(s, bytes),
+                Cache::Q8 => cache::Q8::load(s, bytes),
+            };
+            s.store(x, out);
+        }
+    }
+}
 
 /// Bytes from what a tile reads to what is asked for meanwhile; zero where there is nothing to come. Few queries wait for
 /// memory, and rows of a page are read in pieces, which no processor foresees.
@@ -127,7 +167,7 @@ fn score_tile<S: Simd, E: Elem, const M: usize, const N: usize>(
     // Not a zip: its `next` is too large to be inlined everywhere, and a call would spill the accumulators.
     for (d, keys) in keys.chunks_exact(PAGE * E::BYTES).enumerate() {
         let q = &q[d];
-        let keys = &keys[at * E::BYTES..];
+        let keys = &keys[at * E::BYTES..][..N * LANES * E::BYTES];
         ask::<S, E, M, N>(s, keys, ahead);
         let mut k = [s.zero(); N];
         for z in 0..N {
@@ -256,6 +296,7 @@ impl<S: Simd, E: Elem, const M: usize> Apart<S> for Weigh<'_, E, M> {
     fn run(self, s: S) {
         let Weigh { mut to, p, values, run, ahead, .. } = self;
         let width = values.len() / (PAGE * E::BYTES);
+        assert!(width <= MAX_DIM, "columns of outputs");
         let p: &[[f32; PAGE]; M] = p.first_chunk().expect("weights of each query");
         let values = &values[run.start * width * E::BYTES..run.end * width * E::BYTES];
         let mut at = 0;
@@ -298,7 +339,7 @@ fn weigh_tile<S: Simd, E: Elem, const M: usize, const N: usize>(
         }
     }
     for (k, values) in values.chunks_exact(width * E::BYTES).enumerate() {
-        let values = &values[at * E::BYTES..];
+        let values = &values[at * E::BYTES..][..N * LANES * E::BYTES];
         ask::<S, E, M, N>(s, values, ahead);
         let mut v = [s.zero(); N];
         for z in 0..N {
@@ -323,9 +364,10 @@ fn weigh_tile<S: Simd, E: Elem, const M: usize, const N: usize>(
         To::Fold { out, old, new } => {
             let old: &[_; M] = old.first_chunk().expect("factors of each query");
             let new: &[_; M] = new.first_chunk().expect("factors of each query");
+            let mut rows = out.chunks_exact_mut(width);
             for i in 0..M {
-                let (row, factors) =
-                    (&mut out[i * width + at..][..N * LANES], [s.splat(old[i]), s.splat(new[i])]);
+                let row = &mut rows.next().expect("outputs of each query")[at..][..N * LANES];
+                let factors = [s.splat(old[i]), s.splat(new[i])];
                 for z in 0..N {
                     let out = &mut row[z * LANES..];
                     s.store(folded(s, s.load(out), acc[i][z], factors), out);

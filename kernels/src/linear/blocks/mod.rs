@@ -201,7 +201,7 @@ impl Run<'_> {
             } else if const { S::REGISTERS >= 16 } {
                 widths!(m, one, tile, 2 4 6);
             } else {
-                widths!(m, one, tile, 1);
+                tile!(1, false); // its pieces have one row
             }
             self.finish(s.plain(), to, r, m);
             r += m;
@@ -234,7 +234,7 @@ impl Run<'_> {
             } else if const { S::REGISTERS >= 16 } {
                 widths!(m, all == 1, tile, 2 4 6);
             } else {
-                widths!(m, all == 1, tile, 1);
+                unreachable!("plain Rust unpacks first");
             }
             self.finish(s.plain(), to, r, m);
             r += m;
