@@ -255,14 +255,14 @@ impl<'a> Block<'a> {
             if seen.runs == 1 && seen.each[0].queries == (0..self.panel.min(self.queries() - first)) {
                 let run = &seen.some;
                 let to = To::Fold { out, old, new };
-                with_panel!(S, self.panel, cache, weigh(s, to, p, values, run, ahead));
+                weigh_as(s, self.panel, cache, to, p, values, run, ahead);
                 continue;
             }
             let (steps, n) = seen.steps(self.panel);
             room.acc[..self.panel].iter_mut().for_each(|acc| acc[..width].fill(0.0));
             for Same { queries, positions } in &steps[..n] {
                 let (to, p) = (To::Onto(&mut room.acc[queries.start..]), &p[queries.start..]);
-                with_panel!(S, queries.len(), cache, weigh(s, to, p, values, positions, ahead));
+                weigh_as(s, queries.len(), cache, to, p, values, positions, ahead);
             }
             for i in seen.each().iter().flat_map(|same| same.queries.clone()) {
                 let (out, acc) = (&mut out[i * width..][..width], &room.acc[i][..width]);
@@ -314,7 +314,7 @@ impl<'a> Block<'a> {
     /// The same, row by row.
     #[inline(never)]
     fn panel_sees_some(&self, first: usize, at: usize) -> Seen {
-        let mut seen = Seen { each: [Same::NONE; ROWS], runs: 0, some: PAGE..0, every: 0..PAGE };
+        let mut seen = Seen { each: [Same::NONE; ROWS], runs: 0, some: 0..0, every: 0..PAGE };
         let (n, mut i) = (self.panel.min(self.queries() - first), 0);
         while i < n {
             let (row, head) = self.query(first + i);
@@ -324,7 +324,9 @@ impl<'a> Block<'a> {
             if positions.is_empty() {
                 continue;
             }
-            seen.some = seen.some.start.min(positions.start)..seen.some.end.max(positions.end);
+            // Both ends rise from row to row.
+            let start = if seen.runs == 0 { positions.start } else { seen.some.start };
+            seen.some = start..positions.end;
             seen.every = seen.every.start.max(positions.start)..seen.every.end.min(positions.end);
             match seen.each[..seen.runs].last_mut() {
                 Some(last) if last.positions == positions => last.queries.end = queries.end,
@@ -373,6 +375,21 @@ impl Seen {
         }
         (steps, n)
     }
+}
+
+/// [`weigh`] of so many queries.
+#[inline(never)]
+fn weigh_as<S: Simd>(
+    s: S,
+    queries: usize,
+    cache: Cache,
+    to: To,
+    p: &[[f32; PAGE]],
+    values: &[u8],
+    run: &Range<usize>,
+    ahead: usize,
+) {
+    with_panel!(S, queries, cache, weigh(s, to, p, values, run, ahead));
 }
 
 /// Dimensions `from..` of some queries, interleaved for a panel; queries of nobody are zeros.

@@ -56,7 +56,7 @@ pub fn fold_stats<S: Simd>(
     new_max: &[f32; LANES],
     new_sum: &[f32; LANES],
 ) -> ([f32; LANES], [f32; LANES]) {
-    Stats { max, sum, new_max, new_sum }.run(s)
+    s.apart(Stats { max, sum, new_max, new_sum })
 }
 
 struct Stats<'a> {
@@ -88,7 +88,7 @@ impl<S: Simd> Apart<S> for Stats<'_> {
 /// Folds one query's outputs `next` into `out`, both whole vectors.
 #[inline(always)]
 pub fn fold_outputs<S: Simd>(s: S, out: &mut [f32], next: &[f32], old: f32, new: f32) {
-    Outputs { out, next, factors: [old, new] }.run(s);
+    s.apart(Outputs { out, next, factors: [old, new] });
 }
 
 struct Outputs<'a> {
@@ -141,19 +141,14 @@ fn merge_with<S: Simd>(s: S, out: &mut TileMut, from: &[f32], args: &AttendArgs)
                     (new_max[i], new_sum[i]) = (next[width], next[width + 1]);
                 }
                 let (max, sum, new_max, new_sum) = (&mut max, &mut sum, &new_max, &new_sum);
-                let (old, new) = s.apart(Stats { max, sum, new_max, new_sum });
+                let (old, new) = fold_stats(s, max, sum, new_max, new_sum);
                 for (i, next) in next.chunks_exact(words).enumerate() {
-                    let (out, next) = (&mut acc[i][..width], &next[..width]);
-                    s.apart(Outputs { out, next, factors: [old[i], new[i]] });
+                    fold_outputs(s, &mut acc[i][..width], &next[..width], old[i], new[i]);
                 }
             }
             let row = out.cell_row(&cell, r);
             for (i, out) in row.chunks_exact_mut(dim).enumerate() {
-                s.apart(Finish {
-                    out,
-                    acc: &acc[i][..width],
-                    sum: if seen.is_empty() { 1.0 } else { sum[i] },
-                });
+                finish(s, out, &acc[i][..width], if seen.is_empty() { 1.0 } else { sum[i] });
             }
         }
     }
@@ -162,20 +157,9 @@ fn merge_with<S: Simd>(s: S, out: &mut TileMut, from: &[f32], args: &AttendArgs)
 /// Weighted sums over the sum of weights: `out [dim]` of `acc`, filled up to whole vectors.
 #[inline(always)]
 pub fn finish<S: Simd>(s: S, out: &mut [f32], acc: &[f32], sum: f32) {
-    let divisor = s.splat(sum);
-    for (out, acc) in out.chunks_mut(LANES).zip(acc.chunks_exact(LANES)) {
-        let x = s.div(s.load(acc), divisor);
-        if out.len() == LANES {
-            s.store(x, out);
-        } else {
-            let mut lanes = [0.0; LANES];
-            s.store(x, &mut lanes);
-            out.copy_from_slice(&lanes[..out.len()]);
-        }
-    }
+    s.apart(Finish { out, acc, sum });
 }
 
-/// [`finish`], compiled once for a set.
 struct Finish<'a> {
     out: &'a mut [f32],
     acc: &'a [f32],
@@ -187,7 +171,17 @@ impl<S: Simd> Apart<S> for Finish<'_> {
 
     #[inline(always)]
     fn run(self, s: S) {
-        finish(s, self.out, self.acc, self.sum);
+        let divisor = s.splat(self.sum);
+        for (out, acc) in self.out.chunks_mut(LANES).zip(self.acc.chunks_exact(LANES)) {
+            let x = s.div(s.load(acc), divisor);
+            if out.len() == LANES {
+                s.store(x, out);
+            } else {
+                let mut lanes = [0.0; LANES];
+                s.store(x, &mut lanes);
+                out.copy_from_slice(&lanes[..out.len()]);
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::{PANEL, tile::MOST};
 use crate::dtype::DType;
 use crate::ops::{Ops, per_isa};
 use crate::plan::TileMut;
-use crate::simd::{LANES, Simd};
+use crate::simd::{Apart, LANES, Simd};
 
 /// How rows are laid out (and rounded) for a linear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -183,22 +183,39 @@ fn block_with<S: Simd>(
 /// 32 elements of some rows, side by side.
 #[inline(always)]
 fn interleave<S: Simd>(s: S, out: &mut [f32], rows: &[&[f32; BLOCK]], first: usize, stride: usize) {
-    let mut i = 0;
-    if stride == 1 {
-        out[..BLOCK].copy_from_slice(rows[0]);
-        return;
-    }
-    while let Some(some) = rows[i..].first_chunk() {
-        s.columns::<8>(some, &mut out[first + i..], stride);
-        i += 8;
-    }
-    if let Some(some) = rows[i..].first_chunk() {
-        s.columns::<6>(some, &mut out[first + i..], stride);
-        i += 6;
-    }
-    for (i, row) in rows.iter().enumerate().skip(i) {
-        for (j, x) in row.iter().enumerate() {
-            out[j * stride + first + i] = *x;
+    s.apart(Interleave { out, rows, first, stride });
+}
+
+/// [`interleave`], compiled once for a set.
+struct Interleave<'a, 'x> {
+    out: &'a mut [f32],
+    rows: &'a [&'x [f32; BLOCK]],
+    first: usize,
+    stride: usize,
+}
+
+impl<S: Simd> Apart<S> for Interleave<'_, '_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let (Interleave { out, rows, first, stride }, mut i) = (self, 0);
+        if stride == 1 {
+            out[..BLOCK].copy_from_slice(rows[0]);
+            return;
+        }
+        while let Some(some) = rows[i..].first_chunk() {
+            s.columns::<8>(some, &mut out[first + i..], stride);
+            i += 8;
+        }
+        if let Some(some) = rows[i..].first_chunk() {
+            s.columns::<6>(some, &mut out[first + i..], stride);
+            i += 6;
+        }
+        for (i, row) in rows.iter().enumerate().skip(i) {
+            for (j, x) in row.iter().enumerate() {
+                out[j * stride + first + i] = *x;
+            }
         }
     }
 }

@@ -36,8 +36,9 @@ fn row_with<S: Along>(
     let (pairs, mut small) = (pairs(&mut scratch[..SCRATCH]), Small::new());
     // Pieces of one size, of whole runs.
     let most = blocks.div_ceil(blocks.div_ceil(MOST).max(1)).next_multiple_of(RUN).max(RUN);
-    // Codes of few bits are summed as they are, and what an offset comes to is subtracted from the sum.
-    let plain = form.bits <= 5 && !form.table;
+    // Codes of few bits are summed as they are, and what an offset comes to is subtracted from the sum; plain Rust, which is
+    // not there for speed, has no loop of its own for them.
+    let plain = const { S::REGISTERS >= 16 } && form.bits <= 5 && !form.table;
     let subtract = if plain { 0 } else { form.offset.cast_unsigned() };
     let offset = if form.nibbles { 0 } else { i32::from(form.offset) };
     for first in cols.clone().step_by(PANEL) {
@@ -53,7 +54,7 @@ fn row_with<S: Along>(
                 sixteen(s, w, first, some, subtract, pairs, &mut small);
                 let lines = (LANES * w.row(first).len()).div_ceil(64 * blocks);
                 let work = Work { form: &form, pairs, small: &small, x, words, lines };
-                acc = if plain {
+                acc = if const { S::REGISTERS >= 16 } && plain {
                     work.meet::<S, false, 1>(s, acc, offset, &mut next)
                 } else if form.group == BLOCK {
                     work.meet::<S, true, 1>(s, acc, 0, &mut next)

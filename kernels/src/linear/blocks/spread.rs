@@ -4,7 +4,7 @@ use super::form::{Form, Scales, six_bits};
 use super::{BLOCK, Matrix};
 use crate::dtype::DType;
 use crate::quant::IQ4_NL;
-use crate::simd::{Bytes, LANES, Pairs, Simd};
+use crate::simd::{Apart, Bytes, LANES, Pairs, Simd};
 use std::ops::Range;
 
 /// Blocks that a block of the largest formats is made of.
@@ -95,71 +95,91 @@ pub fn sixteen<S: Bytes>(
     pairs: &mut [Pairs],
     small: &mut Small,
 ) {
-    let lanes = w.n().saturating_sub(first).min(LANES);
-    let dtype = w.dtype();
-    let per = dtype.block() / BLOCK;
-    let (from, count) = (some.start / per * dtype.block_bytes(), some.len() / per);
-    // For each block of the file's rows. Not a function that takes a closure: one that is not inlined would lose the
-    // instruction set.
-    macro_rules! each {
-        ($bytes:literal, $scales:expr, |$at:ident| $codes:expr) => {
-            for lane in 0..lanes {
-                let row = w.part(first + lane, from, count * $bytes);
-                // Two by two, so that places are constants.
-                let (twos, one) = row.as_chunks::<$bytes>().0.as_chunks::<2>();
-                for ((i, two), pair) in twos.iter().enumerate().zip(&mut *pairs) {
-                    for (half, $at) in two.iter().enumerate() {
-                        small.read($scales, $at, 2 * i + half, lane);
-                        s.store_b($codes, &mut pair[lane][half]);
+    s.apart(Sixteen { w, first, some, offset, pairs, small });
+}
+
+/// [`sixteen`], compiled once for a set: there is a loop for every format.
+struct Sixteen<'a, 'w> {
+    w: &'a Matrix<'w>,
+    first: usize,
+    some: Range<usize>,
+    offset: u8,
+    pairs: &'a mut [Pairs],
+    small: &'a mut Small,
+}
+
+impl<S: Bytes> Apart<S> for Sixteen<'_, '_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let Sixteen { w, first, some, offset, pairs, small } = self;
+        let lanes = w.n().saturating_sub(first).min(LANES);
+        let dtype = w.dtype();
+        let per = dtype.block() / BLOCK;
+        let (from, count) = (some.start / per * dtype.block_bytes(), some.len() / per);
+        // For each block of the file's rows. Not a function that takes a closure: one that is not inlined would lose the
+        // instruction set.
+        macro_rules! each {
+            ($bytes:literal, $scales:expr, |$at:ident| $codes:expr) => {
+                for lane in 0..lanes {
+                    let row = w.part(first + lane, from, count * $bytes);
+                    // Two by two, so that places are constants.
+                    let (twos, one) = row.as_chunks::<$bytes>().0.as_chunks::<2>();
+                    for ((i, two), pair) in twos.iter().enumerate().zip(&mut *pairs) {
+                        for (half, $at) in two.iter().enumerate() {
+                            small.read($scales, $at, 2 * i + half, lane);
+                            s.store_b($codes, &mut pair[lane][half]);
+                        }
+                    }
+                    if let [$at] = one {
+                        small.read($scales, $at, 2 * twos.len(), lane);
+                        s.store_b($codes, &mut pairs[twos.len()][lane][0]);
                     }
                 }
-                if let [$at] = one {
-                    small.read($scales, $at, 2 * twos.len(), lane);
-                    s.store_b($codes, &mut pairs[twos.len()][lane][0]);
-                }
-            }
-        };
-    }
-    // For each group of those that have eight.
-    macro_rules! groups {
-        ($bytes:literal, $scales:expr, |$at:ident, $g:ident| $codes:expr) => {
-            for lane in 0..lanes {
-                let row = w.part(first + lane, from, count * $bytes);
-                let pairs = pairs.as_chunks_mut::<{ SUPER / 2 }>().0;
-                for ((i, $at), pairs) in row.as_chunks::<$bytes>().0.iter().enumerate().zip(pairs) {
-                    small.read($scales, $at, i, lane);
-                    for $g in 0..SUPER {
-                        s.store_b($codes, &mut pairs[$g / 2][lane][$g % 2]);
+            };
+        }
+        // For each group of those that have eight.
+        macro_rules! groups {
+            ($bytes:literal, $scales:expr, |$at:ident, $g:ident| $codes:expr) => {
+                for lane in 0..lanes {
+                    let row = w.part(first + lane, from, count * $bytes);
+                    let pairs = pairs.as_chunks_mut::<{ SUPER / 2 }>().0;
+                    for ((i, $at), pairs) in row.as_chunks::<$bytes>().0.iter().enumerate().zip(pairs) {
+                        small.read($scales, $at, i, lane);
+                        for $g in 0..SUPER {
+                            s.store_b($codes, &mut pairs[$g / 2][lane][$g % 2]);
+                        }
                     }
                 }
+            };
+        }
+        match dtype {
+            DType::Q8_0 => each!(34, Scales::Half, |at| s.load_b(part(at, 2))),
+            DType::Q4_0 => each!(18, Scales::Half, |at| s.nibble_halves(part(at, 2))),
+            DType::Q4_1 => each!(20, Scales::HalfMin, |at| s.nibble_halves(part(at, 4))),
+            DType::IQ4NL => {
+                each!(18, Scales::Half, |at| s.look_up(s.nibble_halves(part(at, 2)), &IQ4_NL))
             }
-        };
-    }
-    match dtype {
-        DType::Q8_0 => each!(34, Scales::Half, |at| s.load_b(part(at, 2))),
-        DType::Q4_0 => each!(18, Scales::Half, |at| s.nibble_halves(part(at, 2))),
-        DType::Q4_1 => each!(20, Scales::HalfMin, |at| s.nibble_halves(part(at, 4))),
-        DType::IQ4NL => {
-            each!(18, Scales::Half, |at| s.look_up(s.nibble_halves(part(at, 2)), &IQ4_NL))
+            DType::Q5_0 => {
+                each!(22, Scales::Half, |at| s.minus(five(s, part(at, 6), part(at, 2)), offset))
+            }
+            DType::Q5_1 => each!(24, Scales::HalfMin, |at| five(s, part(at, 8), part(at, 4))),
+            DType::Q4K => groups!(144, Scales::Six, |at, g| {
+                s.field(s.load_b(part(at, 16 + BLOCK * (g / 2))), 4 * (g % 2), 15)
+            }),
+            DType::Q5K => groups!(176, Scales::Six, |at, g| {
+                let low = s.field(s.load_b(part(at, 48 + BLOCK * (g / 2))), 4 * (g % 2), 15);
+                s.above(low, s.field(s.load_b(part(at, 16)), g, 1))
+            }),
+            DType::Q6K => groups!(210, Scales::Eight, |at, g| {
+                let (half, quarter) = (g / 4, g % 4);
+                let low = s.load_b(part(at, 64 * half + BLOCK * (quarter % 2)));
+                let high = s.field(s.load_b(part(at, 128 + BLOCK * half)), 2 * quarter, 3);
+                s.minus(s.above(s.field(low, 4 * (quarter / 2), 15), high), offset)
+            }),
+            DType::F32 | DType::F16 | DType::BF16 => {}
         }
-        DType::Q5_0 => {
-            each!(22, Scales::Half, |at| s.minus(five(s, part(at, 6), part(at, 2)), offset))
-        }
-        DType::Q5_1 => each!(24, Scales::HalfMin, |at| five(s, part(at, 8), part(at, 4))),
-        DType::Q4K => groups!(144, Scales::Six, |at, g| {
-            s.field(s.load_b(part(at, 16 + BLOCK * (g / 2))), 4 * (g % 2), 15)
-        }),
-        DType::Q5K => groups!(176, Scales::Six, |at, g| {
-            let low = s.field(s.load_b(part(at, 48 + BLOCK * (g / 2))), 4 * (g % 2), 15);
-            s.above(low, s.field(s.load_b(part(at, 16)), g, 1))
-        }),
-        DType::Q6K => groups!(210, Scales::Eight, |at, g| {
-            let (half, quarter) = (g / 4, g % 4);
-            let low = s.load_b(part(at, 64 * half + BLOCK * (quarter % 2)));
-            let high = s.field(s.load_b(part(at, 128 + BLOCK * half)), 2 * quarter, 3);
-            s.minus(s.above(s.field(low, 4 * (quarter / 2), 15), high), offset)
-        }),
-        DType::F32 | DType::F16 | DType::BF16 => {}
     }
 }
 
