@@ -222,7 +222,7 @@
 // Weights are quantised to 8 bits (8.5 with scales) and packed.
 #define INLAID_WEIGHTS_Q8 3
 
-// Weights are quantised to 4 bits (4.5 with scales and minima), those of the head to 6, and packed.
+// Weights are quantised to 4 bits (4.5 with scales and minima), those of the head and of tables of tokens to 6, and packed.
 #define INLAID_WEIGHTS_Q4 4
 
 // Reads texts.

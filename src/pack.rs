@@ -35,9 +35,9 @@ pub enum Hold {
     Mapped,
     /// All linears in panels, in the type they have: the same bits as mapped, faster.
     Packed,
-    /// All linears in panels of eight bits (8.5 with scales).
+    /// All linears and tables of tokens in panels of eight bits (8.5 with scales).
     Q8,
-    /// All linears in panels of four bits (4.5 with scales and minima), the head in six (6.6).
+    /// All linears in panels of four bits (4.5 with scales and minima), the head and tables of tokens in six (6.6).
     Q4,
 }
 
@@ -70,12 +70,12 @@ struct Job {
 }
 
 impl Hold {
-    /// The type that a matrix takes, where it has to be packed. A head of four bits costs more quality than all other
-    /// matrices together, one of six hardly any.
+    /// The type that a matrix takes, where it has to be packed. A head or table of four bits costs more quality than all
+    /// other matrices together, one of six hardly any.
     ///
     /// Who has an encoder meets a text, and the beams or batches of its answers, with more than one row at a time: in the order
     /// of a file, each time costs a transposition of every weight. A decoder's single row reads what is mapped as it lies.
-    fn target(self, m: &MatrixParam, head: bool, encoder: bool) -> Option<DType> {
+    fn target(self, m: &MatrixParam, by_token: bool, encoder: bool) -> Option<DType> {
         let w = m.matrix();
         let own = w.dtype();
         if w.order() == Order::Panels {
@@ -87,20 +87,22 @@ impl Hold {
             Hold::Mapped => None,
             Hold::Packed => Some(own),
             Hold::Q8 => narrow(DType::Q8_0),
-            Hold::Q4 => narrow(if head { DType::Q6K } else { DType::Q4K }),
+            Hold::Q4 => narrow(if by_token { DType::Q6K } else { DType::Q4K }),
         }
     }
 }
 
-/// The matrices that `hold` wants packed. A table of embeddings that is no head stays as it is.
+/// The matrices that `hold` wants packed. A table of tokens that is no head is read row by row: it only becomes smaller.
 fn jobs(weights: &mut Weights, hold: Hold) -> Vec<Job> {
-    let params = weights.linears_mut().map(|linear| linear.w).collect();
+    let smaller = matches!(hold, Hold::Q8 | Hold::Q4);
+    let by_token: Vec<P> = weights.tables().filter(|_| smaller).chain(weights.logits()).collect();
+    let params = weights.linears_mut().map(|linear| linear.w).chain(by_token.iter().copied()).collect();
     let mut params: Vec<P> = sorted(params, |a: &P, b| a.0.cmp(&b.0));
     params.dedup();
     let encoder = weights.encoder.is_some();
     let job = |param: P| {
         let Param::Matrix(m) = &weights.params[param.0 as usize] else { return None };
-        let (to, w) = (hold.target(m, Some(param) == weights.logits(), encoder)?, m.matrix());
+        let (to, w) = (hold.target(m, by_token.contains(&param), encoder)?, m.matrix());
         let panel = panel_bytes(to, w.k())?;
         Some(Job { param, to, panel, bytes: w.n().div_ceil(PANEL).checked_mul(panel)? })
     };

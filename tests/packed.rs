@@ -127,6 +127,19 @@ fn quantised_weights_have_the_same_bits_however_they_run() {
     }
 }
 
+#[test]
+fn tables_of_tokens_are_quantised_like_the_head() {
+    let config = configs()[0].1.replace("\"hidden_size\": 60", "\"hidden_size\": 96");
+    let (dir, table) = (write_model(&config, DType::F32), "model.embed_tokens.weight");
+    for (hold, want) in [(Hold::Packed, DType::F32), (Hold::Q8, DType::Q8_0), (Hold::Q4, DType::Q6K)] {
+        let out = tempfile::tempdir().expect("a directory");
+        write(dir.path(), out.path(), hold);
+        let tensors = Files::at(out.path()).unwrap().tensors(Default::default(), &mut None).unwrap();
+        let found = tensors.iter().find(|(name, _)| *name == table).map(|(_, tensor)| tensor.dtype());
+        assert_eq!(found, Some(want), "{hold:?}");
+    }
+}
+
 fn model() -> tempfile::TempDir {
     write_model(&configs()[0].1, DType::F32)
 }

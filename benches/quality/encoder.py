@@ -66,7 +66,6 @@ def from_gguf(folder, path):
         tensor = tensors.pop(names.get_name(name, try_suffixes=(".weight", ".bias")))
         values = np.array(quants.dequantize(tensor.data, tensor.tensor_type), np.float32)
         values = torch.from_numpy(values).view(parameter.shape)
-        # llama.cpp adds the one type of token that texts have to every position.
         parameter.data.copy_(values)
     if tensors:
         raise SystemExit(f"{path}: tensors that {folder} has no place for: {', '.join(tensors)}")

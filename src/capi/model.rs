@@ -39,7 +39,7 @@ pub const INLAID_WEIGHTS_MAPPED: i32 = 1;
 pub const INLAID_WEIGHTS_PACKED: i32 = 2;
 /// Weights are quantised to 8 bits (8.5 with scales) and packed.
 pub const INLAID_WEIGHTS_Q8: i32 = 3;
-/// Weights are quantised to 4 bits (4.5 with scales and minima), those of the head to 6, and packed.
+/// Weights are quantised to 4 bits (4.5 with scales and minima), those of the head and of tables of tokens to 6, and packed.
 pub const INLAID_WEIGHTS_Q4: i32 = 4;
 
 /// Told while a model is opened: bytes done and bytes in all. Non-zero cancels: the open call answers

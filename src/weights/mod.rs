@@ -235,6 +235,11 @@ impl Weights {
         Some(self.head.as_ref()?.out?.w)
     }
 
+    /// The tables of tokens.
+    pub fn tables(&self) -> impl Iterator<Item = P> + '_ {
+        [&self.encoder, &self.decoder].into_iter().flatten().map(|stack| stack.tokens)
+    }
+
     /// Every linear, in the order of the program; the head last.
     pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut LinearW> {
         let stacks = [&mut self.encoder, &mut self.decoder].into_iter().flatten();

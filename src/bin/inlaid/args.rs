@@ -79,7 +79,7 @@ enum Weights {
     Packed,
     /// Packed in 8 bits
     Q8,
-    /// Packed in 4 bits, the head in 6
+    /// Packed in 4 bits, the head and tables of tokens in 6
     Q4,
 }
 
