@@ -155,7 +155,9 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
                     (ops.back.attend_stat)(&mut out, &mut stat, q, &state, &args, scratch);
                 }
                 _ => {
-                    p.pieces(out).for_each(|mut out| (ops.attend)(&mut out, q, &state, &args, split, scratch))
+                    for mut out in p.pieces(out) {
+                        (ops.attend)(&mut out, q, &state, &args, split, scratch);
+                    }
                 }
             }
         }

@@ -171,12 +171,9 @@ impl<'a> Block<'a> {
     /// Scores and weights of a chunk, and its statistics.
     #[inline(always)]
     fn weights<S: Simd>(&self, s: S, room: &mut Room, head: Head, at: usize, once: bool) {
-        let (dim, mut cache, mut keys) = (self.args.shape.dim, self.args.shape.cache, head.keys);
+        let dim = self.args.shape.dim;
         let ahead = if once { distance(head.keys, head.values) } else { 0 };
-        if !once && cache != Cache::F32 {
-            s.apart(Widen { out: room.keys, bytes: keys, cache });
-            (cache, keys) = (Cache::F32, bytemuck::cast_slice(room.keys));
-        }
+        let (cache, keys) = readable(s, self.args.shape.cache, head.keys, once, room.keys);
         room.of_chunk.clear();
         let max = room.of_chunk.max.as_flattened_mut();
         let sum = room.of_chunk.sum.as_flattened_mut();
@@ -232,16 +229,14 @@ impl<'a> Block<'a> {
         [once, alone]: [bool; 2],
     ) {
         let (width, dim) = (room.width, self.args.shape.dim);
-        let mut cache = self.args.shape.cache;
-        let mut values = head.values;
-        if width != dim {
+        let cache = self.args.shape.cache;
+        let (cache, values) = if width == dim {
+            readable(s, cache, head.values, once, room.values)
+        } else {
             let read = self.reach.start.max(at) - at..self.reach.end.min(at + PAGE) - at;
-            fill_up(room.values, values, [dim, width], cache, read);
-            (cache, values) = (Cache::F32, bytemuck::cast_slice(room.values));
-        } else if !once && cache != Cache::F32 {
-            s.apart(Widen { out: room.values, bytes: values, cache });
-            (cache, values) = (Cache::F32, bytemuck::cast_slice(room.values));
-        }
+            fill_up(room.values, head.values, [dim, width], cache, read);
+            (Cache::F32, bytemuck::cast_slice(&*room.values))
+        };
         let ahead = next.map_or(0, |next| distance(values, next));
         let (out, all) = (if alone { &mut *room.out } else { &mut *room.part }, self.sees_all(at));
         let [old, new] = room.factors.each_ref().map(|each| each.as_flattened());
@@ -399,6 +394,22 @@ fn rest(out: &mut [f32], queries: &[&[f32]], panel: usize, from: usize) {
             *out = queries.get(i).map_or(0.0, |q| q[d]);
         }
     }
+}
+
+/// A chunk's keys or values and their type, as tiles read them: as they are by who reads them `once`, else widened to f32.
+#[inline(always)]
+fn readable<'a, S: Simd>(
+    s: S,
+    cache: Cache,
+    bytes: &'a [u8],
+    once: bool,
+    room: &'a mut [f32],
+) -> (Cache, &'a [u8]) {
+    if once || cache == Cache::F32 {
+        return (cache, bytes);
+    }
+    s.apart(Widen { out: room, bytes, cache });
+    (Cache::F32, bytemuck::cast_slice(room))
 }
 
 /// Rows `read` of values `[PAGE][dim]` as f32 `[PAGE][width]`.

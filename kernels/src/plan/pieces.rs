@@ -24,8 +24,9 @@ pub struct Pieces<'a> {
     of: usize,
     /// How many pieces were dealt; or the whole tile comes at once.
     dealt: Option<&'a AtomicUsize>,
-    /// Groups of columns, or cells.
+    /// Groups of columns, or cells, and how many of them are shared out from the start.
     all: usize,
+    shared: usize,
     /// Groups of a piece that is dealt.
     size: usize,
     /// Pieces that the worker took before what is dealt.
@@ -44,21 +45,25 @@ impl<'a> Pieces<'a> {
         dealt: Option<&'a AtomicUsize>,
         stop: &'a AtomicBool,
     ) -> Pieces<'a> {
-        let (all, long) = match cut {
-            Cut::Cols(group) => (span.cols.div_ceil(group), span.rows * group > FEW),
-            Cut::Blocks { rows, cols } => (span.rows.div_ceil(rows) * span.cols.div_ceil(cols), false),
+        let all = match cut {
+            Cut::Cols(group) => span.cols.div_ceil(group),
+            Cut::Blocks { rows, cols } => span.rows.div_ceil(rows) * span.cols.div_ceil(cols),
             Cut::Pieces(_) => unreachable!("refused by `Plan::new`"),
         };
-        let pays = of > 1 && all >= if long { EACH_LONG } else { EACH } * of;
-        let one = long || matches!(cut, Cut::Blocks { .. });
-        let size = if one { 1 } else { (all - all * 3 / 4).div_ceil(2 * of) };
-        Pieces { base, span, cut, worker, of, dealt: dealt.filter(|_| pays), all, size, taken: 0, stop }
+        let shared = all * 3 / 4;
+        let (each, size) = match cut {
+            Cut::Cols(group) if span.rows * group > FEW => (EACH_LONG, 1),
+            Cut::Cols(_) => (EACH, (all - shared).div_ceil(2 * of)),
+            _ => (EACH, 1),
+        };
+        let dealt = dealt.filter(|_| of > 1 && all >= each * of);
+        Pieces { base, span, cut, worker, of, dealt, all, shared, size, taken: 0, stop }
     }
 
     /// The next groups or cells. First the worker's share of three quarters of them, groups all at once and cells in turn, one
     /// by one; then of the rest what nobody else has taken.
     fn take(&mut self, dealt: &AtomicUsize) -> Range<usize> {
-        let (shared, taken) = (self.all * 3 / 4, self.taken);
+        let (shared, taken) = (self.shared, self.taken);
         self.taken += 1;
         let next = self.worker + taken * self.of;
         match self.cut {
