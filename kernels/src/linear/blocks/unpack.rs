@@ -92,7 +92,7 @@ pub fn rows<'a, S: Bytes>(
 
 /// A block of a packed panel: its codes (as they lie, but for those that `widen` has to spread), scales and minima.
 #[inline(always)]
-pub fn one<'a, S: Simd>(
+pub fn one<'a, S: Bytes>(
     s: S,
     form: &Form,
     panel: &'a [u8],
@@ -102,6 +102,7 @@ pub fn one<'a, S: Simd>(
 ) -> &'a [u8] {
     let (head, at) = form.place(b, blocks);
     let (small, packed) = panel[at..][..form.block_bytes()].split_at(form.scale_bytes());
+    let six = if form.scales == Scales::Six { six(s, small) } else { [[0; PANEL]; 2] };
     for half in [0, LANES] {
         match form.scales {
             Scales::Half => {
@@ -117,9 +118,9 @@ pub fn one<'a, S: Simd>(
             }
             Scales::Six => {
                 let (d, m) = (halves(s, &panel[head..], half), halves(s, &panel[head + 2 * PANEL..], half));
-                let (sc, mn) = six(small, half);
-                s.store(s.mul(d, s.load_i8(&sc)), &mut scale[0][half..]);
-                s.store(s.mul(s.mul(m, s.load_i8(&mn)), s.splat(-1.0)), &mut min[half..]);
+                let [sc, mn] = six.each_ref().map(|six| six[half..].first_chunk().expect("sixteen bytes"));
+                s.store(s.mul(d, s.load_i8(sc)), &mut scale[0][half..]);
+                s.store(s.mul(s.mul(m, s.load_i8(mn)), s.splat(-1.0)), &mut min[half..]);
             }
             Scales::Eight => {
                 let d = halves(s, &panel[head..], half);
@@ -182,16 +183,15 @@ fn halves<S: Simd>(s: S, bytes: &[u8], from: usize) -> S::V {
     s.load_f16(bytes[2 * from..].first_chunk().expect("sixteen halves"))
 }
 
-/// Six-bit scales and minima of sixteen outputs: low nibbles, then the upper pairs of bits. Sixteen bytes at a time, as one
-/// number: whether a loop over them becomes vectors depends on who compiles it.
+/// Six-bit scales and minima of 32 outputs: low nibbles, then the upper pairs of bits.
 #[inline(always)]
-fn six(small: &[u8], half: usize) -> ([u8; LANES], [u8; LANES]) {
-    const EACH: u128 = u128::MAX / 255;
-    let sixteen = |at: usize| u128::from_le_bytes(*small[at..].first_chunk().expect("sixteen bytes"));
-    let (low, high) = (sixteen(half), sixteen(PANEL) >> if half == 0 { 0 } else { 4 });
-    let scales = low & (15 * EACH) | (high & (3 * EACH)) << 4;
-    let minima = low >> 4 & (15 * EACH) | (high & (12 * EACH)) << 2;
-    (scales.to_le_bytes(), minima.to_le_bytes())
+fn six<S: Bytes>(s: S, small: &[u8]) -> [[u8; PANEL]; 2] {
+    let low = s.load_b(small.first_chunk().expect("32 bytes"));
+    let high = s.nibble_halves(small[PANEL..].first_chunk().expect("sixteen bytes"));
+    let mut out = [[0; PANEL]; 2];
+    s.store_b(s.above(s.field(low, 0, 15), s.field(high, 0, 3)), &mut out[0]);
+    s.store_b(s.above(s.field(low, 4, 15), s.field(high, 2, 3)), &mut out[1]);
+    out
 }
 
 /// Nibbles, and the bits above them, as bytes `[quads][32][4]`.
