@@ -48,8 +48,8 @@ pub fn tile<S: Simd, E: Elem, const M: usize, const ASKS: bool>(
     }
 }
 
-/// Bytes between what few rows read and what is asked for, at least.
-pub const AHEAD: usize = 1024;
+/// Bytes between what few rows read and what is asked for, at least: what is on its way while a line comes from memory.
+pub const AHEAD: usize = 4096;
 
 /// Lanes `at..at + 16 V` of a tile.
 #[inline(always)]

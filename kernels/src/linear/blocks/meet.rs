@@ -182,9 +182,6 @@ pub fn stream<S: Dots<Plain: Bytes>, const M: usize, const ONE: bool>(
     }
 }
 
-/// Bytes that a stream is asked for before they are needed, in whole blocks: what is on its way while one comes from memory.
-const AHEAD: usize = 4096;
-
 /// What [`stream`] does: with one of the [`USUAL`] forms, or with any where `FORM` is beyond them.
 struct Stream<'a, const M: usize, const ONE: bool, const FORM: usize> {
     sums: &'a mut [[f32; PANEL]; M],
@@ -209,7 +206,8 @@ impl<S: Dots<Plain: Bytes>, const M: usize, const ONE: bool, const FORM: usize> 
         let size = form.block_bytes();
         for b in 0..blocks {
             // Lines of a block are not read in their order, which no processor foresees.
-            let next = panel.as_ptr().wrapping_add(form.place(b, blocks).1 + AHEAD.next_multiple_of(size));
+            let next =
+                panel.as_ptr().wrapping_add(form.place(b, blocks).1 + dense::AHEAD.next_multiple_of(size));
             for line in (0..size).step_by(64) {
                 s.prefetch_first(next.wrapping_add(line));
             }
