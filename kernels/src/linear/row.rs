@@ -90,15 +90,23 @@ pub fn sixteen<S: Simd, E: Elem, const M: usize>(s: S, w: &Matrix, first: usize,
     let wide = parts * stride; // what one word of weights meets
     assert!(x.len() >= words * wide && rows.iter().all(|row| row.len() == len), "a row of x is too short");
     let (mut acc, mut next) = ([s.zero(); M], w.ahead(first + LANES));
-    // Long rows are asked for a little further on in each, unless their lines meet in one set of the cache.
-    let further_on = M == 1 && E::BYTES == 4 && !w.stride().is_multiple_of(SET);
+    // One row of activations is done so fast that rows are asked for a little further on in each, unless their lines meet in
+    // one set of the cache; pairs, of which a row has fewer lines, two lines of half of the rows in turn.
+    let further_on = M == 1 && chunk == LINE && !w.stride().is_multiple_of(SET);
     let (x, rest) = x[..words * wide].split_at(whole * LANES * wide);
     for (j, x) in x.chunks_exact(LANES * wide).enumerate() {
         let mut t = [s.zero(); LANES];
+        let on =
+            further(w, [first, first + LANES], j + AHEAD, whole).addr().wrapping_sub(w.ahead(first).addr());
         for i in 0..LANES {
             // SAFETY: `j < whole`, so `(j + 1) * chunk` is within every row (all have `len` bytes).
-            t[i] = E::words(s, unsafe { rows[i].get_unchecked(j * chunk..(j + 1) * chunk) });
-            if further_on {
+            t[i] = E::words(s, unsafe { rows[i].get_unchecked(j * chunk..).get_unchecked(..chunk) });
+            if further_on && E::K == 2 {
+                if 2 * i / LANES == j % 2 {
+                    s.prefetch_first(rows[i].as_ptr().wrapping_add(on));
+                    s.prefetch_first(rows[i].as_ptr().wrapping_add(on + LINE));
+                }
+            } else if further_on {
                 s.prefetch_first(further(w, [first + i, first + LANES + i], j + AHEAD, whole));
             } else if chunk == 64 || i % 2 == 0 {
                 // The next sixteen rows, in the order of their addresses: the processor sees one stream.
