@@ -178,6 +178,9 @@ fn dense<E: Elem, S: Simd>(
     let (scratch, sums) = scratch.split_at_mut(scratch.len() - SUMS);
     let mut to = Sink { out, sums: sums.as_chunks_mut().0 };
     let near = if direct { NEAR_ROWS } else { ROWS };
+    if mapped {
+        row::begin(s, w, cols.clone());
+    }
     for (top, first) in
         (0..rows).step_by(near).flat_map(|top| cols.clone().step_by(PANEL).map(move |c| (top, c)))
     {

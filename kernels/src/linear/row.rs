@@ -5,6 +5,7 @@ use super::elem::{Elem, chunk_bytes, last_word, parts, split, step};
 use super::{After, Matrix, PANEL, tile};
 use crate::plan::TileMut;
 use crate::simd::{LANES, Simd};
+use std::ops::Range;
 
 /// Rows that take this path at most: with sixteen vectors of weights, eight sums fit AVX-512's 32 registers. Elsewhere
 /// the weights do not fit by themselves, and pass by a first-level cache: see [`lines`]. A second tile finds them in the
@@ -12,6 +13,17 @@ use crate::simd::{LANES, Simd};
 #[inline(always)]
 pub fn most<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 8 } else { 2 * tile::rows::<S>() }
+}
+
+/// Asks for the beginning of the first of outputs `cols`: what follows is asked for while others are read.
+#[inline(always)]
+pub fn begin<S: Simd>(s: S, w: &Matrix, cols: Range<usize>) {
+    for first in cols.take(LANES) {
+        let bytes = w.row(first);
+        for line in bytes[..bytes.len().min(AHEAD * LINE)].chunks(LINE) {
+            s.prefetch_first(line.as_ptr());
+        }
+    }
 }
 
 /// A panel of outputs of all `rows`, straight from the file.
@@ -90,8 +102,8 @@ pub fn sixteen<S: Simd, E: Elem, const M: usize>(s: S, w: &Matrix, first: usize,
     let wide = parts * stride; // what one word of weights meets
     assert!(x.len() >= words * wide && rows.iter().all(|row| row.len() == len), "a row of x is too short");
     let (mut acc, mut next) = ([s.zero(); M], w.ahead(first + LANES));
-    // One row of activations is done so fast that rows are asked for a little further on in each, unless their lines meet in
-    // one set of the cache; pairs, of which a row has fewer lines, two lines of half of the rows in turn.
+    // One row of activations waits for memory: rows are asked for a little further on in each, unless their lines meet in one
+    // set of the cache. Pairs, whose chain takes longer than their loads, get two lines of half of the rows in turn.
     let further_on = M == 1 && chunk == LINE && !w.stride().is_multiple_of(SET);
     let (x, rest) = x[..words * wide].split_at(whole * LANES * wide);
     for (j, x) in x.chunks_exact(LANES * wide).enumerate() {
