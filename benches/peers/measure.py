@@ -80,19 +80,33 @@ class Inlaid:
     def weights(self, args, job):
         """What is opened, and what is given as --weights (None: the program's own choice)."""
         folder = args.work / job.model
+        if args.source == "packed":
+            return folder / f"{job.kind}-packed", args.weights
         if job.kind in ("f32", "bf16"):
             return folder / job.kind, args.weights
         if args.source == "gguf":
             return folder / f"{THEIRS[job.kind]}.gguf", args.weights
         return folder / "bf16", args.weights or job.kind
 
+    def pack(self, args, job):
+        """Makes the packed model of a job, once: the next runs find it."""
+        packed, plain = self.weights(args, job)[0], args.work / job.model / ("f32" if job.kind == "f32" else "bf16")
+        if not packed.exists():
+            command = [self.program, "convert", plain, packed, "--packed", "--to", job.kind]
+            watched(command, lambda _, __: None, job)
+
     def lacks(self, args, job):
         """Why the job's rows cannot be run; None where they can."""
         model, weights = self.weights(args, job)
-        if not model.exists():
-            return f"{model} is not there"
         if not self.program.exists():
             return f"{self.program} is not there: build it, or name one with --inlaid"
+        if args.source == "packed":
+            try:
+                self.pack(args, job)
+            except Failed as why:
+                return str(why)
+        if not model.exists():
+            return f"{model} is not there"
         needs = {"--weights": weights, "--depth": job.deep, "--sessions": job.sessions}
         missing = [option for option, asked in needs.items() if asked and not self.has(option)]
         return f"this inlaid has no {' and no '.join(missing)}" if missing else None

@@ -6,9 +6,11 @@ finds whether llama.cpp is faster with flash attention or without; from then on 
 itself. Its caches of keys and values are f16 and its batches 512, which are its defaults.
 
 Rows whose weights are quantised run inlaid's own format (`--weights q8`, made at load from the bf16 directory) against
-llama.cpp's; with `--source gguf` inlaid reads llama.cpp's very file instead. `--weights W` and `--kv T` replace what a
-row gives to inlaid. A row that this inlaid has no options for is skipped with a line that says so. `--theirs` runs
-llama.cpp alone. `--busy N` keeps N other processes computing meanwhile, for a host that has work of its own.
+llama.cpp's; with `--source packed` all rows open packed files, made once beside the bf16 directory as llama.cpp's are
+(large models take minutes to quantise), and with `--source gguf` those rows read llama.cpp's very file. `--weights W`
+and `--kv T` replace what a row gives to inlaid. A row that this inlaid has no options for is skipped with a line that
+says so. `--theirs` runs llama.cpp alone. `--busy N` keeps N other processes computing meanwhile, for a host that has
+work of its own.
 
 Prints each round as it comes, writes WORK/peers.json and WORK/peers.md (or --out NAME). Shares are of the machine's
 peak as inlaid measures it in the same run; llama.cpp's follow from the ratio. A goal is a ratio, or where that is less
@@ -110,7 +112,7 @@ def options():
     parser.add_argument("--inlaid", type=Path, default=usual, help="the program, if not that of the release build")
     parser.add_argument("--models", default="smollm2,1b", help="folders of WORK, separated by commas")
     parser.add_argument("--rows", default="all", help="names or their beginnings: " + ",".join(ROWS))
-    parser.add_argument("--source", choices=["own", "gguf"], default="own", help="what inlaid opens in quantised rows")
+    parser.add_argument("--source", choices=["own", "packed", "gguf"], default="own", help="what inlaid opens")
     parser.add_argument("--weights", help="what inlaid is given as --weights")
     parser.add_argument("--kv", help="what inlaid is given as --kv")
     parser.add_argument("--kv-llama", help="what llama.cpp is given as types of its caches")

@@ -8,9 +8,8 @@ use super::bias::{Adjust, Bias};
 use super::cache::{self, Head};
 use super::parts::{chunks_of, fold_outputs, fold_stats, part_of};
 use super::room::Room;
-use super::tile::{
-    ROWS, To, Widen, largest, panel_of, panel_within, reads, scores, weigh, weights, with_panel,
-};
+use super::seen::{Same, Seen};
+use super::tile::{ROWS, To, Widen, largest, panel_of, reads, scores, weigh, weights, with_panel};
 use super::{AttendArgs, Cache, PAGE, head_words};
 use crate::pages::StateRef;
 use crate::plan::TileMut;
@@ -31,24 +30,6 @@ pub struct Block<'a> {
     split: bool,
     /// Queries of a panel; the last one may be filled up with queries of nobody.
     panel: usize,
-}
-
-/// What the queries of a panel see of a chunk.
-struct Seen {
-    /// Queries of a panel that see the same positions, in order: the first `runs` of these.
-    each: [Same; ROWS],
-    runs: usize,
-    /// From the first position that some query sees to the last.
-    some: Range<usize>,
-    /// Those that every query sees that sees any.
-    every: Range<usize>,
-}
-
-/// Neighbours that see the same positions of a chunk.
-#[derive(Clone)]
-struct Same {
-    queries: Range<usize>,
-    positions: Range<usize>,
 }
 
 impl<'a> Block<'a> {
@@ -247,7 +228,7 @@ impl<'a> Block<'a> {
             }
             let (p, out) = (&room.p[first..], &mut out[first * width..][..self.panel * width]);
             let (old, new) = (&old[first..], &new[first..]);
-            if seen.runs == 1 && seen.each[0].queries == (0..self.panel.min(self.queries() - first)) {
+            if seen.together(self.panel.min(self.queries() - first)) {
                 let run = &seen.some;
                 let to = To::Fold { out, old, new };
                 weigh_as(s, self.panel, cache, to, p, values, run, ahead);
@@ -301,74 +282,22 @@ impl<'a> Block<'a> {
         if !all {
             return self.panel_sees_some(first, at);
         }
-        let mut seen = Seen { each: [Same::NONE; ROWS], runs: 1, some: 0..PAGE, every: 0..PAGE };
-        seen.each[0] = Same { queries: 0..self.panel.min(self.queries() - first), positions: 0..PAGE };
-        seen
+        Seen::all(self.panel.min(self.queries() - first))
     }
 
     /// The same, row by row.
     #[inline(never)]
     fn panel_sees_some(&self, first: usize, at: usize) -> Seen {
-        let mut seen = Seen { each: [Same::NONE; ROWS], runs: 0, some: 0..0, every: 0..PAGE };
+        let mut seen = Seen::nothing();
         let (n, mut i) = (self.panel.min(self.queries() - first), 0);
         while i < n {
             let (row, head) = self.query(first + i);
             let (queries, all) = (i..n.min(i + self.heads.end - head), self.seen(row));
             i = queries.end;
             let positions = all.start.clamp(at, at + PAGE) - at..all.end.clamp(at, at + PAGE) - at;
-            if positions.is_empty() {
-                continue;
-            }
-            // Both ends rise from row to row.
-            let start = if seen.runs == 0 { positions.start } else { seen.some.start };
-            seen.some = start..positions.end;
-            seen.every = seen.every.start.max(positions.start)..seen.every.end.min(positions.end);
-            match seen.each[..seen.runs].last_mut() {
-                Some(last) if last.positions == positions => last.queries.end = queries.end,
-                _ => {
-                    seen.each[seen.runs] = Same { queries, positions };
-                    seen.runs += 1;
-                }
-            }
+            seen.add(queries, positions);
         }
         seen
-    }
-}
-
-impl Same {
-    const NONE: Same = Same { queries: 0..0, positions: 0..0 };
-}
-
-impl Seen {
-    /// Queries that see anything.
-    fn each(&self) -> &[Same] {
-        &self.each[..self.runs]
-    }
-
-    /// The steps in which `panel` queries take their values, each in the order of positions. What every query sees they
-    /// take together, the rest with those that see the same: an unseen position has no part at all, for 0 * NaN is not 0,
-    /// and -0 + 0 is not -0.
-    #[inline(never)]
-    fn steps(&self, panel: usize) -> ([Same; 2 * ROWS + 1], usize) {
-        let (mut steps, mut n) = ([Same::NONE; 2 * ROWS + 1], 0);
-        let mut push = |mut queries: Range<usize>, positions: Range<usize>| {
-            while !positions.is_empty() && !queries.is_empty() {
-                let first = queries.start..queries.start + panel_within(queries.len());
-                queries.start = first.end;
-                (steps[n], n) = (Same { queries: first, positions: positions.clone() }, n + 1);
-            }
-        };
-        let apart = self.every.is_empty();
-        for Same { queries, positions } in self.each() {
-            push(queries.clone(), positions.start..if apart { positions.end } else { self.every.start });
-        }
-        if !apart {
-            push(0..panel, self.every.clone());
-            for Same { queries, positions } in self.each() {
-                push(queries.clone(), self.every.end..positions.end);
-            }
-        }
-        (steps, n)
     }
 }
 

@@ -16,6 +16,7 @@ mod block;
 mod cache;
 mod parts;
 mod room;
+mod seen;
 mod tile;
 
 pub use append::{append, round_to};
