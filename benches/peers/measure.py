@@ -88,12 +88,11 @@ class Inlaid:
             return folder / f"{THEIRS[job.kind]}.gguf", args.weights
         return folder / "bf16", args.weights or job.kind
 
-    def pack(self, args, job):
-        """Makes the packed model of a job, once: the next runs find it."""
-        packed, plain = self.weights(args, job)[0], args.work / job.model / ("f32" if job.kind == "f32" else "bf16")
+    def pack(self, packed, job):
+        """Makes the packed model of a job, once, from the directory beside it: the next runs find it."""
         if not packed.exists():
-            command = [self.program, "convert", plain, packed, "--packed", "--to", job.kind]
-            watched(command, lambda _, __: None, job)
+            plain = packed.parent / ("f32" if job.kind == "f32" else "bf16")
+            watched([self.program, "convert", plain, packed, "--packed", "--to", job.kind], lambda *_: None, job)
 
     def lacks(self, args, job):
         """Why the job's rows cannot be run; None where they can."""
@@ -102,7 +101,7 @@ class Inlaid:
             return f"{self.program} is not there: build it, or name one with --inlaid"
         if args.source == "packed":
             try:
-                self.pack(args, job)
+                self.pack(model, job)
             except Failed as why:
                 return str(why)
         if not model.exists():

@@ -120,10 +120,10 @@ pub fn sixteen<S: Simd, E: Elem, const M: usize>(s: S, w: &Matrix, first: usize,
                 }
             } else if further_on {
                 s.prefetch_first(further(w, [first + i, first + LANES + i], j + AHEAD, whole));
-            } else if chunk == 64 || i % 2 == 0 {
+            } else if chunk == LINE || i % 2 == 0 {
                 // The next sixteen rows, in the order of their addresses: the processor sees one stream.
                 s.prefetch(next);
-                next = next.wrapping_add(64);
+                next = next.wrapping_add(LINE);
             }
         }
         let t = s.transpose(t);
