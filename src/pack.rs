@@ -9,14 +9,13 @@ use crate::engine::Charge;
 use crate::error::{Error, Result};
 use crate::format::convert::configs;
 use crate::format::files::{Files, Load, SINGLE};
-use crate::format::source::{Progress, Reading, Source};
+use crate::format::source::{Progress, Reading, Source, zeroed};
 use crate::format::tensors::TensorRef;
 use crate::format::write::{Planned, safetensors};
 use crate::order::sorted;
 use crate::weights::{MatrixParam, P, Param, Weights};
 use kernels::linear::{Guide, PANEL, pack_panel, panel_bytes, quantise_panel};
 use kernels::{DType, Matrix, Order};
-use memmap2::{MmapMut, MmapOptions};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -131,7 +130,7 @@ pub fn pack(
         return Ok(());
     }
     reading.expect(total as u64)?;
-    let mut memory = memory(total)?;
+    let mut memory = zeroed("packed weights", total)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|e| Error::Internal(format!("{threads} threads to pack on: {e}")))?;
     let mut rest = &mut memory[..];
@@ -145,18 +144,6 @@ pub fn pack(
     let memory = memory.make_read_only().map_err(Error::io("packed weights"))?;
     adopt(weights, &jobs, Source::anonymous("packed weights", memory));
     Ok(())
-}
-
-/// Zeroed memory in huge pages, where the system has them.
-fn memory(bytes: usize) -> Result<MmapMut> {
-    let refused = |_| Error::Memory { what: "packed weights", bytes: bytes as u64 };
-    let memory = MmapOptions::new().len(bytes).map_anon().map_err(refused)?;
-    #[cfg(target_os = "linux")]
-    {
-        // It only saves time.
-        let _ = memory.advise(memmap2::Advice::HugePage);
-    }
-    Ok(memory)
 }
 
 /// Bytes of panels between two looks at the progress callback: some milliseconds.

@@ -111,6 +111,29 @@ fn a_write_that_fails_leaves_what_was_there() {
     assert!(matches!(whole_file(&dir.path().join("no/such"), |_| Ok(())), Err(Error::Io { .. })));
 }
 
+#[test]
+fn a_file_is_what_was_written_whatever_the_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pieces");
+    let bytes: Vec<u8> = (0..13 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for sizes in [vec![1, (2 << 20) - 1, 2 << 20, (4 << 20) + 7, 3], vec![5 << 20, 1 << 19], vec![1000]] {
+        let mut rest = &bytes[..];
+        whole_file(&path, |out| {
+            for size in sizes.iter().cycle() {
+                let (piece, after) = rest.split_at((*size).min(rest.len()));
+                out.write_all(piece).map_err(Error::io(&path))?;
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert!(fs::read(&path).unwrap() == bytes, "pieces of {sizes:?}");
+    }
+}
+
 fn gguf(name: &str) -> Files {
     Files::at(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gguf").join(name)).unwrap()
 }

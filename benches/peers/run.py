@@ -24,7 +24,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from measure import Failed, Inlaid, Llama, busy, watched
+from measure import Failed, Inlaid, Llama, busy, forget, watched
 from report import markdown, summary
 from rows import ROWS, jobs
 
@@ -55,6 +55,8 @@ def compare(args, job, inlaid, llama):
         engines = {"inlaid": inlaid, "llama.cpp": llama}
     rounds = []
     try:
+        for engine in engines.values():
+            forget(engine.model(args, job))
         flash = choose_flash(args, job, llama)
         if not args.theirs:
             watched(inlaid.command(args, job, flash), inlaid.read, job)

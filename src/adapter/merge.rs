@@ -5,18 +5,20 @@ use super::set::{Grafts, Here, Piece};
 use super::{Adapter, Kind};
 use crate::engine::{Charge, Engine};
 use crate::error::{Error, Result};
-use crate::format::source::Source;
+use crate::format::source::{Source, zeroed};
 use crate::format::tensors::TensorRef;
 use crate::weights::{MatrixParam, P, Param, Role, Site, VectorParam, Weights, matrix_row};
 use half::{bf16, f16};
 use kernels::linear::{PANEL, pack_panel, panel_bytes};
 use kernels::quant::dequantize_row;
 use kernels::{DType, Matrix, Order};
-use memmap2::MmapMut;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// What the memory is for, in messages.
+const WHAT: &str = "merged adapters";
 
 /// The weights of a model with `by` added to them, and the charge for what is private of them. Matrices keep type and
 /// order; sums are rounded once, to nearest even.
@@ -37,7 +39,7 @@ pub(crate) fn merge(engine: &Arc<Engine>, base: &Weights, by: &Grafts) -> Result
     for (at, site) in touched() {
         bytes = bytes.saturating_add(private_bytes(base, site, by.here(at))?);
     }
-    let charge = engine.charge("merged adapters", bytes)?;
+    let charge = engine.charge(WHAT, bytes)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(engine.threads()).build();
     let pool = pool.map_err(|e| Error::Internal(format!("threads to merge on: {e}")))?;
     let mut out = base.clone();
@@ -141,12 +143,12 @@ impl Job<'_> {
     fn run(&self, pool: &ThreadPool) -> Result<MatrixParam> {
         let w = self.old.matrix();
         let bytes = size(&w).unwrap_or(usize::MAX);
-        let mut memory = memory(bytes)?;
+        let mut memory = zeroed(WHAT, bytes)?;
         match w.order() {
             Order::Nk => self.fill(pool, &w, &mut memory)?,
             order => {
                 let row = w.dtype().row_bytes(w.k()).unwrap_or_default();
-                let mut rows = self::memory(w.n() * row)?;
+                let mut rows = zeroed(WHAT, w.n() * row)?;
                 self.fill(pool, &w, &mut rows)?;
                 let new = Matrix::new(&rows, w.dtype(), Order::Nk, w.n(), w.k(), row);
                 let new = new.map_err(|e| Error::Internal(format!("a merged matrix {e}")))?;
@@ -159,8 +161,8 @@ impl Job<'_> {
                 }
             }
         }
-        let memory = memory.make_read_only().map_err(Error::io("merged adapters"))?;
-        let source = Source::anonymous("merged adapters", memory);
+        let memory = memory.make_read_only().map_err(Error::io(WHAT))?;
+        let source = Source::anonymous(WHAT, memory);
         let tensor = match w.order() {
             Order::Panels => TensorRef::panels(w.dtype(), [w.n(), w.k()], source, 0..bytes),
             Order::Nk => TensorRef::dense(w.dtype(), &[w.n(), w.k()], source, 0..bytes),
@@ -235,11 +237,6 @@ impl Job<'_> {
         }
         row.iter_mut().zip(delta).for_each(|(x, d)| *x += gain * d);
     }
-}
-
-fn memory(bytes: usize) -> Result<MmapMut> {
-    let refused = |_| Error::Memory { what: "merged adapters", bytes: bytes as u64 };
-    MmapMut::map_anon(bytes.max(1)).map_err(refused)
 }
 
 /// Elements of `size` bytes with a row per input, from rows `[n, k]` per output.

@@ -6,7 +6,7 @@
 
 use super::bad;
 use crate::error::{Error, Result};
-use memmap2::{Mmap, MmapOptions};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 use std::fs::File;
 use std::io;
 use std::ops::{ControlFlow, Range};
@@ -32,7 +32,7 @@ pub struct Source {
 enum Bytes {
     Mapped(Arc<Mmap>),
     Shared(Memory),
-    Private(Arc<Vec<u8>>),
+    Private(Memory),
     Anonymous(Arc<Mmap>),
 }
 
@@ -67,15 +67,14 @@ impl Source {
     pub fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Bytes::Mapped(map) | Bytes::Anonymous(map) => map,
-            Bytes::Shared(memory) => (**memory).as_ref(),
-            Bytes::Private(vec) => vec,
+            Bytes::Shared(memory) | Bytes::Private(memory) => (**memory).as_ref(),
         }
     }
 
     /// Bytes of memory that only this holds (a copy), as against the page cache's or the caller's.
     pub fn private_bytes(&self) -> usize {
         match &self.bytes {
-            Bytes::Private(vec) => vec.len(),
+            Bytes::Private(memory) => (**memory).as_ref().len(),
             Bytes::Anonymous(map) => map.len(),
             Bytes::Mapped(_) | Bytes::Shared(_) => 0,
         }
@@ -129,6 +128,12 @@ impl Source {
         // truncates or writes the file meanwhile is the caller's promise, stated in this file's head and in the C header.
         #[allow(unsafe_code)]
         let map = unsafe { options.map(file) }.map_err(Error::io(name))?;
+        #[cfg(target_os = "linux")]
+        {
+            // Every token reads all weights, and where small pages end so does what a processor reads ahead. A file that is
+            // in the page cache already stays there as it is, and not every file system can: it only saves time.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
         Ok(Source { name: name.into(), bytes: Bytes::Mapped(Arc::new(map)) })
     }
 
@@ -144,35 +149,49 @@ impl Source {
         reading: &mut Reading,
     ) -> Result<Source> {
         let len = extent(name, file, offset, len)?;
-        let mut bytes = reserve(len)?;
-        while bytes.len() < len {
-            let done = bytes.len();
-            bytes.resize(len.min(done + PIECE), 0);
-            let piece = &mut bytes[done..];
-            read_exact_at(file, piece, offset + done as u64).map_err(Error::io(name))?;
-            reading.advance(piece.len() as u64)?;
-        }
-        Ok(Source::private(name, bytes))
+        Source::copied(name, len, |at, piece| {
+            read_exact_at(file, piece, offset + at as u64).map_err(Error::io(name))?;
+            reading.advance(piece.len() as u64)
+        })
     }
 
     /// A private copy of these bytes.
     fn copy(&self, reading: &mut Reading) -> Result<Source> {
         let bytes = self.bytes();
-        let mut copy = reserve(bytes.len())?;
-        for piece in bytes.chunks(PIECE) {
-            copy.extend_from_slice(piece);
-            reading.advance(piece.len() as u64)?;
+        Source::copied(&self.name, bytes.len(), |at, piece| {
+            piece.copy_from_slice(&bytes[at..][..piece.len()]);
+            reading.advance(piece.len() as u64)
+        })
+    }
+
+    /// A private copy of `len` bytes, which `fill` is told the place of and writes piece by piece.
+    fn copied(
+        name: &str,
+        len: usize,
+        mut fill: impl FnMut(usize, &mut [u8]) -> Result<()>,
+    ) -> Result<Source> {
+        let mut copy = zeroed("a copy of a model file", len)?;
+        for (i, piece) in copy.get_mut(..len).into_iter().flat_map(|all| all.chunks_mut(PIECE)).enumerate() {
+            fill(i * PIECE, piece)?;
         }
-        Ok(Source::private(&self.name, copy))
+        let copy = copy.make_read_only().map_err(Error::io(name))?;
+        Ok(Source { name: name.into(), bytes: Bytes::Private(Arc::new(copy)) })
     }
 }
 
-/// An empty vector with room for `len` bytes.
-fn reserve(len: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let short = |_| Error::Memory { what: "a copy of a model file", bytes: len as u64 };
-    bytes.try_reserve_exact(len).map_err(short)?;
-    Ok(bytes)
+/// `bytes` bytes of zeroed memory for `what` (at least one), in huge pages where the system has them.
+///
+/// # Errors
+/// `Memory`.
+pub(crate) fn zeroed(what: &'static str, bytes: usize) -> Result<MmapMut> {
+    let refused = |_| Error::Memory { what, bytes: bytes as u64 };
+    let memory = MmapMut::map_anon(bytes.max(1)).map_err(refused)?;
+    #[cfg(target_os = "linux")]
+    {
+        // It only saves time.
+        let _ = memory.advise(memmap2::Advice::HugePage);
+    }
+    Ok(memory)
 }
 
 /// The checked length of the part of `file` that starts at `offset`.

@@ -7,7 +7,7 @@ use kernels::DType;
 use kernels::linear::{PANEL, panel_bytes};
 use serde_json::{Map, Value, json};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// A tensor to be written.
@@ -51,11 +51,42 @@ impl Planned {
 /// `Io` (a full disk is one), and whatever `fill` returns.
 pub fn whole_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let draft = Draft::new(path)?;
-    let mut out = BufWriter::with_capacity(1 << 20, &draft.file);
+    let mut out = Pieces { file: &draft.file, held: Vec::new() };
     fill(&mut out)?;
     out.flush().and_then(|()| draft.file.sync_all()).map_err(Error::io(path))?;
-    drop(out);
     draft.publish(path)
+}
+
+/// Writes a file in pieces of a huge page, each at a multiple of it: Linux then keeps what was written in such pages, and
+/// whoever maps the file reads from them. Only what is flushed is whole.
+struct Pieces<'a> {
+    file: &'a File,
+    held: Vec<u8>,
+}
+
+/// Bytes of a huge page.
+const PIECE: usize = 2 << 20;
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let whole = bytes.len() / PIECE * PIECE;
+        if self.held.is_empty() && whole > 0 {
+            return self.file.write_all(&bytes[..whole]).map(|()| whole);
+        }
+        let taken = bytes.len().min(PIECE - self.held.len());
+        self.held.extend_from_slice(&bytes[..taken]);
+        if self.held.len() == PIECE {
+            self.file.write_all(&self.held)?;
+            self.held.clear();
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.held)?;
+        self.held.clear();
+        Ok(())
+    }
 }
 
 /// A file without its final name; removed unless published.

@@ -3,13 +3,12 @@
 use super::{Binder, Fill};
 use crate::arch::{Linear, Position, Stack, Table};
 use crate::error::{Error, Result};
-use crate::format::source::Source;
+use crate::format::source::{Source, zeroed};
 use crate::format::tensors::TensorRef;
 use crate::positions::{by_distance, coarse_slopes, sinusoids, slopes};
 use crate::weights::{MatrixParam, Origin, P, Param, Role, Site, Slice, VectorParam};
 use kernels::attention::PAGE;
 use kernels::{DType, Order};
-use memmap2::MmapMut;
 
 impl Binder<'_> {
     /// A table of rows, read by number.
@@ -27,12 +26,11 @@ impl Binder<'_> {
     /// A table that no file has.
     pub(super) fn computed(&mut self, values: &[f32], n: usize, k: usize) -> Result<P> {
         let (bytes, stride) = (values.len() * 4, k * 4);
-        let refused = |_| Error::Memory { what: "the table of positions", bytes: bytes as u64 };
-        let mut memory = MmapMut::map_anon(bytes.max(1)).map_err(refused)?;
+        let mut memory = zeroed("the table of positions", bytes)?;
         for (to, value) in memory.as_chunks_mut::<4>().0.iter_mut().zip(values) {
             *to = value.to_le_bytes();
         }
-        let source = Source::anonymous("positions", memory.make_read_only().map_err(refused)?);
+        let source = Source::anonymous("positions", memory.make_read_only().map_err(Error::io("positions"))?);
         let tensor = TensorRef::dense(DType::F32, &[n, k], source, 0..bytes);
         let (dtype, order) = (DType::F32, Order::Nk);
         let (name, of) = (String::new(), String::new());
