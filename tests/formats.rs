@@ -5,6 +5,7 @@ use inlaid::format::config::Config;
 use inlaid::format::files::Load;
 use inlaid::format::files::{Files, INDEX, Layout, Part, SINGLE};
 use inlaid::format::generation::GenerationConfig;
+use inlaid::format::source::{Reading, Source};
 use inlaid::format::tensors::Tensors;
 use safetensors_reference::tensor::{Dtype, TensorView};
 use std::fs;
@@ -50,6 +51,16 @@ fn check(found: &Tensors, expected: &[Stored]) {
 fn write(dir: &Path, files: &[(&str, &[u8])]) {
     for (name, bytes) in files {
         fs::write(dir.join(name), bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_copy_of_nothing_is_nothing() {
+    let file = tempfile::tempfile().unwrap();
+    let mapped = Source::map("empty", &file, 0, None).unwrap();
+    let copied = Source::read("empty", &file, 0, None, &mut Reading::quiet(Load::Copy)).unwrap();
+    for source in [mapped, copied] {
+        assert!(source.bytes().is_empty() && source.private_bytes() == 0, "{source:?}");
     }
 }
 

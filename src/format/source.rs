@@ -170,8 +170,11 @@ impl Source {
         len: usize,
         mut fill: impl FnMut(usize, &mut [u8]) -> Result<()>,
     ) -> Result<Source> {
+        if len == 0 {
+            return Ok(Source::private(name, Vec::new()));
+        }
         let mut copy = zeroed("a copy of a model file", len)?;
-        for (i, piece) in copy.get_mut(..len).into_iter().flat_map(|all| all.chunks_mut(PIECE)).enumerate() {
+        for (i, piece) in copy.chunks_mut(PIECE).enumerate() {
             fill(i * PIECE, piece)?;
         }
         let copy = copy.make_read_only().map_err(Error::io(name))?;
