@@ -190,7 +190,7 @@ fn dense<E: Elem, S: Simd>(
         let lanes = PANEL.min(cols.end - first);
         if mapped && lanes == PANEL && (S::REGISTERS >= 32 || w.rows(first, PANEL).is_some()) {
             if const { S::REGISTERS >= 16 } {
-                row::panel::<S, E>(s, to.out, w, x, rows, first, after);
+                row::panel::<S, E>(s, to.out, w, x, rows, [first, cols.end], after);
             }
             continue;
         }

@@ -15,18 +15,20 @@ pub fn most<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 8 } else { 2 * tile::rows::<S>() }
 }
 
-/// Asks for the beginning of the first of outputs `cols`: what follows is asked for while others are read.
+/// Asks for the first of outputs `cols` that are read together, or for the beginnings of their rows where they are long: those
+/// that follow are asked for while they are read.
 #[inline(always)]
 pub fn begin<S: Simd>(s: S, w: &Matrix, cols: Range<usize>) {
-    for first in cols.take(LANES) {
+    let together = if S::REGISTERS >= 32 { LANES } else { LANES / 2 };
+    for first in cols.take(together) {
         let bytes = w.row(first);
-        for line in bytes[..bytes.len().min(AHEAD * LINE)].chunks(LINE) {
+        for line in bytes[..bytes.len().min(BEGINNING)].chunks(LINE) {
             s.prefetch_first(line.as_ptr());
         }
     }
 }
 
-/// A panel of outputs of all `rows`, straight from the file.
+/// A panel of outputs of all `rows`, straight from the file; the worker's outputs end with `end`.
 #[inline(always)]
 pub fn panel<S: Simd, E: Elem>(
     s: S,
@@ -34,7 +36,7 @@ pub fn panel<S: Simd, E: Elem>(
     w: &Matrix,
     x: &[f32],
     rows: usize,
-    first: usize,
+    [first, end]: [usize; 2],
     after: &After,
 ) {
     let mut all = [[0.0; PANEL]; tile::MOST];
@@ -44,7 +46,7 @@ pub fn panel<S: Simd, E: Elem>(
             for half in [0, LANES] {
                 match rows {
                     $(..=$m => {
-                        let sums = sixteen::<S, E, $m>(s, w, first + half, x);
+                        let sums = sixteen::<S, E, $m>(s, w, [first + half, end], x);
                         for (all, sums) in all.iter_mut().zip(sums) {
                             s.store(sums, &mut all[half..]);
                         }
@@ -59,7 +61,7 @@ pub fn panel<S: Simd, E: Elem>(
             let words = (w.k().div_ceil(E::K) * parts::<S, E>() * $m).max(1);
             for at in (0..PANEL).step_by(8) {
                 for (all, x) in all[..rows.next_multiple_of($m)].chunks_mut($m).zip(x.chunks_exact(words)) {
-                    let sums = lines::<S, E, 8, $m>(s, w, first + at, x);
+                    let sums = lines::<S, E, 8, $m>(s, w, [first + at, end], x);
                     for (all, sums) in all.iter_mut().zip(sums) {
                         let mut lanes = [0.0; LANES];
                         s.store(sums, &mut lanes);
@@ -78,7 +80,7 @@ pub fn panel<S: Simd, E: Elem>(
         eights!(1);
     } else {
         for half in [0, LANES] {
-            let [sums] = lines::<S, E, LANES, 1>(s, w, first + half, x);
+            let [sums] = lines::<S, E, LANES, 1>(s, w, [first + half, end], x);
             s.store(sums, &mut all[0][half..]);
         }
     }
@@ -89,9 +91,14 @@ pub fn panel<S: Simd, E: Elem>(
 }
 
 /// Outputs `first..first + 16` of `w` (`Order::Nk`, dense), all of which exist, times `M` rows of `x`, packed as one row
-/// or as one tile. The weights are transposed in registers.
+/// or as one tile, and those before `end` that follow are asked for. The weights are transposed in registers.
 #[inline(always)]
-pub fn sixteen<S: Simd, E: Elem, const M: usize>(s: S, w: &Matrix, first: usize, x: &[f32]) -> [S::V; M] {
+pub fn sixteen<S: Simd, E: Elem, const M: usize>(
+    s: S,
+    w: &Matrix,
+    [first, end]: [usize; 2],
+    x: &[f32],
+) -> [S::V; M] {
     let (stride, parts) = (if M == 1 { 1 } else { tile::rows::<S>() }, parts::<S, E>());
     let mut rows: [&[u8]; LANES] = [&[]; LANES];
     for (i, row) in rows.iter_mut().enumerate() {
@@ -101,28 +108,16 @@ pub fn sixteen<S: Simd, E: Elem, const M: usize>(s: S, w: &Matrix, first: usize,
     let (whole, words) = (len / chunk, len.div_ceil(E::BYTES * E::K));
     let wide = parts * stride; // what one word of weights meets
     assert!(x.len() >= words * wide && rows.iter().all(|row| row.len() == len), "a row of x is too short");
-    let (mut acc, mut next) = ([s.zero(); M], w.ahead(first + LANES));
-    // One row of activations waits for memory: rows are asked for a little further on in each, unless their lines meet in one
-    // set of the cache. Pairs, whose chain takes longer than their loads, get two lines of half of the rows in turn.
-    let further_on = M == 1 && chunk == LINE && !w.stride().is_multiple_of(SET);
+    let (mut acc, mut next) = ([s.zero(); M], following(w, [first, end], LANES));
     let (x, rest) = x[..words * wide].split_at(whole * LANES * wide);
     for (j, x) in x.chunks_exact(LANES * wide).enumerate() {
         let mut t = [s.zero(); LANES];
-        let on =
-            further(w, [first, first + LANES], j + AHEAD, whole).addr().wrapping_sub(w.ahead(first).addr());
         for i in 0..LANES {
             // SAFETY: `j < whole`, so `(j + 1) * chunk` is within every row (all have `len` bytes).
             t[i] = E::words(s, unsafe { rows[i].get_unchecked(j * chunk..).get_unchecked(..chunk) });
-            if further_on && E::K == 2 {
-                if 2 * i / LANES == j % 2 {
-                    s.prefetch_first(rows[i].as_ptr().wrapping_add(on));
-                    s.prefetch_first(rows[i].as_ptr().wrapping_add(on + LINE));
-                }
-            } else if further_on {
-                s.prefetch_first(further(w, [first + i, first + LANES + i], j + AHEAD, whole));
-            } else if chunk == LINE || i % 2 == 0 {
-                // The next sixteen rows, in the order of their addresses: the processor sees one stream.
-                s.prefetch(next);
+            // The next sixteen rows, in the order of their addresses: the processor sees one stream.
+            if chunk == LINE || i % 2 == 0 {
+                s.prefetch_first(next);
                 next = next.wrapping_add(LINE);
             }
         }
@@ -144,17 +139,11 @@ pub fn sixteen<S: Simd, E: Elem, const M: usize>(s: S, w: &Matrix, first: usize,
 /// Bytes of a line of memory.
 const LINE: usize = 64;
 
-/// Bytes of rows that a first-level cache holds beside those that are on their way there.
-const NEAR: usize = 24 << 10;
-
-/// The same of a second-level cache, where the rows that are read come from then.
-const FAR: usize = 160 << 10;
-
 /// Lines so many bytes apart meet in one set of a first-level cache, which has room for eight of them.
 const SET: usize = 4 << 10;
 
-/// Lines between what is read and what is asked for, where whole rows are too much.
-const AHEAD: usize = 16;
+/// Bytes of a row at most that are asked for before it is read.
+const BEGINNING: usize = 4 << 10;
 
 /// Outputs `first..first + R` of `w` (`Order::Nk`, dense), all of which exist and lie at equal distances, times `M` rows of
 /// `x`, packed as one row or as one tile, for sets with few registers and without pairs. The weights are transposed line by
@@ -164,7 +153,7 @@ const AHEAD: usize = 16;
 pub fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
     s: S,
     w: &Matrix,
-    first: usize,
+    [first, end]: [usize; 2],
     x: &[f32],
 ) -> [S::V; M] {
     let stride_of_x = if M == 1 { 1 } else { tile::rows::<S>() };
@@ -175,16 +164,8 @@ pub fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
     assert!(x.len() >= words * word_wide, "a row of x is too short");
     // What one line of weights meets, and what is left.
     let (x, rest) = x[..words * word_wide].split_at(lines * wide);
-    // What is asked for: all of the next rows, in the order of their addresses; or of each row a little further on.
-    let near = R * stride <= NEAR;
-    let far = !near && M == 1 && E::LINE == 2 && R * stride <= FAR;
-    let (mut acc, mut words_of) = ([s.zero(); M], [[0.0; R]; LANES]);
+    let (mut acc, mut words_of, mut next) = ([s.zero(); M], [[0.0; R]; LANES], following(w, [first, end], R));
     for (line, x) in x.chunks_exact(wide).enumerate() {
-        let (mut next, step) = if near || far {
-            (w.ahead(first + R).wrapping_add(R * line * LINE), LINE)
-        } else {
-            (further(w, [first, first + R], line + AHEAD, lines), stride)
-        };
         if const { R == 8 && M == 1 && E::LINE == 2 } {
             // Four words are few enough for registers.
             for (four, x) in x.chunks_exact(4 * E::LINE).enumerate() {
@@ -201,12 +182,8 @@ pub fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
             }
         }
         for _ in 0..R {
-            if far {
-                s.prefetch(next);
-            } else {
-                s.prefetch_first(next);
-            }
-            next = next.wrapping_add(step);
+            s.prefetch_first(next);
+            next = next.wrapping_add(LINE);
         }
     }
     for (word, x) in (lines * LINE / (E::BYTES * E::K)..words).zip(rest.chunks_exact(word_wide)) {
@@ -219,11 +196,10 @@ pub fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
     acc
 }
 
-/// Where line `line` of a row of `lines` is; beyond its end, a line of the `next` row.
+/// Where the row after `n` from output `first` on is; where none is left before `end`, what is near already.
 #[inline(always)]
-fn further(w: &Matrix, [row, next]: [usize; 2], line: usize, lines: usize) -> *const u8 {
-    let (row, line) = if line < lines { (row, line) } else { (next, line - lines) };
-    w.ahead(row).wrapping_add(line * LINE)
+fn following(w: &Matrix, [first, end]: [usize; 2], n: usize) -> *const u8 {
+    w.ahead(if first + n < end { first + n } else { first })
 }
 
 /// One word of each output, as a line has it, meets `M` rows.
