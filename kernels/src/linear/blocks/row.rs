@@ -108,7 +108,7 @@ impl Work<'_> {
             }
             // The next sixteen rows, in the order of their addresses: the processor sees one stream.
             for _ in 0..self.lines {
-                s.prefetch(*next);
+                s.prefetch_first(*next);
                 *next = next.wrapping_add(64);
             }
         }
