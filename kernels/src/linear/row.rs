@@ -15,12 +15,12 @@ pub fn most<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 8 } else { 2 * tile::rows::<S>() }
 }
 
-/// Asks for the first of outputs `cols` that are read together, or for the beginnings of their rows where they are long: those
-/// that follow are asked for while they are read.
+/// Asks for the first of outputs `cols`, or for the beginnings of their rows where those are long: all that AVX-512 reads
+/// together, eight elsewhere, where eight or sixteen are. Those that follow are asked for while they are read.
 #[inline(always)]
 pub fn begin<S: Simd>(s: S, w: &Matrix, cols: Range<usize>) {
-    let together = if S::REGISTERS >= 32 { LANES } else { LANES / 2 };
-    for first in cols.take(together) {
+    let some = if S::REGISTERS >= 32 { LANES } else { LANES / 2 };
+    for first in cols.take(some) {
         let bytes = w.row(first);
         for line in bytes[..bytes.len().min(BEGINNING)].chunks(LINE) {
             s.prefetch_first(line.as_ptr());
@@ -147,8 +147,8 @@ const BEGINNING: usize = 4 << 10;
 
 /// Outputs `first..first + R` of `w` (`Order::Nk`, dense), all of which exist and lie at equal distances, times `M` rows of
 /// `x`, packed as one row or as one tile, for sets with few registers and without pairs. The weights are transposed line by
-/// line into a first-level cache. `R` is 8 or 16: the more outputs, the better is the latency of few chains hidden; the
-/// fewer, the better does the processor foresee their streams.
+/// line into a first-level cache, and the rows before `end` that follow are asked for. `R` is 8 or 16: the more outputs, the
+/// better is the latency of few chains hidden; the fewer, the better does the processor foresee their streams.
 #[inline(always)]
 pub fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
     s: S,
