@@ -31,6 +31,15 @@ pub trait Elem {
     fn word(low: [u8; 4], high: [u8; 4]) -> f32;
 }
 
+/// A dense element type of a file.
+pub trait Stored: Elem {
+    /// Sixteen words from `at` on, of which those 16-bit halves count that `halves` has a bit of: the others are zero.
+    ///
+    /// # Safety
+    /// What counts is there.
+    unsafe fn line<S: Simd>(s: S, at: *const u8, halves: u32) -> S::V;
+}
+
 /// f32 weights and activations.
 pub struct F32;
 /// f16 weights, f32 activations.
@@ -99,6 +108,30 @@ impl Elem for Bf16 {
             u32::from(if bits & 0x7F80 == 0 { bits & 0x8000 } else { bits })
         };
         f32::from_bits(flushed(low) | (flushed(high) << 16))
+    }
+}
+
+impl Stored for F32 {
+    #[inline(always)]
+    unsafe fn line<S: Simd>(s: S, at: *const u8, halves: u32) -> S::V {
+        // SAFETY: as the caller says.
+        unsafe { s.load_halves(at, halves) }
+    }
+}
+
+impl Stored for F16 {
+    #[inline(always)]
+    unsafe fn line<S: Simd>(s: S, at: *const u8, halves: u32) -> S::V {
+        // SAFETY: as the caller says.
+        unsafe { s.load_some_f16(at, halves as u16) }
+    }
+}
+
+impl Stored for Bf16 {
+    #[inline(always)]
+    unsafe fn line<S: Simd>(s: S, at: *const u8, halves: u32) -> S::V {
+        // SAFETY: as the caller says.
+        unsafe { s.flush(s.load_halves(at, halves)) }
     }
 }
 

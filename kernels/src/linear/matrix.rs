@@ -202,6 +202,13 @@ impl<'a> Matrix<'a> {
         straight.then(|| (&self.bytes[self.start(r)..][..(n - 1) * self.stride + last], self.stride))
     }
 
+    /// How many bytes after a multiple of `of` every row begins; 0 where not all begin alike.
+    #[inline(always)]
+    pub(crate) fn skew(&self, of: usize) -> usize {
+        let alike = self.stride.is_multiple_of(of) && self.jump.is_multiple_of(of);
+        if alike { self.bytes.as_ptr().addr() % of } else { 0 }
+    }
+
     /// Where row `r` begins, to be brought near; may lie beyond the end.
     #[inline(always)]
     pub(crate) fn ahead(&self, r: usize) -> *const u8 {

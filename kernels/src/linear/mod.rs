@@ -35,7 +35,7 @@ use crate::dtype::DType;
 use crate::ops::{Ops, per_isa};
 use crate::plan::TileMut;
 use crate::simd::{Apart, Simd};
-use elem::{Bf16, Elem, F16, F32, parts};
+use elem::{Bf16, Elem, F16, F32, Stored, parts};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -60,7 +60,7 @@ impl Ops {
     #[must_use]
     pub fn linear_scratch(&self, k: usize, dtype: DType) -> usize {
         // A word of weights may become two of the panel.
-        let dense = k.saturating_add(1).min(2 * tile::STEPS).saturating_mul(PANEL);
+        let dense = k.saturating_add(1).min(2 * tile::STEPS).saturating_mul(PANEL).saturating_add(row::ENDS);
         (if dtype.block() == 1 { dense } else { blocks::SCRATCH }).saturating_add(SUMS)
     }
 
@@ -158,7 +158,7 @@ fn bf16_with<S: Simd>(
 
 /// Dense weights of one type.
 #[inline(always)]
-fn dense<E: Elem, S: Simd>(
+fn dense<E: Stored, S: Simd>(
     s: S,
     out: &mut TileMut,
     x: &[f32],
@@ -176,8 +176,10 @@ fn dense<E: Elem, S: Simd>(
     let ready = parts::<S, E>() == 1 && E::PACKED == 4;
     let direct = w.order() == Order::Panels && (ready || rows <= tile::rows::<S>());
     let (scratch, sums) = scratch.split_at_mut(scratch.len() - SUMS);
+    let (ends, scratch) = scratch.split_at_mut(row::ENDS);
     let mut to = Sink { out, sums: sums.as_chunks_mut().0 };
     let near = if direct { NEAR_ROWS } else { ROWS };
+    let lined = mapped.then(|| row::Lined::new::<S, E>(w, x, rows, ends));
     if mapped {
         row::begin(s, w, cols.clone());
     }
@@ -188,7 +190,10 @@ fn dense<E: Elem, S: Simd>(
             return;
         }
         let lanes = PANEL.min(cols.end - first);
-        if mapped && lanes == PANEL && (S::REGISTERS >= 32 || w.rows(first, PANEL).is_some()) {
+        if let Some(x) = &lined
+            && lanes == PANEL
+            && w.rows(first, PANEL).is_some()
+        {
             if const { S::REGISTERS >= 16 } {
                 row::panel::<S, E>(s, to.out, w, x, rows, [first, cols.end], after);
             }

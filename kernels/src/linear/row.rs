@@ -1,11 +1,12 @@
-//! Floor 0: few rows of activations times outputs of a mapped matrix, straight from its bytes: no scratch, one
+//! Floor 0: few rows of activations times outputs of a mapped matrix, straight from its bytes, in one
 //! sequential stream. Knows no packed panels.
 
-use super::elem::{Elem, chunk_bytes, last_word, parts, split, step};
+use super::elem::{Elem, Stored, chunk_bytes, last_word, parts, split, step};
 use super::{After, Matrix, PANEL, tile};
 use crate::plan::TileMut;
 use crate::simd::{LANES, Simd};
 use std::ops::Range;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Rows that take this path at most: with sixteen vectors of weights, eight sums fit AVX-512's 32 registers. Elsewhere
 /// the weights do not fit by themselves, and pass by a first-level cache: see [`lines`]. A second tile finds them in the
@@ -28,13 +29,13 @@ pub fn begin<S: Simd>(s: S, w: &Matrix, cols: Range<usize>) {
     }
 }
 
-/// A panel of outputs of all `rows`, straight from the file; the worker's outputs end with `end`.
+/// A panel of outputs, at equal distances, of all `rows`, straight from the file; the worker's outputs end with `end`.
 #[inline(always)]
-pub fn panel<S: Simd, E: Elem>(
+pub fn panel<S: Simd, E: Stored>(
     s: S,
     out: &mut TileMut,
     w: &Matrix,
-    x: &[f32],
+    x: &Lined,
     rows: usize,
     [first, end]: [usize; 2],
     after: &After,
@@ -60,7 +61,8 @@ pub fn panel<S: Simd, E: Elem>(
         ($m:literal) => {
             let words = (w.k().div_ceil(E::K) * parts::<S, E>() * $m).max(1);
             for at in (0..PANEL).step_by(8) {
-                for (all, x) in all[..rows.next_multiple_of($m)].chunks_mut($m).zip(x.chunks_exact(words)) {
+                for (all, x) in all[..rows.next_multiple_of($m)].chunks_mut($m).zip(x.all.chunks_exact(words))
+                {
                     let sums = lines::<S, E, 8, $m>(s, w, [first + at, end], x);
                     for (all, sums) in all.iter_mut().zip(sums) {
                         let mut lanes = [0.0; LANES];
@@ -80,7 +82,7 @@ pub fn panel<S: Simd, E: Elem>(
         eights!(1);
     } else {
         for half in [0, LANES] {
-            let [sums] = lines::<S, E, LANES, 1>(s, w, [first + half, end], x);
+            let [sums] = lines::<S, E, LANES, 1>(s, w, [first + half, end], x.all);
             s.store(sums, &mut all[0][half..]);
         }
     }
@@ -90,50 +92,104 @@ pub fn panel<S: Simd, E: Elem>(
     }
 }
 
-/// Outputs `first..first + 16` of `w` (`Order::Nk`, dense), all of which exist, times `M` rows of `x`, packed as one row
-/// or as one tile, and those before `end` that follow are asked for. The weights are transposed in registers.
+/// Outputs `first..first + 16` of `w` (`Order::Nk`, dense), all of which exist and lie at equal distances, times `M` rows of
+/// activations, and those before `end` that follow are asked for. The weights are read in whole lines of memory, wherever in
+/// one they begin, and transposed in registers.
 #[inline(always)]
-pub fn sixteen<S: Simd, E: Elem, const M: usize>(
+fn sixteen<S: Simd, E: Stored, const M: usize>(
     s: S,
     w: &Matrix,
     [first, end]: [usize; 2],
-    x: &[f32],
+    x: &Lined,
 ) -> [S::V; M] {
-    let (stride, parts) = (if M == 1 { 1 } else { tile::rows::<S>() }, parts::<S, E>());
-    let mut rows: [&[u8]; LANES] = [&[]; LANES];
-    for (i, row) in rows.iter_mut().enumerate() {
-        *row = w.row(first + i);
-    }
-    let (len, chunk) = (rows[0].len(), chunk_bytes::<E>());
-    let (whole, words) = (len / chunk, len.div_ceil(E::BYTES * E::K));
-    let wide = parts * stride; // what one word of weights meets
-    assert!(x.len() >= words * wide && rows.iter().all(|row| row.len() == len), "a row of x is too short");
+    let (stride, chunk) = (if M == 1 { 1 } else { tile::rows::<S>() }, chunk_bytes::<E>());
+    let wide = parts::<S, E>() * stride; // what one word of weights meets
+    let (bytes, pitch) = w.rows(first, LANES).expect("rows at equal distances");
+    let (from, to) = (x.skew, x.skew + bytes.len() - (LANES - 1) * pitch);
+    // The halves of words in a line that are the row's.
+    let halves = |line: usize| {
+        let at = |byte: usize| byte.saturating_sub(line * chunk).min(chunk) / 2;
+        ((1u64 << at(to)) - (1u64 << at(from))) as u32
+    };
+    let ([first_line, between, last_line], lines) = (x.lines, to.div_ceil(chunk));
+    let words = first_line.len() + between.len() + last_line.len();
+    assert!(words == lines * LANES * wide, "activations of other rows");
+    let parts = [(first_line, halves(0)), (between, u32::MAX), (last_line, halves(lines.saturating_sub(1)))];
     let (mut acc, mut next) = ([s.zero(); M], following(w, [first, end], LANES));
-    let (x, rest) = x[..words * wide].split_at(whole * LANES * wide);
-    for (j, x) in x.chunks_exact(LANES * wide).enumerate() {
-        let mut t = [s.zero(); LANES];
-        for i in 0..LANES {
-            // SAFETY: `j < whole`, so `(j + 1) * chunk` is within every row (all have `len` bytes).
-            t[i] = E::words(s, unsafe { rows[i].get_unchecked(j * chunk..).get_unchecked(..chunk) });
-            // The next sixteen rows, in the order of their addresses: the processor sees one stream.
-            if chunk == LINE || i % 2 == 0 {
-                s.prefetch_first(next);
-                next = next.wrapping_add(LINE);
+    // With each second row, and each second word, a line of those that follow.
+    let (mut at, each) = (bytes.as_ptr().wrapping_sub(from), 2 * LINE / chunk);
+    for (x, halves) in parts {
+        for x in x.chunks_exact(LANES * wide) {
+            let mut t = [s.zero(); LANES];
+            for i in 0..LANES {
+                // SAFETY: every row has so many lines, and `halves` says what of each is the row's.
+                t[i] = unsafe { E::line(s, at.wrapping_add(i * pitch), halves) };
+                if i % each == 0 {
+                    ask(s, &mut next);
+                }
+            }
+            at = at.wrapping_add(chunk);
+            let t = s.transpose(t);
+            for i in 0..LANES {
+                meet::<S, E, M>(s, &mut acc, t[i], &x[i * wide..], stride);
+                if i % each == 0 {
+                    ask(s, &mut next);
+                }
             }
         }
-        let t = s.transpose(t);
-        for i in 0..LANES {
-            meet::<S, E, M>(s, &mut acc, t[i], &x[i * wide..], stride);
-        }
-    }
-    for (word, x) in (whole * LANES..words).zip(rest.chunks_exact(wide)) {
-        let mut t = [0.0; LANES];
-        for i in 0..LANES {
-            t[i] = last_word::<E>(rows[i], word);
-        }
-        meet::<S, E, M>(s, &mut acc, s.load(&t), x, stride);
     }
     acc
+}
+
+/// Asks for the next line, here and not elsewhere: a processor drops what it is asked for while it waits for a hundred
+/// others, and a compiler that puts several together makes it do so.
+#[inline(always)]
+fn ask<S: Simd>(s: S, next: &mut *const u8) {
+    s.prefetch_first(*next);
+    *next = next.wrapping_add(LINE);
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// Activations as the lines of memory meet them in which the rows of a matrix lie: what is read across two lines is read
+/// twice.
+pub struct Lined<'a> {
+    /// As they are packed, as one row or in tiles.
+    all: &'a [f32],
+    /// Bytes of a row's first line before the row.
+    skew: usize,
+    /// What the first line of a row meets, those between, and the last one, [`NOTHING`] where a line is not the row's.
+    lines: [&'a [f32]; 3],
+}
+
+/// Words of what the first line meets and the last one.
+pub const ENDS: usize = 2 * LANES * 2 * tile::MOST;
+
+/// A number, or a pair of bf16: its product with zero is -0, which changes no sum.
+const NOTHING: f32 = f32::from_bits(0x8000_8000);
+
+impl<'a> Lined<'a> {
+    /// `all`, packed as one row or as tiles (AVX-512: one tile), for `w` (`Order::Nk`, dense). `ends` are [`ENDS`] words of
+    /// scratch.
+    #[inline(always)]
+    pub fn new<S: Simd, E: Elem>(w: &Matrix, all: &'a [f32], rows: usize, ends: &'a mut [f32]) -> Self {
+        if const { S::REGISTERS < 32 } {
+            return Lined { all, skew: 0, lines: [&[]; 3] }; // they do not read whole lines
+        }
+        let wide = parts::<S, E>() * if rows == 1 { 1 } else { tile::rows::<S>() };
+        let (word, skew) = (E::K * E::BYTES, w.skew(chunk_bytes::<E>()));
+        let skew = if skew.is_multiple_of(word) { skew } else { 0 };
+        let (line, before) = (LANES * wide, skew / word * wide);
+        let x = &all[..w.k().div_ceil(E::K) * wide];
+        let (first, rest) = x.split_at(x.len().min(line - before));
+        let (between, last) = rest.split_at(rest.len().saturating_sub(1) / line * line);
+        let (ends_first, ends_last) = ends[..2 * line].split_at_mut(line);
+        ends_first.fill(NOTHING);
+        ends_last.fill(NOTHING);
+        ends_first[before..][..first.len()].copy_from_slice(first);
+        ends_last[..last.len()].copy_from_slice(last);
+        let whole = |some: &[f32]| if some.is_empty() { 0 } else { line };
+        Lined { all, skew, lines: [&ends_first[..whole(first)], between, &ends_last[..whole(last)]] }
+    }
 }
 
 /// Bytes of a line of memory.

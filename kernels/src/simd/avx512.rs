@@ -109,6 +109,14 @@ macro_rules! avx512 {
                 unsafe { _mm512_loadu_ps(x.as_ptr().cast()) }
             }
             #[inline(always)]
+            unsafe fn load_halves(self, at: *const u8, halves: u32) -> __m512 {
+                unsafe { _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(halves, at.cast())) }
+            }
+            #[inline(always)]
+            unsafe fn load_some_f16(self, at: *const u8, halves: u16) -> __m512 {
+                unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(halves, at.cast())) }
+            }
+            #[inline(always)]
             fn load_f16(self, x: &[u8; 32]) -> __m512 {
                 unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
             }

@@ -78,6 +78,24 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn store(self, x: Self::V, out: &mut [f32]);
     /// Sixteen little-endian f32 (or pairs of 16-bit elements), unaligned, bits as they are.
     fn load_words(self, x: &[u8; 64]) -> Self::V;
+    /// Sixteen words from `at` on, of which those 16-bit halves are read that `halves` has a bit of; the others are zero.
+    ///
+    /// # Safety
+    /// What is to be read is there.
+    #[inline(always)]
+    unsafe fn load_halves(self, at: *const u8, halves: u32) -> Self::V {
+        // SAFETY: as the caller says.
+        self.load_words(&unsafe { some_halves(at, halves) })
+    }
+    /// Sixteen f16 from `at` on, widened, of which those are read that `halves` has a bit of; the others are zero.
+    ///
+    /// # Safety
+    /// What is to be read is there.
+    #[inline(always)]
+    unsafe fn load_some_f16(self, at: *const u8, halves: u16) -> Self::V {
+        // SAFETY: as the caller says.
+        self.load_f16(&unsafe { some_halves(at, halves.into()) })
+    }
     /// Sixteen f16, unaligned, widened.
     fn load_f16(self, x: &[u8; 32]) -> Self::V;
     /// Sixteen bf16, unaligned, widened; subnormals stay.
@@ -277,6 +295,22 @@ pub trait Simd: Copy + Send + Sync + 'static {
 #[inline(always)]
 pub fn times<S: Simd>(n: usize) -> usize {
     if const { S::REGISTERS < 16 } { std::hint::black_box(n).min(n) } else { n }
+}
+
+/// Bytes from `at` on, of which those 16-bit halves are read that `halves` has a bit of; the others are zero.
+///
+/// # Safety
+/// What is to be read is there.
+#[inline(always)]
+unsafe fn some_halves<const N: usize>(at: *const u8, halves: u32) -> [u8; N] {
+    let mut bytes = [0; N];
+    for (i, half) in bytes.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        if halves >> i & 1 == 1 {
+            // SAFETY: the caller says so.
+            *half = unsafe { at.wrapping_add(2 * i).cast::<[u8; 2]>().read() };
+        }
+    }
+    bytes
 }
 
 /// The nearest bf16, ties to even, as the low half of a word; subnormals become zero, NaN stays NaN.

@@ -223,7 +223,31 @@ impl Simd for Scalar {
 
 #[cfg(test)]
 mod tests {
-    use super::fma;
+    use super::{Scalar, fma};
+    use crate::simd::{LANES, Simd};
+
+    /// What does not count does not have to be there.
+    #[test]
+    fn only_those_halves_are_read_that_count() {
+        fn loaded<S: Simd>(s: S, at: *const u8) -> [[f32; LANES]; 2] {
+            let mut out = [[0.0; LANES]; 2];
+            // SAFETY: 30 halves are there from the third one on.
+            let both = unsafe { [s.load_halves(at, 0xFFFF_FFFC), s.load_some_f16(at, 0xFFF4)] };
+            for (out, x) in out.iter_mut().zip(both) {
+                s.store(x, out);
+            }
+            out
+        }
+        let f16: Vec<_> = (1..=30u8).flat_map(|i| half::f16::from(i).to_le_bytes()).collect();
+        let at = f16.as_ptr().wrapping_sub(4);
+        let [words, some] = loaded(Scalar, at);
+        assert_eq!(words.map(f32::to_bits)[..2], [0, 0x4000_3C00]);
+        assert_eq!(some[..6], [0.0, 0.0, 1.0, 0.0, 3.0, 4.0]);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(s) = crate::simd::Avx512::new() {
+            assert_eq!(loaded(s, at), [words, some]);
+        }
+    }
 
     #[test]
     fn the_emulated_fma_is_the_real_one() {

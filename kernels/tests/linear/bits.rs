@@ -97,6 +97,39 @@ fn a_row_has_the_same_bits_alone_in_any_company_and_however_the_outputs_are_cut(
     }
 }
 
+/// Files begin where they like: lines of memory are read whole, and nothing of what lies beside the rows.
+#[test]
+fn rows_are_the_same_wherever_in_a_line_of_memory_they_begin() {
+    let (n, line) = (32, 64);
+    // Less than a line, one, some with and without words left over.
+    for (k, rows) in [1, 7, 16, 17, 33, 64, 96, 161].into_iter().flat_map(|k| [1, 2, 7].map(|rows| (k, rows)))
+    {
+        let mut numbers = Numbers::new(k as u64);
+        let (x, w) = (numbers.vec(rows * k), numbers.vec(n * k));
+        for dtype in DENSE {
+            let row = k * dtype.block_bytes();
+            let plain = Stored::dense(dtype, Order::Nk, &w, n, k, 0);
+            let packed = Packed::new(&plain.matrix());
+            for gap in [0, row.next_multiple_of(line) - row] {
+                let stored = Stored::dense(dtype, Order::Nk, &w, n, k, gap);
+                let bytes = &stored.bytes[crate::LEAD..];
+                for at in [0, 1, 2, 4, 8, 24, 30, 40, 62] {
+                    let mut file = vec![0xFF; bytes.len() + 2 * line];
+                    let from = file.as_ptr().align_offset(line) + at;
+                    file[from..][..bytes.len()].copy_from_slice(bytes);
+                    let w =
+                        Matrix::new(&file[from..][..bytes.len()], dtype, Order::Nk, n, k, row + gap).unwrap();
+                    for ops in isas() {
+                        let run = |w| bits(&Case { x: &x, rows, w, bias: None, add: None }.run(ops, 1));
+                        let same = run(w) == run(packed.matrix());
+                        assert!(same, "{} {dtype:?} {rows} x {k}, gap {gap}, from byte {at}", ops.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A slice of a fused matrix is read where it lies: columns of `Kn`, rows of `Nk`.
 #[test]
 fn a_view_of_a_fused_matrix_is_the_matrix() {
