@@ -3,7 +3,7 @@
 
 use super::elem::{Elem, chunk_bytes, last_word, parts, split};
 use super::{Matrix, Order, PANEL};
-use crate::simd::{LANES, Simd, times};
+use crate::simd::{LANES, LINE, Simd, ask, times};
 use std::ops::Range;
 
 /// Steps `steps` (words of k) of outputs `first..first + 32` of `w` into `panel [words][32]`, a word as what meets a
@@ -43,6 +43,8 @@ fn put<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], step: usize, half: us
 #[inline(always)]
 fn dense<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: usize, steps: Range<usize>) {
     let chunk = chunk_bytes::<E>();
+    // With each second row, and each second word, a line of the next sixteen rows, in the order of their addresses.
+    let each = 2 * LINE / chunk;
     for half in [0, LANES] {
         let mut next = w.ahead(first + half + LANES).wrapping_add(steps.start * chunk / LANES);
         let mut rows: [&[u8]; LANES] = [&[]; LANES];
@@ -57,15 +59,16 @@ fn dense<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: 
             let mut x = [s.zero(); LANES];
             for i in 0..times::<S>(LANES) {
                 x[i] = E::words(s, &rows[i][j * chunk..]);
-                // The next sixteen rows, in the order of their addresses: the processor sees one stream.
-                if chunk == 64 || i % 2 == 0 {
-                    s.prefetch(next);
-                    next = next.wrapping_add(64);
+                if i % each == 0 {
+                    ask(s, &mut next);
                 }
             }
             let x = s.transpose(x);
             for i in 0..times::<S>(LANES) {
                 put::<S, E>(s, panel, j * LANES + i, half, x[i]);
+                if i % each == 0 {
+                    ask(s, &mut next);
+                }
             }
         }
         for word in whole * LANES..steps.len() {

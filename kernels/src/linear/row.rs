@@ -4,9 +4,8 @@
 use super::elem::{Elem, Stored, chunk_bytes, last_word, parts, split, step};
 use super::{After, Matrix, PANEL, tile};
 use crate::plan::TileMut;
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, LINE, Simd, ask};
 use std::ops::Range;
-use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Rows that take this path at most: with sixteen vectors of weights, eight sums fit AVX-512's 32 registers. Elsewhere
 /// the weights do not fit by themselves, and pass by a first-level cache: see [`lines`]. A second tile finds them in the
@@ -141,15 +140,6 @@ fn sixteen<S: Simd, E: Stored, const M: usize>(
     acc
 }
 
-/// Asks for the next line, here and not elsewhere: a processor drops what it is asked for while it waits for a hundred
-/// others, and a compiler that puts several together makes it do so.
-#[inline(always)]
-fn ask<S: Simd>(s: S, next: &mut *const u8) {
-    s.prefetch_first(*next);
-    *next = next.wrapping_add(LINE);
-    compiler_fence(Ordering::SeqCst);
-}
-
 /// Activations as the lines of memory meet them in which the rows of a matrix lie: what is read across two lines is read
 /// twice.
 pub struct Lined<'a> {
@@ -191,9 +181,6 @@ impl<'a> Lined<'a> {
         Lined { all, skew, lines: [&ends_first[..whole(first)], between, &ends_last[..whole(last)]] }
     }
 }
-
-/// Bytes of a line of memory.
-const LINE: usize = 64;
 
 /// Lines so many bytes apart meet in one set of a first-level cache, which has room for eight of them.
 const SET: usize = 4 << 10;

@@ -22,6 +22,8 @@ pub use bytes::{Along, Bytes, Pairs};
 pub use dots::Dots;
 pub use scalar::Scalar;
 
+use std::sync::atomic::{Ordering, compiler_fence};
+
 /// Lanes of a vector.
 pub const LANES: usize = 16;
 
@@ -289,6 +291,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
         }
         x[0]
     }
+}
+
+/// Bytes of a line of memory.
+pub const LINE: usize = 64;
+
+/// Asks for the next line, here and not elsewhere: a processor drops what it is asked for while it waits for a hundred
+/// others, and a compiler that puts several together makes it do so.
+#[inline(always)]
+pub fn ask<S: Simd>(s: S, next: &mut *const u8) {
+    s.prefetch_first(*next);
+    *next = next.wrapping_add(LINE);
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// `n`, for a loop over vectors that is to stay a loop where they are no registers: there its code is long.
