@@ -3,7 +3,7 @@
 
 use super::elem::{Elem, chunk_bytes, last_word, parts, split};
 use super::{Matrix, Order, PANEL};
-use crate::simd::{LANES, LINE, Simd, ask, times};
+use crate::simd::{LANES, LINE, Simd, ask_here, times};
 use std::ops::Range;
 
 /// Steps `steps` (words of k) of outputs `first..first + 32` of `w` into `panel [words][32]`, a word as what meets a
@@ -60,14 +60,14 @@ fn dense<S: Simd, E: Elem>(s: S, panel: &mut [[f32; PANEL]], w: &Matrix, first: 
             for i in 0..times::<S>(LANES) {
                 x[i] = E::words(s, &rows[i][j * chunk..]);
                 if i % each == 0 {
-                    ask(s, &mut next);
+                    ask_here(s, &mut next);
                 }
             }
             let x = s.transpose(x);
             for i in 0..times::<S>(LANES) {
                 put::<S, E>(s, panel, j * LANES + i, half, x[i]);
                 if i % each == 0 {
-                    ask(s, &mut next);
+                    ask_here(s, &mut next);
                 }
             }
         }

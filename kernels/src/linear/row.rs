@@ -1,10 +1,10 @@
-//! Floor 0: few rows of activations times outputs of a mapped matrix, straight from its bytes, in one
-//! sequential stream. Knows no packed panels.
+//! Floor 0: few rows of activations times outputs of a mapped matrix, straight from its bytes, in one sequential stream.
+//! Knows no packed panels.
 
 use super::elem::{Elem, Stored, chunk_bytes, last_word, parts, split, step};
 use super::{After, Matrix, PANEL, tile};
 use crate::plan::TileMut;
-use crate::simd::{LANES, LINE, Simd, ask};
+use crate::simd::{LANES, LINE, Simd, ask, ask_here};
 use std::ops::Range;
 
 /// Rows that take this path at most: with sixteen vectors of weights, eight sums fit AVX-512's 32 registers. Elsewhere
@@ -124,7 +124,7 @@ fn sixteen<S: Simd, E: Stored, const M: usize>(
                 // SAFETY: every row has so many lines, and `halves` says what of each is the row's.
                 t[i] = unsafe { E::line(s, at.wrapping_add(i * pitch), halves) };
                 if i % each == 0 {
-                    ask(s, &mut next);
+                    ask_here(s, &mut next);
                 }
             }
             at = at.wrapping_add(chunk);
@@ -132,7 +132,7 @@ fn sixteen<S: Simd, E: Stored, const M: usize>(
             for i in 0..LANES {
                 meet::<S, E, M>(s, &mut acc, t[i], &x[i * wide..], stride);
                 if i % each == 0 {
-                    ask(s, &mut next);
+                    ask_here(s, &mut next);
                 }
             }
         }
@@ -193,7 +193,7 @@ const BEGINNING: usize = 4 << 10;
 /// line into a first-level cache, and the rows before `end` that follow are asked for. `R` is 8 or 16: the more outputs, the
 /// better is the latency of few chains hidden; the fewer, the better does the processor foresee their streams.
 #[inline(always)]
-pub fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
+fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
     s: S,
     w: &Matrix,
     [first, end]: [usize; 2],
@@ -225,8 +225,7 @@ pub fn lines<S: Simd, E: Elem, const R: usize, const M: usize>(
             }
         }
         for _ in 0..R {
-            s.prefetch_first(next);
-            next = next.wrapping_add(LINE);
+            ask(s, &mut next);
         }
     }
     for (word, x) in (lines * LINE / (E::BYTES * E::K)..words).zip(rest.chunks_exact(word_wide)) {

@@ -13,8 +13,8 @@ const ASKING: usize = 4;
 /// Where sums go.
 pub struct Sink<'a, 'o> {
     pub out: &'a mut TileMut<'o>,
-    /// Those of the rows of a run, with garbage in them before the first: [`SUMS`](super::SUMS) words; or of a tile, where they stay in
-    /// `out`.
+    /// Those of the rows of a run, with garbage in them before the first: [`SUMS`](super::SUMS) words; or of a tile, where
+    /// they stay in `out`.
     pub sums: &'a mut [[f32; PANEL]],
 }
 
@@ -55,7 +55,7 @@ impl Run<'_> {
 
     /// All rows, tile by tile.
     #[inline(always)]
-    pub fn tiles<S: Simd, E: Elem>(&self, s: S, to: &mut Sink, panel: &[u8], x: &[f32]) {
+    fn tiles<S: Simd, E: Elem>(&self, s: S, to: &mut Sink, panel: &[u8], x: &[f32]) {
         let stride = if self.after.rows() == 1 { 1 } else { tile::rows::<S>() };
         let (parts, mut r) = (parts::<S, E>(), self.rows.start);
         while r < self.rows.end {
@@ -109,7 +109,7 @@ impl Run<'_> {
     /// What the tile from row `r` on asks for, of tiles of `stride` rows: the first few share what is next, so that memory is
     /// never asked for more than it gives meanwhile.
     #[inline(always)]
-    pub fn next_part(&self, r: usize, stride: usize) -> &[u8] {
+    fn next_part(&self, r: usize, stride: usize) -> &[u8] {
         let (tile, rest) = ((r - self.rows.start) / stride, self.rows.len() % stride);
         let asking = (self.rows.len() / stride + usize::from(rest > tile::ALONE)).min(ASKING);
         if tile >= asking {
@@ -120,19 +120,19 @@ impl Run<'_> {
     }
 
     /// Whether there are sums to begin with.
-    pub fn goes_on(&self) -> bool {
+    fn goes_on(&self) -> bool {
         self.grows || self.steps.start > 0
     }
 
     /// Where the sums of row `r` are in the sink.
     #[inline(always)]
-    pub fn place(&self, r: usize) -> usize {
+    fn place(&self, r: usize) -> usize {
         if self.home.is_some() { 0 } else { r - self.rows.start }
     }
 
     /// The sums so far of `m` rows from row `r` on, where they stay in `out`.
     #[inline(always)]
-    pub fn load(&self, to: &mut Sink, r: usize, m: usize) {
+    fn load(&self, to: &mut Sink, r: usize, m: usize) {
         if let (Some(above), true) = (self.home, self.goes_on()) {
             let at = self.first - to.out.cols().start;
             for (i, sums) in to.sums.iter_mut().enumerate().take(m) {

@@ -296,12 +296,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
 /// Bytes of a line of memory.
 pub const LINE: usize = 64;
 
-/// Asks for the next line, here and not elsewhere: a processor drops what it is asked for while it waits for a hundred
-/// others, and a compiler that puts several together makes it do so.
+/// Asks for the next line, and goes on to the one after it.
 #[inline(always)]
 pub fn ask<S: Simd>(s: S, next: &mut *const u8) {
     s.prefetch_first(*next);
     *next = next.wrapping_add(LINE);
+}
+
+/// The same, here and not elsewhere: a processor drops what it is asked for while it waits for a hundred others, and a
+/// compiler that puts several together makes it do so.
+#[inline(always)]
+pub fn ask_here<S: Simd>(s: S, next: &mut *const u8) {
+    ask(s, next);
     compiler_fence(Ordering::SeqCst);
 }
 

@@ -108,8 +108,10 @@ fn rows_are_the_same_wherever_in_a_line_of_memory_they_begin() {
         let (x, w) = (numbers.vec(rows * k), numbers.vec(n * k));
         for dtype in DENSE {
             let row = k * dtype.block_bytes();
-            let plain = Stored::dense(dtype, Order::Nk, &w, n, k, 0);
-            let packed = Packed::new(&plain.matrix());
+            let run =
+                |ops: &Ops, w: Matrix| bits(&Case { x: &x, rows, w, bias: None, add: None }.run(ops, 1));
+            let packed = Packed::new(&Stored::dense(dtype, Order::Nk, &w, n, k, 0).matrix());
+            let want: Vec<_> = isas().into_iter().map(|ops| (ops, run(ops, packed.matrix()))).collect();
             for gap in [0, row.next_multiple_of(line) - row] {
                 let stored = Stored::dense(dtype, Order::Nk, &w, n, k, gap);
                 let bytes = &stored.bytes[crate::LEAD..];
@@ -119,9 +121,8 @@ fn rows_are_the_same_wherever_in_a_line_of_memory_they_begin() {
                     file[from..][..bytes.len()].copy_from_slice(bytes);
                     let w =
                         Matrix::new(&file[from..][..bytes.len()], dtype, Order::Nk, n, k, row + gap).unwrap();
-                    for ops in isas() {
-                        let run = |w| bits(&Case { x: &x, rows, w, bias: None, add: None }.run(ops, 1));
-                        let same = run(w) == run(packed.matrix());
+                    for (ops, want) in &want {
+                        let same = run(ops, w) == *want;
                         assert!(same, "{} {dtype:?} {rows} x {k}, gap {gap}, from byte {at}", ops.name());
                     }
                 }

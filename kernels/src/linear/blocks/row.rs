@@ -7,7 +7,7 @@ use super::spread::{MOST, Small, sixteen};
 use super::{After, BLOCK, Matrix, PANEL, RUN, SCRATCH, pairs};
 use crate::ops::per_isa;
 use crate::plan::TileMut;
-use crate::simd::{Along, LANES, Pairs};
+use crate::simd::{Along, LANES, LINE, Pairs, ask};
 
 /// Words of activations after a block's bytes: scale, scale times sum, -128 times the sum, and that of the first half.
 const TAIL: usize = 4;
@@ -52,7 +52,7 @@ fn row_with<S: Along>(
             for (i, x) in x.chunks(most * words).enumerate() {
                 let some = i * most..i * most + x.len() / words;
                 sixteen(s, w, first, some, subtract, pairs, &mut small);
-                let lines = (LANES * w.row(first).len()).div_ceil(64 * blocks);
+                let lines = (LANES * w.row(first).len()).div_ceil(LINE * blocks);
                 let work = Work { form: &form, pairs, small: &small, x, words, lines };
                 acc = if const { S::REGISTERS >= 16 } && plain {
                     work.meet::<S, false, 1>(s, acc, offset, &mut next)
@@ -108,8 +108,7 @@ impl Work<'_> {
             }
             // The next sixteen rows, in the order of their addresses: the processor sees one stream.
             for _ in 0..self.lines {
-                s.prefetch_first(*next);
-                *next = next.wrapping_add(64);
+                ask(s, next);
             }
         }
         acc
