@@ -3,6 +3,9 @@
 
 use crate::simd::{Apart, LANES, Scalar, Simd, times};
 
+/// Adding it to a number within 2^22 of zero leaves the nearest integer, ties to even, in the low bits: its last place is one.
+pub(crate) const MAGIC: f32 = 12_582_912.0;
+
 /// A function of a vector. Where a vector is no register of the machine its code is long, and it is compiled once.
 macro_rules! function {
     ($(#[$doc:meta])* $name:ident by $with:ident as $work:ident) => {
@@ -35,9 +38,8 @@ fn exp_with<S: Simd>(s: S, x: S::V) -> S::V {
     let (least, most) = (s.splat(-86.6), s.splat(88.722_83));
     let (low, high) = (s.lt(x, least), s.lt(most, x));
     let x = s.select(low, least, s.select(high, most, x));
-    // x = n ln 2 + r with n rounded to nearest by the 1.5 * 2^23 trick, ln 2 in two parts. 2^n is halved and doubled:
-    // n may be 128.
-    let shift = s.splat(12_582_912.0);
+    // x = n ln 2 + r with n rounded to nearest, ln 2 in two parts.
+    let shift = s.splat(MAGIC);
     let shifted = s.fma(x, s.splat(std::f32::consts::LOG2_E), shift);
     let n = s.sub(shifted, shift);
     let r = s.fma(n, s.splat(-0.693_145_75), x);
@@ -47,7 +49,7 @@ fn exp_with<S: Simd>(s: S, x: S::V) -> S::V {
         p = s.fma(p, r, s.splat(c));
     }
     let y = s.add(s.fma(s.mul(p, r), r, r), s.splat(1.0));
-    let y = s.mul(s.mul(y, s.pow2(s.sub(shifted, s.splat(1.0)))), s.splat(2.0));
+    let y = s.times_pow2(y, shifted);
     s.select(low, s.zero(), s.select(high, s.splat(f32::INFINITY), y))
 }
 
@@ -78,7 +80,7 @@ pub fn exp_below_all<S: Simd, const N: usize>(s: S, x: &mut [S::V; N]) {
 
 #[inline(always)]
 fn exp_below_in_step<S: Simd, const N: usize>(s: S, x: &mut [S::V; N]) {
-    let (least, shift) = (s.splat(-86.6), s.splat(12_582_912.0));
+    let (least, shift) = (s.splat(-86.6), s.splat(MAGIC));
     let (given, mut shifted, mut p) = (*x, *x, [s.splat(1.987_569_1e-4); N]);
     macro_rules! each {
         (|$z:ident| $step:expr) => {

@@ -1,10 +1,12 @@
 //! Floor 0: new keys and values into the pages of their sequences, rounded to the cache's type.
 
-use super::{AttendArgs, Cache, PAGE, head_words};
+use super::{AttendArgs, Cache, PAGE, Row, head_words};
+use crate::math::MAGIC;
 use crate::pages::StateMut;
 use crate::plan::TileMut;
 use crate::simd::to_bf16;
 use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 /// Writes `k`, `v` `[rows, kv_heads * dim]` of this worker's heads into the pages of the rows' sequences, rounded to
 /// nearest even; bf16 results that are subnormal become zero. In 8 bits, the largest magnitude of a position's key (or
@@ -14,19 +16,24 @@ use half::f16;
 pub fn append(state: &mut StateMut, k: &[f32], v: &[f32], args: &AttendArgs) {
     let (shape, heads) = (args.shape, state.heads());
     let (dim, cols) = (shape.dim, shape.kv_heads * shape.dim);
-    for (r, row) in args.rows.iter().enumerate() {
+    let mut r = 0;
+    while r < args.rows.len() {
+        let (row, n) = (args.rows[r], args.neighbours(r));
         let (id, slot) = args.place(row.seq, row.pos as usize);
         let page = state.page(id).chunks_exact_mut(head_words(dim, shape.cache));
         for (page, head) in page.zip(heads.clone()) {
             let at = r * cols + head * dim;
-            let (k, v) = (&k[at..at + dim], &v[at..at + dim]);
+            let new = New { k: &k[at..], v: &v[at..], cols, dim, n, slot };
             match shape.cache {
-                Cache::F32 => put(page, k, v, slot, |x| x),
-                Cache::F16 => put(bytemuck::cast_slice_mut(page), k, v, slot, |x| f16::from_f32(x).to_bits()),
-                Cache::BF16 => put(bytemuck::cast_slice_mut(page), k, v, slot, |x| to_bf16(x) as u16),
-                Cache::Q8 => put_q8(page, k, v, slot),
+                Cache::F32 => new.put(page, |out, x, _| out.copy_from_slice(x)),
+                Cache::F16 => new.put(bytemuck::cast_slice_mut(page), to_f16s),
+                Cache::BF16 => new.put(bytemuck::cast_slice_mut(page), |out: &mut [u16], x, _| {
+                    out.iter_mut().zip(x).for_each(|(out, x)| *out = to_bf16(*x) as u16);
+                }),
+                Cache::Q8 => new.put_q8(page),
             }
         }
+        r += n;
     }
 }
 
@@ -58,50 +65,96 @@ fn each(out: &mut [f32], x: &[f32], round: impl Fn(f32) -> f32) {
     }
 }
 
-/// One position into one head of a page: keys are interleaved, values are not.
-#[inline(always)]
-fn put<T: Copy>(page: &mut [T], k: &[f32], v: &[f32], slot: usize, round: impl Fn(f32) -> T) {
-    let (keys, values) = page.split_at_mut(k.len() * PAGE);
-    put_key(keys, k, slot, &round);
-    put_value(values, v, slot, &round);
+/// Positions whose keys are interleaved at once: together they fill lines of memory.
+const RUN: usize = 16;
+
+/// Keys and values `[n][dim]` of one head, their rows `cols` words apart, of positions that follow each other (one, or
+/// [`RUN`]) from `slot` on.
+struct New<'a> {
+    k: &'a [f32],
+    v: &'a [f32],
+    cols: usize,
+    dim: usize,
+    n: usize,
+    slot: usize,
 }
 
-#[inline(always)]
-fn put_key<T: Copy>(keys: &mut [T], k: &[f32], slot: usize, round: impl Fn(f32) -> T) {
-    for (keys, k) in keys.chunks_exact_mut(PAGE).zip(k) {
-        keys[slot] = round(*k);
+/// Whose numbers are rounded: several of one position, or one of each.
+enum Whose {
+    Value(usize),
+    Keys,
+}
+
+impl New<'_> {
+    fn row<'a>(&self, x: &'a [f32], i: usize) -> &'a [f32] {
+        &x[i * self.cols..][..self.dim]
+    }
+
+    /// Into one head of a page: keys are interleaved, values are not.
+    #[inline(always)]
+    fn put<T>(&self, page: &mut [T], round: impl Fn(&mut [T], &[f32], Whose)) {
+        let (keys, values) = page.split_at_mut(self.dim * PAGE);
+        for (i, values) in values[self.slot * self.dim..].chunks_exact_mut(self.dim).take(self.n).enumerate()
+        {
+            round(values, self.row(self.v, i), Whose::Value(i));
+        }
+        let keys = keys.chunks_exact_mut(PAGE);
+        if self.n < RUN {
+            for (keys, k) in keys.zip(self.row(self.k, 0)) {
+                round(&mut keys[self.slot..][..1], &[*k], Whose::Keys);
+            }
+            return;
+        }
+        let rows: [_; RUN] = std::array::from_fn(|i| self.row(self.k, i));
+        for (d, keys) in keys.enumerate() {
+            round(&mut keys[self.slot..][..RUN], &rows.map(|row| row[d]), Whose::Keys);
+        }
+    }
+
+    fn put_q8(&self, page: &mut [f32]) {
+        let (bytes, scales) = page.split_at_mut(page.len() - 2 * PAGE);
+        let mut of = [[0.0; RUN]; 2];
+        for ((of, x), scales) in of.iter_mut().zip([self.k, self.v]).zip(scales.chunks_exact_mut(PAGE)) {
+            for (i, of) in of.iter_mut().enumerate().take(self.n) {
+                *of = scale(self.row(x, i));
+            }
+            scales[self.slot..][..self.n].copy_from_slice(&of[..self.n]);
+        }
+        self.put(bytemuck::cast_slice_mut::<f32, i8>(bytes), |out, x, whose| match whose {
+            Whose::Value(i) => out.iter_mut().zip(x).for_each(|(out, x)| *out = to_q8(*x, of[1][i])),
+            Whose::Keys => {
+                out.iter_mut().zip(x).zip(&of[0]).for_each(|((out, x), of)| *out = to_q8(*x, *of));
+            }
+        });
     }
 }
 
-#[inline(always)]
-fn put_value<T: Copy>(values: &mut [T], v: &[f32], slot: usize, round: impl Fn(f32) -> T) {
-    for (value, v) in values[slot * v.len()..].iter_mut().zip(v) {
-        *value = round(*v);
-    }
-}
-
-fn put_q8(page: &mut [f32], k: &[f32], v: &[f32], slot: usize) {
-    let (bytes, scales) = page.split_at_mut(page.len() - 2 * PAGE);
-    let (keys, values) = bytemuck::cast_slice_mut::<f32, i8>(bytes).split_at_mut(k.len() * PAGE);
-    let [of_key, of_value] = [k, v].map(scale);
-    put_key(keys, k, slot, |x| to_q8(x, of_key));
-    put_value(values, v, slot, |x| to_q8(x, of_value));
-    (scales[slot], scales[PAGE + slot]) = (of_key, of_value);
+/// Several at once, since the processor's own instruction is asked for by each call.
+fn to_f16s(out: &mut [u16], x: &[f32], _: Whose) {
+    out.reinterpret_cast_mut::<f16>().convert_from_f32_slice(x);
 }
 
 /// What the bytes of `x` are multiplied by.
 fn scale(x: &[f32]) -> f32 {
-    let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-    // The maximum passes over NaN, which must not turn into a number.
-    if most < f32::INFINITY && !x.iter().any(|x| x.is_nan()) { most / 127.0 } else { f32::NAN }
+    // Magnitudes are ordered as their bits are, and NaN is above them all.
+    let most = x.iter().fold(0, |most, x| x.abs().to_bits().max(most));
+    if most < f32::INFINITY.to_bits() { f32::from_bits(most) / 127.0 } else { f32::NAN }
 }
 
-/// The nearest byte, ties to even. Where the scale is zero or NaN the byte does not matter: casts saturate.
+/// The nearest byte, ties to even. Where the scale is zero or NaN the byte does not matter.
 fn to_q8(x: f32, scale: f32) -> i8 {
-    (x / scale).round_ties_even() as i8
+    ((x / scale).clamp(-127.0, 127.0) + MAGIC).to_bits() as i8
 }
 
 impl AttendArgs<'_> {
+    /// Rows from row `r` on that are taken together: [`RUN`] where they go to neighbouring slots of one page, else one.
+    fn neighbours(&self, r: usize) -> usize {
+        let Row { seq, pos } = self.rows[r];
+        let whole = self.rows[r..].first_chunk::<RUN>().filter(|_| pos as usize % PAGE + RUN <= PAGE);
+        let follow = |rows: &[Row; RUN]| (pos..).zip(rows).all(|(pos, row)| *row == Row { seq, pos });
+        if whole.is_some_and(follow) { RUN } else { 1 }
+    }
+
     /// Page number and slot of a position. Panics where the sequence has no such page.
     pub(super) fn place(&self, seq: u32, pos: usize) -> (u32, usize) {
         (self.pages[self.seqs[seq as usize] as usize + pos / PAGE], pos % PAGE)

@@ -140,6 +140,17 @@ impl<S: Simd, E: Elem, const M: usize> Apart<S> for Scores<'_, E, M> {
         let Scores { p, q, keys, reach, ahead, .. } = self;
         let p: &mut [[f32; PAGE]; M] = p.first_chunk_mut().expect("scores of each query");
         let (q, tile) = (q.as_chunks::<M>().0, const { LANES * vectors::<S, M>() });
+        // Where many queries see little of a chunk, as at their own positions, only as many vectors as they need.
+        if const { vectors::<S, M>() == VECS && M > FEW } {
+            let (from, to) = (reach.start / LANES, reach.end.min(PAGE).div_ceil(LANES));
+            match to - from {
+                1 => score_tile::<S, E, M, 1>(s, p, q, keys, from * LANES, ahead),
+                2 => score_tile::<S, E, M, 2>(s, p, q, keys, from * LANES, ahead),
+                3 => score_tile::<S, E, M, 3>(s, p, q, keys, from * LANES, ahead),
+                _ => score_tile::<S, E, M, VECS>(s, p, q, keys, 0, ahead),
+            }
+            return;
+        }
         for at in (reach.start / tile * tile..reach.end.min(PAGE)).step_by(tile) {
             // Constant blocks, so that the widths of the other instruction sets are not even compiled.
             if const { vectors::<S, M>() == 4 } {

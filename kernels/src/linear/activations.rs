@@ -3,6 +3,7 @@
 
 use super::{PANEL, tile::MOST};
 use crate::dtype::DType;
+use crate::math::MAGIC;
 use crate::ops::{Ops, per_isa};
 use crate::plan::TileMut;
 use crate::simd::{Apart, LANES, Simd};
@@ -260,9 +261,6 @@ fn put_columns<S: Simd, const W: usize>(
         }
     }
 }
-
-/// Adding it to a number below 2^22 leaves the nearest integer, ties to even, in the low bits.
-pub(crate) const MAGIC: f32 = 12_582_912.0;
 
 /// A block of signed bytes, every `stride` words: the largest magnitude becomes 127. A block with a number that is not finite
 /// gets a scale that is NaN.

@@ -81,9 +81,9 @@ impl<'a> After<'a> {
         s.apart(Finish { after: self, out, r, first, lanes, sums });
     }
 
-    /// Sums of a panel that ends early.
+    /// Sums of a panel that ends early, which is rare.
     #[inline(never)]
-    fn narrow(&self, r: usize, first: usize, lanes: usize, sums: &mut [[f32; PANEL]]) {
+    fn narrow(&self, out: &mut TileMut, r: usize, first: usize, lanes: usize, sums: &mut [[f32; PANEL]]) {
         for (i, sums) in sums.iter_mut().enumerate() {
             let row = (r + i) * self.n + first;
             let added = [self.then.bias.map(|x| &x[first..]), self.then.add.map(|x| &x[row..])];
@@ -91,20 +91,25 @@ impl<'a> After<'a> {
                 sums[..lanes].iter_mut().zip(&x[..lanes]).for_each(|(sum, x)| *sum += x);
             }
         }
-    }
-
-    /// Activations, products, and to where they belong.
-    #[inline(never)]
-    fn rest(&self, out: &mut TileMut, r: usize, first: usize, lanes: usize, sums: &mut [[f32; PANEL]]) {
-        if let Some(act) = self.then.act {
-            (self.ops.apply)(sums.as_flattened_mut(), act);
-        }
+        self.act(sums);
         if let Some(times) = self.then.times {
             for (i, sums) in sums.iter_mut().enumerate() {
                 let times = &times[(r + i) * self.n + first..][..lanes];
                 sums[..lanes].iter_mut().zip(times).for_each(|(x, times)| *x *= times);
             }
         }
+        self.put(out, r, first, lanes, sums);
+    }
+
+    fn act(&self, sums: &mut [[f32; PANEL]]) {
+        if let Some(act) = self.then.act {
+            (self.ops.apply)(sums.as_flattened_mut(), act);
+        }
+    }
+
+    /// To where results belong.
+    #[inline(never)]
+    fn put(&self, out: &mut TileMut, r: usize, first: usize, lanes: usize, sums: &[[f32; PANEL]]) {
         if self.then.pack.is_none() {
             let at = first - out.cols().start;
             for (i, sums) in sums.iter().enumerate() {
@@ -113,7 +118,7 @@ impl<'a> After<'a> {
             return;
         }
         let mut rows = [&[0.0; BLOCK]; MOST];
-        for (row, sums) in rows.iter_mut().zip(&*sums) {
+        for (row, sums) in rows.iter_mut().zip(sums) {
             *row = sums;
         }
         let at = first / PANEL * self.unit - out.cols().start;
@@ -140,8 +145,7 @@ impl<S: Simd> Apart<S> for Finish<'_, '_> {
         let Finish { after, out, r, first, lanes, sums } = self;
         let then = &after.then;
         if lanes < PANEL {
-            after.narrow(r, first, lanes, sums);
-            return after.rest(out, r, first, lanes, sums);
+            return after.narrow(out, r, first, lanes, sums);
         }
         // What the next rows will want of this panel: pieces of rows, which no processor foresees.
         let next = r + sums.len()..after.rows.min(r + 2 * sums.len());
@@ -155,7 +159,8 @@ impl<S: Simd> Apart<S> for Finish<'_, '_> {
         // The usual: nothing but sums.
         let plain = then.act.is_none() && then.times.is_none() && then.pack.is_none();
         let at = if plain { first - out.cols().start } else { 0 };
-        for (i, sums) in sums.iter_mut().enumerate() {
+        let some = if plain || then.bias.is_some() || then.add.is_some() { sums.len() } else { 0 };
+        for (i, sums) in sums.iter_mut().enumerate().take(some) {
             let [mut low, mut high] = [s.load(sums), s.load(&sums[LANES..])];
             if let Some(bias) = then.bias {
                 let bias = &bias[first..][..PANEL];
@@ -169,8 +174,18 @@ impl<S: Simd> Apart<S> for Finish<'_, '_> {
             s.store(low, to);
             s.store(high, &mut to[LANES..]);
         }
-        if !plain {
-            after.rest(out, r, first, PANEL, sums);
+        if plain {
+            return;
         }
+        after.act(sums);
+        if let Some(times) = then.times {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let times = &times[(r + i) * after.n + first..][..PANEL];
+                let (low, high) = sums.split_at_mut(LANES);
+                s.store(s.mul(s.load(low), s.load(times)), low);
+                s.store(s.mul(s.load(high), s.load(&times[LANES..])), high);
+            }
+        }
+        after.put(out, r, first, PANEL, sums);
     }
 }

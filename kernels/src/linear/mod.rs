@@ -26,6 +26,7 @@ pub use after::Then;
 #[cfg(feature = "train")]
 pub use back::{bias_db, dw_cut};
 pub use matrix::{Matrix, MatrixError, Order};
+pub(crate) use packed::ask_row;
 pub(crate) use packed::pack_panel_isa;
 pub use packed::{embed_row, pack_panel, panel_bytes};
 pub use quantise::{Guide, Unrepresentable, quantise_panel, spans};

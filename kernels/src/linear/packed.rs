@@ -9,6 +9,7 @@ use super::elem::{Bf16, Elem, F16, F32, chunk_bytes};
 use super::{Matrix, Order, PANEL};
 use crate::dtype::DType;
 use crate::ops::{Ops, per_isa};
+use crate::quant::dequantize_row;
 use crate::simd::{LANES, Simd, times};
 
 /// Elements of a block.
@@ -118,7 +119,7 @@ fn elements<E: Elem>(out: &mut [u8], w: &Matrix, p: usize, from: usize) {
     }
 }
 
-/// Row `r` of a matrix in panels, as f32: what [`dequantize_row`](crate::quant::dequantize_row) makes of the row that was
+/// Row `r` of a matrix in panels, as f32: what [`dequantize_row`] makes of the row that was
 /// packed, but for flushed subnormals. Panics where `out` has not k elements or there is no such row.
 pub fn embed_row(w: &Matrix, r: usize, out: &mut [f32]) {
     assert!(r < w.n() && out.len() == w.k(), "row {r} of {}", w.n());
@@ -130,10 +131,40 @@ pub fn embed_row(w: &Matrix, r: usize, out: &mut [f32]) {
         }
         return;
     }
-    let size = w.dtype().block_bytes();
-    let per = if w.dtype() == DType::BF16 { 2 } else { 1 };
-    for (k, out) in out.iter_mut().enumerate() {
-        let at = (k / per * PANEL + lane) * per * size + k % per * size;
-        crate::quant::dequantize_row(w.dtype(), &panel[at..][..size], std::slice::from_mut(out));
+    match w.dtype() {
+        DType::F16 => dense_row::<2>(w.dtype(), panel, lane, out),
+        _ => dense_row::<4>(w.dtype(), panel, lane, out),
+    }
+}
+
+/// Asks for what [`embed_row`] reads of row `r`, where its blocks are spread over lines that no processor foresees.
+#[inline(always)]
+pub fn ask_row<S: Simd>(s: S, w: &Matrix, r: usize) {
+    if w.dtype().block() == 1 || r >= w.n() {
+        return;
+    }
+    let (form, blocks, panel) = (Form::of(w.dtype()), w.k() / BLOCK, w.panel(r / PANEL).as_ptr());
+    for b in 0..blocks {
+        let (head, small) = form.place(b, blocks);
+        let codes = small + form.scale_bytes() + r % PANEL * 4;
+        for at in [head, small].into_iter().chain((codes..).step_by(4 * PANEL).take(form.bits)) {
+            s.prefetch_first(panel.wrapping_add(at));
+        }
+    }
+}
+
+/// Elements of a row that are gathered at once.
+const PIECE: usize = 256;
+
+/// Output `lane` of a panel whose words have `P` bytes: brought to a file's layout, piece by piece, and widened.
+fn dense_row<const P: usize>(dtype: DType, panel: &[u8], lane: usize, out: &mut [f32]) {
+    let mut words = panel.as_chunks::<P>().0.iter().skip(lane).step_by(PANEL);
+    let (mut row, size) = ([0; 4 * PIECE], dtype.block_bytes());
+    for out in out.chunks_mut(PIECE) {
+        let bytes = out.len() * size;
+        for (to, word) in row[..bytes.next_multiple_of(P)].as_chunks_mut::<P>().0.iter_mut().zip(&mut words) {
+            *to = *word;
+        }
+        dequantize_row(dtype, &row[..bytes], out);
     }
 }

@@ -3,6 +3,7 @@
 
 use super::ymm::{fold_max, fold_sum, interleaved, sums_of_halves};
 use super::{LANES, Simd, apart};
+use crate::math::MAGIC;
 use std::arch::x86_64::*;
 
 /// AVX-512 F, BW, DQ, VL with FMA and F16C.
@@ -176,6 +177,10 @@ macro_rules! avx512 {
                     let n = _mm512_add_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(127));
                     _mm512_castsi512_ps(_mm512_slli_epi32::<23>(n))
                 }
+            }
+            #[inline(always)]
+            fn times_pow2(self, x: __m512, shifted: __m512) -> __m512 {
+                unsafe { _mm512_scalef_ps(x, _mm512_sub_ps(shifted, _mm512_set1_ps(MAGIC))) }
             }
             #[inline(always)]
             fn pair(self, low: __m512, high: __m512) -> __m512 {

@@ -124,6 +124,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn copysign(self, a: Self::V, b: Self::V) -> Self::V;
     /// 2^n of `shifted` = n + 1.5 * 2^23, -126 <= n <= 127.
     fn pow2(self, shifted: Self::V) -> Self::V;
+    /// x * 2^n of `shifted` = n + 1.5 * 2^23, -125 <= n <= 128, where the product is not subnormal.
+    #[inline(always)]
+    fn times_pow2(self, x: Self::V, shifted: Self::V) -> Self::V {
+        // Halved and doubled: n may be 128.
+        self.mul(self.mul(x, self.pow2(self.sub(shifted, self.splat(1.0)))), self.splat(2.0))
+    }
     /// Words whose high half is that of `high` and whose low half is the high half of `low`: pairs of bf16.
     fn pair(self, low: Self::V, high: Self::V) -> Self::V;
     /// Pairs of bf16 as f32: the low (even) elements, and the high (odd) ones.

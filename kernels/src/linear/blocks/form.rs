@@ -263,19 +263,18 @@ pub fn panel_block(form: &Form, panel: &[u8], [b, blocks]: [usize; 2], lane: usi
     let (head, small) = form.place(b, blocks);
     let at = small + form.scale_bytes();
     let mut out = Block::default();
-    for (k, code) in out.codes.iter_mut().enumerate() {
-        let (quad, byte) = (k / 4, 4 * lane + k % 4);
-        if form.bits == 8 {
-            *code = panel[at + quad * 4 * PANEL + byte];
-            continue;
-        }
-        let high = at + PANEL * BLOCK / 2;
-        let high = match form.bits {
-            5 => panel[high + byte] >> quad & 1,
-            6 => panel[high + quad / 4 * 4 * PANEL + byte] >> (2 * (quad % 4)) & 3,
-            _ => 0,
+    // Quads of 32 outputs; those of the upper bits come after half as many as there are codes.
+    let (words, upper) = (panel[at..].as_chunks::<4>().0, BLOCK / 8);
+    let word = |quad: usize| u32::from_le_bytes(words[quad * PANEL + lane]);
+    for (quad, codes) in out.codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let low = || word(quad / 2) >> (4 * (quad % 2)) & 0x0F0F_0F0F;
+        let four = match form.bits {
+            8 => word(quad),
+            5 => low() | (word(upper) >> quad & 0x0101_0101) << 4,
+            6 => low() | (word(upper + quad / 4) >> (2 * (quad % 4)) & 0x0303_0303) << 4,
+            _ => low(),
         };
-        *code = panel[at + quad / 2 * 4 * PANEL + byte] >> (4 * (quad & 1)) & 15 | high << 4;
+        *codes = four.to_le_bytes();
     }
     let at = small;
     let half = |at: usize| u16::from_le_bytes([panel[at + 2 * lane], panel[at + 2 * lane + 1]]);

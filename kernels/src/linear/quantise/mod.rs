@@ -16,6 +16,7 @@ pub use feedback::{Guide, spans};
 use super::blocks::{Form, put_block};
 use super::{Matrix, Order, PANEL, panel_bytes};
 use crate::dtype::DType;
+use crate::math::MAGIC;
 use crate::quant::dequantize_row;
 use half::f16;
 use std::fmt;
@@ -131,7 +132,6 @@ fn half(x: f32) -> Option<f16> {
 /// The nearest whole number, ties to even, of one within 2^22 of zero.
 #[inline(always)]
 fn round(x: f32) -> f32 {
-    const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: its last place is one
     (x + MAGIC) - MAGIC
 }
 
