@@ -83,7 +83,8 @@ impl Program {
         let kept: Vec<Buf> =
             kept.chain(inputs.iter().map(|(_, x)| *x)).chain(watched.iter().map(|(_, x)| *x)).collect();
         // What learns looks back at everything.
-        let verbs = if shape.learn { verbs } else { fuse(verbs, &|b| bufs[b.0 as usize].1, &kept) };
+        let (cols, kind) = (|b: Buf| bufs[b.0 as usize].1, |p: P| m.params[p.0 as usize].k_dtype());
+        let verbs = if shape.learn { verbs } else { fuse(verbs, &cols, &|a, b| kind(a) == kind(b), &kept) };
         let forward = forward.min(verbs.len());
         let tasks = |l: &Layout| -> Vec<Task> { verbs.iter().map(|v| v.task(l)).collect() };
         let apart = Layout::apart(a, stack, m, ops, cache, &bufs, &crossing, learns)?;

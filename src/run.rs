@@ -125,9 +125,10 @@ pub fn verb(v: &Verb, p: &mut Part, c: &Ctx, l: &Layout) {
         Verb::Linear { out, x, rows, w, bias, add, then } => {
             let (bias, add) = (bias.map(|b| c.vector(b)), add.map(|b| p.read(l.buf(b))));
             let plain = Then { bias, add, ..Then::default() };
-            let then = then.map_or(plain, |Fused { act, times, pack }| {
+            let by = then.and_then(|then| then.by).map(|w| c.matrix(w));
+            let then = then.map_or(plain, |Fused { act, times, pack, .. }| {
                 let times = times.map(|b| p.read(l.buf(b)));
-                Then { act: Some(act), times, pack: Some(pack), ..plain }
+                Then { act: Some(act), times, by: by.as_ref(), pack: Some(pack), ..plain }
             });
             let (x, w, scratch) = (p.read(l.buf(x)), c.matrix(w), p.scratch());
             for mut out in p.pieces(l.buf(out)) {

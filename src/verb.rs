@@ -29,6 +29,8 @@ pub struct Fused {
     pub act: Act,
     /// What it is multiplied by, if anything.
     pub times: Option<Buf>,
+    /// Another matrix, by whose products with the same x it is multiplied.
+    pub by: Option<P>,
     /// What the next linear takes.
     pub pack: Pack,
 }

@@ -1,9 +1,9 @@
 //! Floor 0: what happens to the finished sums of a linear, and where they go: to rows, or laid out as the next linear reads
 //! them. Knows no weights.
 
-use super::PANEL;
 use super::activations::{BLOCK, Laid, Pack};
 use super::tile::MOST;
+use super::{Matrix, PANEL};
 use crate::act::Act;
 use crate::ops::Ops;
 use crate::plan::TileMut;
@@ -21,9 +21,14 @@ pub struct Then<'a> {
     pub act: Option<Act>,
     /// `[rows, n]`, multiplied by.
     pub times: Option<&'a [f32]>,
+    /// `[n, k]` of w's type: multiplied by its products with the same x, which are never written. Of [`BY_ROWS`] rows or more.
+    pub by: Option<&'a Matrix<'a>>,
     /// How they are laid out for the next linear, n a multiple of [`PANEL`]; else as rows.
     pub pack: Option<Pack>,
 }
+
+/// Rows from which on [`Then::by`] pays: for fewer, kernels take weights as they come by.
+pub const BY_ROWS: usize = 64;
 
 /// The same, for kernels.
 pub struct After<'a> {
@@ -52,6 +57,12 @@ impl<'a> After<'a> {
         self.rows
     }
 
+    /// The other matrix.
+    #[inline(always)]
+    pub fn by(&self) -> Option<&'a Matrix<'a>> {
+        self.then.by
+    }
+
     /// The table whose kernels run.
     pub fn ops(&self) -> &'a Ops {
         self.ops
@@ -67,7 +78,8 @@ impl<'a> After<'a> {
         }
     }
 
-    /// Takes the sums of `lanes` outputs from `first` on (a panel, but for the last) of rows from `r` on, all of one piece.
+    /// Takes the sums of `lanes` outputs from `first` on (a panel, but for the last) of rows from `r` on, all of one piece, and
+    /// what they are multiplied `by`, if that has been computed too.
     #[inline(always)]
     pub fn finish<S: Simd>(
         &self,
@@ -77,13 +89,36 @@ impl<'a> After<'a> {
         first: usize,
         lanes: usize,
         sums: &mut [[f32; PANEL]],
+        by: Option<&[[f32; PANEL]]>,
     ) {
-        s.apart(Finish { after: self, out, r, first, lanes, sums });
+        s.apart(Finish { after: self, out, r, first, lanes, sums, by });
+    }
+
+    /// What outputs from `first` on of row `r` are multiplied by: with `by`, row `i` of that.
+    #[inline(always)]
+    fn times<'b>(
+        &'b self,
+        by: Option<&'b [[f32; PANEL]]>,
+        i: usize,
+        [r, first]: [usize; 2],
+    ) -> Option<&'b [f32]> {
+        match by {
+            Some(by) => Some(&by[i]),
+            None => self.then.times.map(|times| &times[r * self.n + first..]),
+        }
     }
 
     /// Sums of a panel that ends early, which is rare.
     #[inline(never)]
-    fn narrow(&self, out: &mut TileMut, r: usize, first: usize, lanes: usize, sums: &mut [[f32; PANEL]]) {
+    fn narrow(
+        &self,
+        out: &mut TileMut,
+        r: usize,
+        first: usize,
+        lanes: usize,
+        sums: &mut [[f32; PANEL]],
+        by: Option<&[[f32; PANEL]]>,
+    ) {
         for (i, sums) in sums.iter_mut().enumerate() {
             let row = (r + i) * self.n + first;
             let added = [self.then.bias.map(|x| &x[first..]), self.then.add.map(|x| &x[row..])];
@@ -92,10 +127,9 @@ impl<'a> After<'a> {
             }
         }
         self.act(sums);
-        if let Some(times) = self.then.times {
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let times = &times[(r + i) * self.n + first..][..lanes];
-                sums[..lanes].iter_mut().zip(times).for_each(|(x, times)| *x *= times);
+        for (i, sums) in sums.iter_mut().enumerate() {
+            if let Some(times) = self.times(by, i, [r + i, first]) {
+                sums[..lanes].iter_mut().zip(&times[..lanes]).for_each(|(x, times)| *x *= times);
             }
         }
         self.put(out, r, first, lanes, sums);
@@ -135,6 +169,7 @@ struct Finish<'a, 'o> {
     first: usize,
     lanes: usize,
     sums: &'a mut [[f32; PANEL]],
+    by: Option<&'a [[f32; PANEL]]>,
 }
 
 impl<S: Simd> Apart<S> for Finish<'_, '_> {
@@ -142,10 +177,10 @@ impl<S: Simd> Apart<S> for Finish<'_, '_> {
 
     #[inline(always)]
     fn run(self, s: S) {
-        let Finish { after, out, r, first, lanes, sums } = self;
+        let Finish { after, out, r, first, lanes, sums, by } = self;
         let then = &after.then;
         if lanes < PANEL {
-            return after.narrow(out, r, first, lanes, sums);
+            return after.narrow(out, r, first, lanes, sums, by);
         }
         // What the next rows will want of this panel: pieces of rows, which no processor foresees.
         let next = r + sums.len()..after.rows.min(r + 2 * sums.len());
@@ -157,7 +192,7 @@ impl<S: Simd> Apart<S> for Finish<'_, '_> {
             }
         }
         // The usual: nothing but sums.
-        let plain = then.act.is_none() && then.times.is_none() && then.pack.is_none();
+        let plain = then.act.is_none() && then.times.is_none() && by.is_none() && then.pack.is_none();
         let at = if plain { first - out.cols().start } else { 0 };
         let some = if plain || then.bias.is_some() || then.add.is_some() { sums.len() } else { 0 };
         for (i, sums) in sums.iter_mut().enumerate().take(some) {
@@ -178,13 +213,11 @@ impl<S: Simd> Apart<S> for Finish<'_, '_> {
             return;
         }
         after.act(sums);
-        if let Some(times) = then.times {
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let times = &times[(r + i) * after.n + first..][..PANEL];
-                let (low, high) = sums.split_at_mut(LANES);
-                s.store(s.mul(s.load(low), s.load(times)), low);
-                s.store(s.mul(s.load(high), s.load(&times[LANES..])), high);
-            }
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let Some(times) = after.times(by, i, [r + i, first]) else { break };
+            let (low, high) = sums.split_at_mut(LANES);
+            s.store(s.mul(s.load(low), s.load(times)), low);
+            s.store(s.mul(s.load(high), s.load(&times[LANES..])), high);
         }
         after.put(out, r, first, PANEL, sums);
     }

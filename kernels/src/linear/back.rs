@@ -66,7 +66,7 @@ impl Ops {
                 (self.back.turn)(panel, w, first, steps.clone());
                 let (rows, last, grows, home) = (0..rows, steps.end == n, false, Some(0));
                 let (words, next, after) = (n, &[][..], &after);
-                let run = Run { first, lanes, rows, words, steps, grows, home, last, next, after };
+                let run = Run { first, lanes, rows, words, steps, grows, home, last, next, by: None, after };
                 (self.back.tiles_f32)(&run, dx, bytemuck::cast_slice(panel), dy);
                 from = run.steps.end.max(1);
             }
@@ -115,7 +115,8 @@ impl Ops {
             let lanes = PANEL.min(cell.cols.end - first);
             x.panel(panel, first, lanes);
             let (rows, steps, next) = (0..cell.rows.len(), 0..x.rows, &[][..]);
-            let run = Run { first, lanes, rows, words, steps, grows, home, last, next, after: &after };
+            let run =
+                Run { first, lanes, rows, words, steps, grows, home, last, next, by: None, after: &after };
             (self.back.tiles_f32)(&run, tile, bytemuck::cast_slice(&panel[..x.rows]), packed);
         }
     }

@@ -22,7 +22,7 @@ mod turn;
 pub use activations::Pack;
 pub(crate) use activations::{Laid, pack_isa};
 pub(crate) use after::After;
-pub use after::Then;
+pub use after::{BY_ROWS, Then};
 #[cfg(feature = "train")]
 pub use back::{bias_db, dw_cut};
 pub use matrix::{Matrix, MatrixError, Order};
@@ -61,7 +61,7 @@ impl Ops {
     pub fn linear_scratch(&self, k: usize, dtype: DType) -> usize {
         // A word of weights may become two of the panel.
         let dense = k.saturating_add(1).min(2 * tile::STEPS).saturating_mul(PANEL).saturating_add(row::ENDS);
-        (if dtype.block() == 1 { dense } else { blocks::SCRATCH }).saturating_add(SUMS)
+        (if dtype.block() == 1 { dense } else { blocks::SCRATCH }).saturating_add(2 * SUMS)
     }
 
     /// out `[rows, n]`, cut by columns in groups of [`PANEL`]: `x W^T + bias + add`. x packed for w's type; bias `[n]`;
@@ -84,7 +84,7 @@ impl Ops {
     /// The same, with what is to happen `then`. Where results are packed, out is pieces of [`Ops::pack_piece`], cut by columns
     /// in groups of [`Ops::pack_panel_words`].
     ///
-    /// Panics where the sizes do not fit.
+    /// Panics where the sizes do not fit, or of too few rows for what they are multiplied by.
     pub fn linear_then(
         &self,
         out: &mut TileMut,
@@ -100,6 +100,10 @@ impl Ops {
             return;
         }
         assert!(cols.end <= w.n(), "{} outputs of {}", cols.end, w.n());
+        if let Some(by) = then.by {
+            let of = |w: &Matrix| (w.dtype(), w.n(), w.k());
+            assert!(of(by) == of(w) && rows >= BY_ROWS, "{rows} rows times those of another matrix");
+        }
         let kernel = match Pack::of(w.dtype()) {
             Pack::F32 => self.linear_f32,
             Pack::Bf16 => self.linear_bf16,
@@ -174,11 +178,12 @@ fn dense<E: Stored, S: Simd>(
     // plain Rust, which is short rather than fast.
     let mapped = const { S::REGISTERS >= 16 } && rows <= row::most::<S>() && w.order() == Order::Nk;
     let ready = parts::<S, E>() == 1 && E::PACKED == 4;
-    let direct = w.order() == Order::Panels && (ready || rows <= tile::rows::<S>());
+    let lies = |w: &Matrix| w.order() == Order::Panels && (ready || rows <= tile::rows::<S>());
+    let (scratch, beside) = scratch.split_at_mut(scratch.len() - SUMS);
     let (scratch, sums) = scratch.split_at_mut(scratch.len() - SUMS);
     let (ends, scratch) = scratch.split_at_mut(row::ENDS);
     let mut to = Sink { out, sums: sums.as_chunks_mut().0 };
-    let near = if direct { NEAR_ROWS } else { ROWS };
+    let (mut beside, near) = (beside.as_chunks_mut().0, if lies(w) { NEAR_ROWS } else { ROWS });
     let lined = mapped.then(|| row::Lined::new::<S, E>(w, x, rows, ends));
     if mapped {
         row::begin(s, w, cols.clone());
@@ -199,43 +204,57 @@ fn dense<E: Stored, S: Simd>(
             }
             continue;
         }
-        let mut from = 0;
-        while from < steps || from == 0 {
-            let some = from..steps.min(from + tile::STEPS);
-            let (rows, last) = (top..rows.min(top + near), some.end == steps);
-            let next = next_steps::<E>(w, first, &some, cols.end);
-            let (steps, grows, home) = (some.clone(), false, None);
-            let run = Run { first, lanes, rows, words, steps, grows, home, last, next, after };
-            if direct {
-                let bytes = &w.panel(first / PANEL)[some.start * PANEL * E::PACKED..];
-                s.apart(Tiles::<E>::new(&run, &mut to, &bytes[..some.len() * PANEL * E::PACKED], x));
-            } else {
-                let panel = &mut scratch.as_chunks_mut::<PANEL>().0[..some.len() * parts::<S, E>()];
-                panel::fill::<S, E>(s, panel, w, first, some);
-                let bytes = bytemuck::cast_slice(panel);
-                if const { parts::<S, E>() == 1 && E::K == 2 } {
-                    s.apart(Tiles::<E>::new(&run, &mut to, bytes, x));
+        // What the products are multiplied by comes first, and waits beside them.
+        let passes = [
+            after.by().map(|by| (by, false, panel_at(w, first, cols.end))),
+            Some((w, true, panel_at(after.by().unwrap_or(w), first + PANEL, cols.end))),
+        ];
+        for (w, ends, beyond) in passes.into_iter().flatten() {
+            let by = after.by().filter(|_| ends).map(|_| &*beside);
+            let mut from = 0;
+            while from < steps || from == 0 {
+                let some = from..steps.min(from + tile::STEPS);
+                let (rows, last) = (top..rows.min(top + near), ends && some.end == steps);
+                let next = next_steps::<E>(w, first, &some, beyond);
+                let (steps, grows, home) = (some.clone(), false, None);
+                let run = Run { first, lanes, rows, words, steps, grows, home, last, next, by, after };
+                if lies(w) {
+                    let bytes = &w.panel(first / PANEL)[some.start * PANEL * E::PACKED..];
+                    s.apart(Tiles::<E>::new(&run, &mut to, &bytes[..some.len() * PANEL * E::PACKED], x));
                 } else {
-                    s.apart(Tiles::<F32>::new(&run.scaled(parts::<S, E>()), &mut to, bytes, x));
+                    let panel = &mut scratch.as_chunks_mut::<PANEL>().0[..some.len() * parts::<S, E>()];
+                    panel::fill::<S, E>(s, panel, w, first, some);
+                    let bytes = bytemuck::cast_slice(panel);
+                    if const { parts::<S, E>() == 1 && E::K == 2 } {
+                        s.apart(Tiles::<E>::new(&run, &mut to, bytes, x));
+                    } else {
+                        s.apart(Tiles::<F32>::new(&run.scaled(parts::<S, E>()), &mut to, bytes, x));
+                    }
                 }
+                from = run.steps.end.max(1);
             }
-            from = run.steps.end.max(1);
+            if !ends {
+                std::mem::swap(&mut to.sums, &mut beside);
+            }
         }
     }
 }
 
-/// What is read after steps `some` of the panel of output `first`, at most as much again: nothing where those of outputs up to
-/// `end` are all done, or where weights do not lie in panels.
+/// The panel of output `first`, if there is one below `end` and weights lie in panels.
 #[inline(always)]
-fn next_steps<'a, E: Elem>(w: &Matrix<'a>, first: usize, some: &Range<usize>, end: usize) -> &'a [u8] {
+fn panel_at<'a>(w: &Matrix<'a>, first: usize, end: usize) -> &'a [u8] {
+    if w.order() == Order::Panels && first < end { w.panel(first / PANEL) } else { &[] }
+}
+
+/// What is read after steps `some` of the panel of output `first`, at most as much again: what is left of it, or what is
+/// `beyond`. Nothing where weights do not lie in panels.
+#[inline(always)]
+fn next_steps<'a, E: Elem>(w: &Matrix<'a>, first: usize, some: &Range<usize>, beyond: &'a [u8]) -> &'a [u8] {
     if w.order() != Order::Panels {
         return &[];
     }
     let rest = &w.panel(first / PANEL)[some.end * PANEL * E::PACKED..];
-    let next = match rest {
-        [] if first + PANEL < end => w.panel(first / PANEL + 1),
-        rest => rest,
-    };
+    let next = if rest.is_empty() { beyond } else { rest };
     &next[..next.len().min(some.len() * PANEL * E::PACKED)]
 }
 

@@ -87,7 +87,7 @@ pub fn panel<S: Simd, E: Stored>(
     }
     let piece = if const { S::REGISTERS >= 32 } { rows } else { tile::rows::<S>() };
     for (r, sums) in (0..).step_by(piece).zip(all[..rows].chunks_mut(piece)) {
-        after.finish(s, out, r, first, PANEL, sums);
+        after.finish(s, out, r, first, PANEL, sums, None);
     }
 }
 

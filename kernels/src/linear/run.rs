@@ -43,6 +43,8 @@ pub struct Run<'a> {
     pub last: bool,
     /// What of the weights is read after this, to be brought near by the first tiles; nothing where that is not known.
     pub next: &'a [u8],
+    /// What the sums of each row are multiplied by, where [`Then::by`](super::Then::by) has been computed.
+    pub by: Option<&'a [[f32; PANEL]]>,
     pub after: &'a After<'a>,
 }
 
@@ -146,7 +148,8 @@ impl Run<'_> {
     pub fn finish<S: Simd>(&self, s: S, to: &mut Sink, r: usize, m: usize) {
         let (above, sums) = (self.home.unwrap_or(0), &mut to.sums[self.place(r)..][..m]);
         if self.last {
-            self.after.finish(s, to.out, above + r, self.first, self.lanes, sums);
+            let by = self.by.map(|by| &by[self.place(r)..][..m]);
+            self.after.finish(s, to.out, above + r, self.first, self.lanes, sums, by);
         } else if self.home.is_some() {
             let at = self.first - to.out.cols().start;
             for (i, sums) in sums.iter().enumerate() {

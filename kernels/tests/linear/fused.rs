@@ -2,7 +2,7 @@
 
 use crate::{Case, DENSE, Numbers, Packed, Stored, bits, isas, pack};
 use kernels::act::Act;
-use kernels::linear::{PANEL, Pack, Then};
+use kernels::linear::{BY_ROWS, PANEL, Pack, Then};
 use kernels::{Cut, DType, Matrix, Ops, Order, TileMut};
 
 /// `act(x W^T + bias + add) * times`, packed: one step after the other.
@@ -13,12 +13,12 @@ fn apart(ops: &Ops, case: &Case, act: Act, times: Option<&[f32]>, to: Pack) -> V
     bits(&pack(ops, &out, case.rows, n, to, 1))
 }
 
-/// The same at once, by `of` workers.
-fn fused(ops: &Ops, case: &Case, act: Act, times: Option<&[f32]>, to: Pack, of: usize) -> Vec<u32> {
+/// What is to happen `then` at once, by `of` workers.
+fn fused(ops: &Ops, case: &Case, then: &Then, to: Pack, of: usize) -> Vec<u32> {
     let (rows, n, k, dtype) = (case.rows, case.w.n(), case.w.k(), case.w.dtype());
     let x = pack(ops, case.x, rows, k, Pack::of(dtype), 1);
     let (words, piece) = (ops.packed_words(rows, n, to), ops.pack_piece(rows, n, to));
-    let then = Then { bias: case.bias, add: case.add, act: Some(act), times, pack: Some(to) };
+    let then = Then { bias: case.bias, add: case.add, pack: Some(to), ..*then };
     let mut out = vec![f32::NAN; words];
     for worker in 0..of {
         let mut scratch = vec![f32::NAN; ops.linear_scratch(k, dtype)];
@@ -39,9 +39,10 @@ fn check(w: Matrix, rows: usize, act: Act, numbers: &mut Numbers) {
             let case = Case { x: &x, rows, w, bias, add };
             for to in [Pack::F32, Pack::Bf16, Pack::Bytes, Pack::Shorts] {
                 let want = apart(ops, &case, act, times, to);
+                let then = Then { act: Some(act), times, ..Then::default() };
                 for of in [1, 2, 5] {
                     let (dtype, order) = (w.dtype(), w.order());
-                    let same = fused(ops, &case, act, times, to, of) == want;
+                    let same = fused(ops, &case, &then, to, of) == want;
                     let name = ops.name();
                     assert!(
                         same,
@@ -100,6 +101,47 @@ fn more_rows_than_stay_near_have_the_bits_of_few() {
                     w.order()
                 );
             }
+        }
+    }
+}
+
+/// Rows of several tiles and groups, and widths that need several runs of k.
+#[test]
+fn products_with_another_matrix_need_not_be_written() {
+    let mut numbers = Numbers::new(23);
+    for (rows, k) in [(BY_ROWS, 64), (75, 2240), (700, 32)] {
+        let n = 3 * PANEL;
+        for dtype in DENSE {
+            let [w, by] = [(); 2].map(|()| Stored::dense(dtype, Order::Nk, &numbers.vec(n * k), n, k, 0));
+            both(w.matrix(), by.matrix(), rows, &mut numbers);
+            let [w, by] = [w, by].map(|stored| Packed::new(&stored.matrix()));
+            both(w.matrix(), by.matrix(), rows, &mut numbers);
+        }
+        for dtype in [DType::Q8_0, DType::Q4_0, DType::Q5_1] {
+            let row = dtype.row_bytes(k).unwrap();
+            let bytes = |odd: usize| -> Vec<u8> {
+                (0..n * row).map(|i| (i * odd % 61 + i / row % 3) as u8).collect()
+            };
+            let [w, by] = [37, 41].map(|odd| Stored::blocks(dtype, &bytes(odd), n, k));
+            both(w.matrix(), by.matrix(), rows, &mut numbers);
+            let [w, by] = [w, by].map(|stored| Packed::new(&stored.matrix()));
+            both(w.matrix(), by.matrix(), rows, &mut numbers);
+        }
+    }
+}
+
+/// Products times those of another matrix, which were written before or were not.
+fn both(w: Matrix, by: Matrix, rows: usize, numbers: &mut Numbers) {
+    let (x, bias) = (numbers.vec(rows * w.k()), numbers.vec(w.n()));
+    for ops in isas() {
+        let case = Case { x: &x, rows, w, bias: Some(&bias), add: None };
+        let times = Case { w: by, bias: None, ..case }.run(ops, 1);
+        let then = Then { act: Some(Act::Silu), ..Then::default() };
+        let want = fused(ops, &case, &Then { times: Some(&times), ..then }, Pack::Bf16, 1);
+        for of in [1, 2] {
+            let got = fused(ops, &case, &Then { by: Some(&by), ..then }, Pack::Bf16, of);
+            let (name, dtype, order) = (ops.name(), w.dtype(), w.order());
+            assert!(got == want, "{name} {dtype:?} {order:?} {rows} x {} x {}, {of} workers", w.n(), w.k());
         }
     }
 }

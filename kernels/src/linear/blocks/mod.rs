@@ -17,7 +17,7 @@ use spread::MOST;
 pub use unpack::values;
 
 use super::activations::{BLOCK, BLOCK_WORDS, WIDE_WORDS};
-use super::{After, Matrix, Order, PANEL, ROWS, Run, Sink, tile as dense};
+use super::{After, Matrix, Order, PANEL, ROWS, Run, SUMS, Sink, tile as dense};
 use crate::ops::per_isa;
 use crate::plan::TileMut;
 use crate::simd::{Apart, Bytes, Dots, LANES, Pairs, Simd};
@@ -104,6 +104,8 @@ fn blocks_with<S: Dots<Plain: Bytes>>(
 ) {
     let (cols, blocks, form) = (after.outputs(out), w.k() / BLOCK, Form::of(w.dtype()));
     let (scratch, sums) = scratch.split_at_mut(SCRATCH);
+    let (sums, beside) = sums.split_at_mut(SUMS);
+    let mut beside = beside.as_chunks_mut().0;
     let (wide, scratch) = scratch.split_at_mut(WIDE);
     let wide: &mut [u8] = bytemuck::cast_slice_mut(wide);
     let (mut scratch, mut to) = (Scratch::of(scratch), Sink { out, sums: sums.as_chunks_mut().0 });
@@ -123,6 +125,7 @@ fn blocks_with<S: Dots<Plain: Bytes>>(
             home: None,
             last: true,
             next: &[],
+            by: None,
             after,
         };
         // Few rows meet every block as it comes by, in one stream; for more it pays to unpack once: later where codes are
@@ -132,15 +135,22 @@ fn blocks_with<S: Dots<Plain: Bytes>>(
             whole.stream(s, &mut to, &form, w.panel(first / PANEL), x, scratch.codes);
             continue;
         }
-        let mut from = 0;
-        while from < blocks || from == 0 {
-            let some = from..blocks.min(from + at_once::<S>(&form));
-            let last = some.end == blocks;
-            let run = Run { steps: some.clone(), last, rows: whole.rows.clone(), ..whole };
-            let (form, scratch, wide) = (&form, &mut scratch, is_wide::<S>(&form).then_some(&mut *wide));
-            let unpacked = s.plain().apart(Unpack { form, w, first, some, scratch, wide });
-            run.tiles_of_blocks(s, &mut to, form, &unpacked, x);
-            from = run.steps.end.max(1);
+        // What the products are multiplied by comes first, and waits beside them.
+        for (w, ends) in after.by().map(|by| (by, false)).into_iter().chain([(w, true)]) {
+            let by = after.by().filter(|_| ends).map(|_| &*beside);
+            let mut from = 0;
+            while from < blocks || from == 0 {
+                let some = from..blocks.min(from + at_once::<S>(&form));
+                let last = ends && some.end == blocks;
+                let run = Run { steps: some.clone(), last, by, rows: whole.rows.clone(), ..whole };
+                let (form, scratch, wide) = (&form, &mut scratch, is_wide::<S>(&form).then_some(&mut *wide));
+                let unpacked = s.plain().apart(Unpack { form, w, first, some, scratch, wide });
+                run.tiles_of_blocks(s, &mut to, form, &unpacked, x);
+                from = run.steps.end.max(1);
+            }
+            if !ends {
+                std::mem::swap(&mut to.sums, &mut beside);
+            }
         }
     }
 }

@@ -64,7 +64,7 @@ fn row_with<S: Along>(
             }
             s.store(acc, &mut sums[0][half..]);
         }
-        after.finish(s, out, 0, first, lanes, &mut sums);
+        after.finish(s, out, 0, first, lanes, &mut sums, None);
     }
 }
 
