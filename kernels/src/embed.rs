@@ -7,38 +7,23 @@ mod back;
 pub use back::{accumulate, add, embed_bwd, means_bwd, rows_bwd};
 
 use crate::linear::{Matrix, Order, ask_row, embed_row};
-use crate::ops::per_isa;
 use crate::plan::TileMut;
 use crate::quant::dequantize_row;
-use crate::simd::Simd;
 
 /// Elements expanded at once: a whole number of blocks of every type.
 const PIECE: usize = 256;
 
-per_isa! {
-    /// out `[rows, n]`, cut in rows: row `ids[r]` of `tokens [_, n]` times `scale`, plus row `of[r]` of each `(table [_, n],
-    /// of)` of `more`, in order. Those tables are in file layout.
-    ///
-    /// Panics where an id is beyond its table.
-    pub fn embed(out: &mut TileMut, tokens: &Matrix, ids: &[u32], scale: f32, more: &[(&Matrix, &[u32])]) =
-        embed_with as embed_isa on scalar avx2;
-}
-
-#[inline(always)]
-fn embed_with<S: Simd>(
-    s: S,
-    out: &mut TileMut,
-    tokens: &Matrix,
-    ids: &[u32],
-    scale: f32,
-    more: &[(&Matrix, &[u32])],
-) {
+/// out `[rows, n]`, cut in rows: row `ids[r]` of `tokens [_, n]` times `scale`, plus row `of[r]` of each `(table [_, n],
+/// of)` of `more`, in order. Those tables are in file layout.
+///
+/// Panics where an id is beyond its table.
+pub fn embed(out: &mut TileMut, tokens: &Matrix, ids: &[u32], scale: f32, more: &[(&Matrix, &[u32])]) {
     let rows = out.rows();
     for r in rows.clone() {
         let out = out.row(r);
         if tokens.order() == Order::Panels {
             if r + 1 < rows.end {
-                ask_row(s, tokens, ids[r + 1] as usize);
+                ask_row(tokens, ids[r + 1] as usize);
             }
             embed_row(tokens, ids[r] as usize, out);
         } else {

@@ -101,7 +101,7 @@ pub struct Ops {
     pub merge: fn(&mut TileMut, &[f32], &AttendArgs),
     /// [`crate::graft::chains_isa`]
     pub(crate) chains: fn(&mut [[f32; LANES]], &Matrix, usize, &[&[f32]]),
-    /// [`crate::embed::embed_isa`]
+    /// [`crate::embed::embed`]
     pub embed: fn(&mut TileMut, &Matrix, &[u32], f32, &[(&Matrix, &[u32])]),
     /// What learning needs.
     #[cfg(feature = "train")]
@@ -142,7 +142,7 @@ macro_rules! table {
             attend: crate::attention::attend_isa::$f32,
             merge: crate::attention::merge_isa::$small,
             chains: crate::graft::chains_isa::$f32,
-            embed: crate::embed::embed_isa::$small,
+            embed: crate::embed::embed,
             #[cfg(feature = "train")]
             back: Back {
                 tiles_f32: crate::linear::tiles_isa::$f32,

@@ -7,6 +7,7 @@ use crate::layout::Layout;
 use crate::run::Ctx;
 use crate::tables::Tables;
 use crate::weights::{P, Slice};
+use kernels::embed::embed;
 use kernels::simd::LANES;
 use kernels::{Cut, Part, TileMut};
 use std::ops::Range;
@@ -200,7 +201,7 @@ fn prompt(out: &mut TileMut, c: &Ctx, positions: Option<P>, types: Option<P>) {
     let more: Vec<_> =
         positions.into_iter().chain(types.as_ref().map(|table| (table, &t.types[..]))).collect();
     // Only rows of the model's own table are scaled.
-    (c.ops.embed)(out, &own, &t.ids, 1.0, &more);
+    embed(out, &own, &t.ids, 1.0, &more);
 }
 
 /// The `part`-th of `parts` pieces of each row of a prefix.
@@ -251,7 +252,7 @@ fn entries(out: &mut TileMut, c: &Ctx, by: &Grafts, table: P, site: u32, rows: R
         let new = module.weight_of(place);
         for r in rows.clone() {
             let id = c.tables.ids[r] as usize;
-            (c.ops.embed)(&mut TileMut::whole(&mut old, 1, own.k()), &own, &[id as u32], 1.0, &[]);
+            embed(&mut TileMut::whole(&mut old, 1, own.k()), &own, &[id as u32], 1.0, &[]);
             let new = bytemuck::cast_slice::<u8, [u8; 4]>(new.row(id));
             for ((out, new), old) in out.row(r).iter_mut().zip(&new[cols.clone()]).zip(&old[cols.clone()]) {
                 *out += piece.scale * scale * (f32::from_le_bytes(*new) - old);

@@ -1,6 +1,6 @@
 //! Floor 0: new keys and values into the pages of their sequences, rounded to the cache's type.
 
-use super::{AttendArgs, Cache, PAGE, Row, head_words};
+use super::{AttendArgs, Cache, MAX_DIM, PAGE, Row, head_words};
 use crate::math::MAGIC;
 use crate::pages::StateMut;
 use crate::plan::TileMut;
@@ -24,12 +24,11 @@ pub fn append(state: &mut StateMut, k: &[f32], v: &[f32], args: &AttendArgs) {
         for (page, head) in page.zip(heads.clone()) {
             let at = r * cols + head * dim;
             let new = New { k: &k[at..], v: &v[at..], cols, dim, n, slot };
+            let mut put = |round| new.put(bytemuck::cast_slice_mut(page), shape.cache.bytes(), &NONE, round);
             match shape.cache {
-                Cache::F32 => new.put(page, |out, x, _| out.copy_from_slice(x)),
-                Cache::F16 => new.put(bytemuck::cast_slice_mut(page), to_f16s),
-                Cache::BF16 => new.put(bytemuck::cast_slice_mut(page), |out: &mut [u16], x, _| {
-                    out.iter_mut().zip(x).for_each(|(out, x)| *out = to_bf16(*x) as u16);
-                }),
+                Cache::F32 => put(to_f32s),
+                Cache::F16 => put(to_f16s),
+                Cache::BF16 => put(to_bf16s),
                 Cache::Q8 => new.put_q8(page),
             }
         }
@@ -79,59 +78,97 @@ struct New<'a> {
     slot: usize,
 }
 
-/// Whose numbers are rounded: several of one position, or one of each.
-enum Whose {
-    Value(usize),
-    Keys,
-}
+/// What the bytes of each position's key are multiplied by, and those of its value.
+type Scales = [[f32; RUN]; 2];
+
+/// Where there are none.
+const NONE: Scales = [[1.0; RUN]; 2];
+
+/// Rounds numbers of one position with its scale, or one of each of several positions, to bytes of a cache's elements.
+type Round = fn(&mut [u8], &[f32], &[f32]);
 
 impl New<'_> {
     fn row<'a>(&self, x: &'a [f32], i: usize) -> &'a [f32] {
         &x[i * self.cols..][..self.dim]
     }
 
-    /// Into one head of a page: keys are interleaved, values are not.
-    #[inline(always)]
-    fn put<T>(&self, page: &mut [T], round: impl Fn(&mut [T], &[f32], Whose)) {
-        let (keys, values) = page.split_at_mut(self.dim * PAGE);
-        for (i, values) in values[self.slot * self.dim..].chunks_exact_mut(self.dim).take(self.n).enumerate()
-        {
-            round(values, self.row(self.v, i), Whose::Value(i));
+    /// Into one head of a page, of elements of so many `bytes`: keys are interleaved, values are not.
+    fn put(&self, page: &mut [u8], bytes: usize, [of_keys, of_values]: &Scales, round: Round) {
+        let (dim, slot) = (self.dim, self.slot);
+        let (keys, values) = page.split_at_mut(dim * PAGE * bytes);
+        for i in 0..self.n {
+            let values = &mut values[(slot + i) * dim * bytes..][..dim * bytes];
+            round(values, self.row(self.v, i), &of_values[i..=i]);
         }
-        let keys = keys.chunks_exact_mut(PAGE);
         if self.n < RUN {
-            for (keys, k) in keys.zip(self.row(self.k, 0)) {
-                round(&mut keys[self.slot..][..1], &[*k], Whose::Keys);
-            }
-            return;
+            let mut row = [0.0f32; MAX_DIM];
+            let row: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut row)[..dim * bytes];
+            round(row, self.row(self.k, 0), &of_keys[..1]);
+            return match bytes {
+                1 => spread::<1>(keys, row, slot),
+                2 => spread::<2>(keys, row, slot),
+                _ => spread::<4>(keys, row, slot),
+            };
         }
         let rows: [_; RUN] = std::array::from_fn(|i| self.row(self.k, i));
-        for (d, keys) in keys.enumerate() {
-            round(&mut keys[self.slot..][..RUN], &rows.map(|row| row[d]), Whose::Keys);
+        let mut turned = [[0.0; RUN]; RUN];
+        for d in 0..dim {
+            if d % RUN == 0 {
+                turn(&mut turned, &rows, d);
+            }
+            round(&mut keys[(d * PAGE + slot) * bytes..][..RUN * bytes], &turned[d % RUN], of_keys);
         }
     }
 
     fn put_q8(&self, page: &mut [f32]) {
         let (bytes, scales) = page.split_at_mut(page.len() - 2 * PAGE);
-        let mut of = [[0.0; RUN]; 2];
+        let mut of = NONE;
         for ((of, x), scales) in of.iter_mut().zip([self.k, self.v]).zip(scales.chunks_exact_mut(PAGE)) {
             for (i, of) in of.iter_mut().enumerate().take(self.n) {
                 *of = scale(self.row(x, i));
             }
             scales[self.slot..][..self.n].copy_from_slice(&of[..self.n]);
         }
-        self.put(bytemuck::cast_slice_mut::<f32, i8>(bytes), |out, x, whose| match whose {
-            Whose::Value(i) => out.iter_mut().zip(x).for_each(|(out, x)| *out = to_q8(*x, of[1][i])),
-            Whose::Keys => {
-                out.iter_mut().zip(x).zip(&of[0]).for_each(|((out, x), of)| *out = to_q8(*x, *of));
-            }
-        });
+        self.put(bytemuck::cast_slice_mut(bytes), 1, &of, to_q8s);
     }
 }
 
+/// One key, of elements of `N` bytes, into slot `slot` of all.
+fn spread<const N: usize>(keys: &mut [u8], key: &[u8], slot: usize) {
+    let keys = keys.as_chunks_mut::<N>().0.iter_mut().skip(slot).step_by(PAGE);
+    keys.zip(key.as_chunks::<N>().0).for_each(|(to, x)| *to = *x);
+}
+
+/// Elements from `from` on of some rows, those of each beside the others'.
+#[inline(never)]
+fn turn(out: &mut [[f32; RUN]; RUN], rows: &[&[f32]; RUN], from: usize) {
+    for (i, row) in rows.iter().enumerate() {
+        for (out, x) in out.iter_mut().zip(&row[from..]) {
+            out[i] = *x;
+        }
+    }
+}
+
+fn to_f32s(out: &mut [u8], x: &[f32], _: &[f32]) {
+    out.copy_from_slice(bytemuck::cast_slice(x));
+}
+
 /// Several at once, since the processor's own instruction is asked for by each call.
-fn to_f16s(out: &mut [u16], x: &[f32], _: Whose) {
-    out.reinterpret_cast_mut::<f16>().convert_from_f32_slice(x);
+fn to_f16s(out: &mut [u8], x: &[f32], _: &[f32]) {
+    bytemuck::cast_slice_mut::<u8, u16>(out).reinterpret_cast_mut::<f16>().convert_from_f32_slice(x);
+}
+
+fn to_bf16s(out: &mut [u8], x: &[f32], _: &[f32]) {
+    let out: &mut [u16] = bytemuck::cast_slice_mut(out);
+    out.iter_mut().zip(x).for_each(|(out, x)| *out = to_bf16(*x) as u16);
+}
+
+fn to_q8s(out: &mut [u8], x: &[f32], of: &[f32]) {
+    let byte = |x: f32, of: f32| to_q8(x, of).cast_unsigned();
+    match of {
+        [of] => out.iter_mut().zip(x).for_each(|(out, x)| *out = byte(*x, *of)),
+        of => out.iter_mut().zip(x).zip(of).for_each(|((out, x), of)| *out = byte(*x, *of)),
+    }
 }
 
 /// What the bytes of `x` are multiplied by.

@@ -38,9 +38,8 @@ use crate::dtype::DType;
 use crate::ops::{Ops, per_isa};
 use crate::plan::TileMut;
 use crate::simd::Simd;
-use elem::{Bf16, Elem, F16, F32, Stored, parts};
+use elem::{Bf16, F16, F32, Stored, parts};
 use run::{Sink, Tiles};
-use std::ops::Range;
 
 /// Outputs that lie side by side: two vectors, so that a tile of 14 rows fills the registers of AVX-512.
 pub const PANEL: usize = 32;
@@ -204,18 +203,15 @@ fn dense<E: Stored, S: Simd>(
             }
             continue;
         }
-        // What the products are multiplied by comes first, and waits beside them.
-        let passes = [
-            after.by().map(|by| (by, false, panel_at(w, first, cols.end))),
-            Some((w, true, panel_at(after.by().unwrap_or(w), first + PANEL, cols.end))),
-        ];
-        for (w, ends, beyond) in passes.into_iter().flatten() {
-            let by = after.by().filter(|_| ends).map(|_| &*beside);
+        let skipped = usize::from(after.by().is_none());
+        for &Pass { w, ends, beyond } in &passes(after, w, first, cols.end)[skipped..] {
+            let by = (ends && skipped == 0).then_some(&*beside);
             let mut from = 0;
             while from < steps || from == 0 {
                 let some = from..steps.min(from + tile::STEPS);
                 let (rows, last) = (top..rows.min(top + near), ends && some.end == steps);
-                let next = next_steps::<E>(w, first, &some, beyond);
+                let step = PANEL * E::PACKED;
+                let next = next_steps(w, first, some.end * step, some.len() * step, beyond);
                 let (steps, grows, home) = (some.clone(), false, None);
                 let run = Run { first, lanes, rows, words, steps, grows, home, last, next, by, after };
                 if lies(w) {
@@ -240,22 +236,40 @@ fn dense<E: Stored, S: Simd>(
     }
 }
 
+/// A matrix that meets the rows: the one whose products end here, or the one that these are multiplied by.
+struct Pass<'a> {
+    w: &'a Matrix<'a>,
+    ends: bool,
+    /// What of the weights is read after its panel.
+    beyond: &'a [u8],
+}
+
+/// Which matrices meet the rows for the panel of output `first` of outputs up to `end`: what products are multiplied by comes
+/// first, and waits beside them. Where there is no such, the last one alone counts.
+#[inline(never)]
+fn passes<'a>(after: &After<'a>, w: &'a Matrix<'a>, first: usize, end: usize) -> [Pass<'a>; 2] {
+    let by = after.by().unwrap_or(w);
+    [
+        Pass { w: by, ends: false, beyond: panel_at(w, first, end) },
+        Pass { w, ends: true, beyond: panel_at(by, first + PANEL, end) },
+    ]
+}
+
 /// The panel of output `first`, if there is one below `end` and weights lie in panels.
-#[inline(always)]
 fn panel_at<'a>(w: &Matrix<'a>, first: usize, end: usize) -> &'a [u8] {
     if w.order() == Order::Panels && first < end { w.panel(first / PANEL) } else { &[] }
 }
 
-/// What is read after steps `some` of the panel of output `first`, at most as much again: what is left of it, or what is
-/// `beyond`. Nothing where weights do not lie in panels.
-#[inline(always)]
-fn next_steps<'a, E: Elem>(w: &Matrix<'a>, first: usize, some: &Range<usize>, beyond: &'a [u8]) -> &'a [u8] {
+/// What is read after the first `done` bytes of the panel of output `first`, at most `most` of it: what is left of the panel, or
+/// what is `beyond`. Nothing where weights do not lie in panels.
+#[inline(never)]
+fn next_steps<'a>(w: &Matrix<'a>, first: usize, done: usize, most: usize, beyond: &'a [u8]) -> &'a [u8] {
     if w.order() != Order::Panels {
         return &[];
     }
-    let rest = &w.panel(first / PANEL)[some.end * PANEL * E::PACKED..];
+    let rest = &w.panel(first / PANEL)[done..];
     let next = if rest.is_empty() { beyond } else { rest };
-    &next[..next.len().min(some.len() * PANEL * E::PACKED)]
+    &next[..next.len().min(most)]
 }
 
 #[cfg(feature = "train")]

@@ -10,7 +10,7 @@ use super::{Matrix, Order, PANEL};
 use crate::dtype::DType;
 use crate::ops::{Ops, per_isa};
 use crate::quant::dequantize_row;
-use crate::simd::{LANES, Simd, times};
+use crate::simd::{LANES, Simd, near, times};
 
 /// Elements of a block.
 const BLOCK: usize = 32;
@@ -138,8 +138,7 @@ pub fn embed_row(w: &Matrix, r: usize, out: &mut [f32]) {
 }
 
 /// Asks for what [`embed_row`] reads of row `r`, where its blocks are spread over lines that no processor foresees.
-#[inline(always)]
-pub fn ask_row<S: Simd>(s: S, w: &Matrix, r: usize) {
+pub fn ask_row(w: &Matrix, r: usize) {
     if w.dtype().block() == 1 || r >= w.n() {
         return;
     }
@@ -148,7 +147,7 @@ pub fn ask_row<S: Simd>(s: S, w: &Matrix, r: usize) {
         let (head, small) = form.place(b, blocks);
         let codes = small + form.scale_bytes() + r % PANEL * 4;
         for at in [head, small].into_iter().chain((codes..).step_by(4 * PANEL).take(form.bits)) {
-            s.prefetch_first(panel.wrapping_add(at));
+            near(panel.wrapping_add(at));
         }
     }
 }

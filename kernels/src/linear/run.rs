@@ -133,7 +133,7 @@ impl Run<'_> {
     }
 
     /// The sums so far of `m` rows from row `r` on, where they stay in `out`.
-    #[inline(always)]
+    #[inline(never)]
     fn load(&self, to: &mut Sink, r: usize, m: usize) {
         if let (Some(above), true) = (self.home, self.goes_on()) {
             let at = self.first - to.out.cols().start;
@@ -144,7 +144,7 @@ impl Run<'_> {
     }
 
     /// Finishes the sums of `m` rows from row `r` on, where they end here; or brings them home.
-    #[inline(always)]
+    #[inline(never)]
     pub fn finish<S: Simd>(&self, s: S, to: &mut Sink, r: usize, m: usize) {
         let (above, sums) = (self.home.unwrap_or(0), &mut to.sums[self.place(r)..][..m]);
         if self.last {

@@ -339,6 +339,19 @@ unsafe fn some_halves<const N: usize>(at: *const u8, halves: u32) -> [u8; N] {
     bytes
 }
 
+/// Asks for a line of memory to be brought near, for what has no set of its own. Never faults.
+#[inline(always)]
+pub fn near(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// The nearest bf16, ties to even, as the low half of a word; subnormals become zero, NaN stays NaN.
 #[inline(always)]
 #[must_use]

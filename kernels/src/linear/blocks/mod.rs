@@ -17,7 +17,7 @@ use spread::MOST;
 pub use unpack::values;
 
 use super::activations::{BLOCK, BLOCK_WORDS, WIDE_WORDS};
-use super::{After, Matrix, Order, PANEL, ROWS, Run, SUMS, Sink, tile as dense};
+use super::{After, Matrix, Order, PANEL, Pass, ROWS, Run, SUMS, Sink, passes, tile as dense};
 use crate::ops::per_isa;
 use crate::plan::TileMut;
 use crate::simd::{Apart, Bytes, Dots, LANES, Pairs, Simd};
@@ -135,9 +135,9 @@ fn blocks_with<S: Dots<Plain: Bytes>>(
             whole.stream(s, &mut to, &form, w.panel(first / PANEL), x, scratch.codes);
             continue;
         }
-        // What the products are multiplied by comes first, and waits beside them.
-        for (w, ends) in after.by().map(|by| (by, false)).into_iter().chain([(w, true)]) {
-            let by = after.by().filter(|_| ends).map(|_| &*beside);
+        let skipped = usize::from(after.by().is_none());
+        for &Pass { w, ends, .. } in &passes(after, w, first, cols.end)[skipped..] {
+            let by = (ends && skipped == 0).then_some(&*beside);
             let mut from = 0;
             while from < blocks || from == 0 {
                 let some = from..blocks.min(from + at_once::<S>(&form));
