@@ -1,10 +1,11 @@
 //! Floor 0: new keys and values into the pages of their sequences, rounded to the cache's type.
 
-use super::{AttendArgs, Cache, MAX_DIM, PAGE, Row, head_words};
+use super::{AttendArgs, Cache, MAX_DIM, PAGE, head_words};
 use crate::math::MAGIC;
 use crate::pages::StateMut;
 use crate::plan::TileMut;
 use crate::simd::to_bf16;
+use bytemuck::Pod;
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
@@ -16,23 +17,23 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 pub fn append(state: &mut StateMut, k: &[f32], v: &[f32], args: &AttendArgs) {
     let (shape, heads) = (args.shape, state.heads());
     let (dim, cols) = (shape.dim, shape.kv_heads * shape.dim);
-    let mut r = 0;
-    while r < args.rows.len() {
-        let (row, n) = (args.rows[r], args.neighbours(r));
+    for (r, row) in args.rows.iter().enumerate() {
         let (id, slot) = args.place(row.seq, row.pos as usize);
         let page = state.page(id).chunks_exact_mut(head_words(dim, shape.cache));
         for (page, head) in page.zip(heads.clone()) {
             let at = r * cols + head * dim;
-            let new = New { k: &k[at..], v: &v[at..], cols, dim, n, slot };
-            let mut put = |round| new.put(bytemuck::cast_slice_mut(page), shape.cache.bytes(), &NONE, round);
+            let (k, v) = (&k[at..at + dim], &v[at..at + dim]);
             match shape.cache {
-                Cache::F32 => put(to_f32s),
-                Cache::F16 => put(to_f16s),
-                Cache::BF16 => put(to_bf16s),
-                Cache::Q8 => new.put_q8(page),
+                Cache::F32 => {
+                    let (keys, values) = page.split_at_mut(dim * PAGE);
+                    interleave(keys, k, slot);
+                    values[slot * dim..][..dim].copy_from_slice(v);
+                }
+                Cache::F16 => put(bytemuck::cast_slice_mut(page), [k, v], slot, to_f16s),
+                Cache::BF16 => put(bytemuck::cast_slice_mut(page), [k, v], slot, to_bf16s),
+                Cache::Q8 => put_q8(page, [k, v], slot),
             }
         }
-        r += n;
     }
 }
 
@@ -64,111 +65,49 @@ fn each(out: &mut [f32], x: &[f32], round: impl Fn(f32) -> f32) {
     }
 }
 
-/// Positions whose keys are interleaved at once: together they fill lines of memory.
-const RUN: usize = 16;
-
-/// Keys and values `[n][dim]` of one head, their rows `cols` words apart, of positions that follow each other (one, or
-/// [`RUN`]) from `slot` on.
-struct New<'a> {
-    k: &'a [f32],
-    v: &'a [f32],
-    cols: usize,
-    dim: usize,
-    n: usize,
-    slot: usize,
+/// One position into one head of a page: keys are interleaved, values are not. A row is rounded at once, since vectors do
+/// that.
+#[inline(always)]
+fn put<T: Pod>(page: &mut [T], [k, v]: [&[f32]; 2], slot: usize, round: impl Fn(&mut [T], &[f32])) {
+    let (keys, values) = page.split_at_mut(k.len() * PAGE);
+    put_key(keys, k, slot, &round);
+    round(&mut values[slot * v.len()..][..v.len()], v);
 }
 
-/// What the bytes of each position's key are multiplied by, and those of its value.
-type Scales = [[f32; RUN]; 2];
+#[inline(always)]
+fn put_key<T: Pod>(keys: &mut [T], k: &[f32], slot: usize, round: impl Fn(&mut [T], &[f32])) {
+    let mut row = [T::zeroed(); MAX_DIM];
+    round(&mut row[..k.len()], k);
+    interleave(keys, &row[..k.len()], slot);
+}
 
-/// Where there are none.
-const NONE: Scales = [[1.0; RUN]; 2];
-
-/// Rounds numbers of one position with its scale, or one of each of several positions, to bytes of a cache's elements.
-type Round = fn(&mut [u8], &[f32], &[f32]);
-
-impl New<'_> {
-    fn row<'a>(&self, x: &'a [f32], i: usize) -> &'a [f32] {
-        &x[i * self.cols..][..self.dim]
-    }
-
-    /// Into one head of a page, of elements of so many `bytes`: keys are interleaved, values are not.
-    fn put(&self, page: &mut [u8], bytes: usize, [of_keys, of_values]: &Scales, round: Round) {
-        let (dim, slot) = (self.dim, self.slot);
-        let (keys, values) = page.split_at_mut(dim * PAGE * bytes);
-        for i in 0..self.n {
-            let values = &mut values[(slot + i) * dim * bytes..][..dim * bytes];
-            round(values, self.row(self.v, i), &of_values[i..=i]);
-        }
-        if self.n < RUN {
-            let mut row = [0.0f32; MAX_DIM];
-            let row: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut row)[..dim * bytes];
-            round(row, self.row(self.k, 0), &of_keys[..1]);
-            return match bytes {
-                1 => spread::<1>(keys, row, slot),
-                2 => spread::<2>(keys, row, slot),
-                _ => spread::<4>(keys, row, slot),
-            };
-        }
-        let rows: [_; RUN] = std::array::from_fn(|i| self.row(self.k, i));
-        let mut turned = [[0.0; RUN]; RUN];
-        for d in 0..dim {
-            if d % RUN == 0 {
-                turn(&mut turned, &rows, d);
-            }
-            round(&mut keys[(d * PAGE + slot) * bytes..][..RUN * bytes], &turned[d % RUN], of_keys);
-        }
-    }
-
-    fn put_q8(&self, page: &mut [f32]) {
-        let (bytes, scales) = page.split_at_mut(page.len() - 2 * PAGE);
-        let mut of = NONE;
-        for ((of, x), scales) in of.iter_mut().zip([self.k, self.v]).zip(scales.chunks_exact_mut(PAGE)) {
-            for (i, of) in of.iter_mut().enumerate().take(self.n) {
-                *of = scale(self.row(x, i));
-            }
-            scales[self.slot..][..self.n].copy_from_slice(&of[..self.n]);
-        }
-        self.put(bytemuck::cast_slice_mut(bytes), 1, &of, to_q8s);
+#[inline(always)]
+fn interleave<T: Copy>(keys: &mut [T], key: &[T], slot: usize) {
+    for (keys, k) in keys.chunks_exact_mut(PAGE).zip(key) {
+        keys[slot] = *k;
     }
 }
 
-/// One key, of elements of `N` bytes, into slot `slot` of all.
-fn spread<const N: usize>(keys: &mut [u8], key: &[u8], slot: usize) {
-    let keys = keys.as_chunks_mut::<N>().0.iter_mut().skip(slot).step_by(PAGE);
-    keys.zip(key.as_chunks::<N>().0).for_each(|(to, x)| *to = *x);
+fn put_q8(page: &mut [f32], [k, v]: [&[f32]; 2], slot: usize) {
+    let (bytes, scales) = page.split_at_mut(page.len() - 2 * PAGE);
+    let (keys, values) = bytemuck::cast_slice_mut::<f32, i8>(bytes).split_at_mut(k.len() * PAGE);
+    let [of_key, of_value] = [k, v].map(scale);
+    put_key(keys, k, slot, |out, x| to_q8s(out, x, of_key));
+    to_q8s(&mut values[slot * v.len()..][..v.len()], v, of_value);
+    (scales[slot], scales[PAGE + slot]) = (of_key, of_value);
 }
 
-/// Elements from `from` on of some rows, those of each beside the others'.
-#[inline(never)]
-fn turn(out: &mut [[f32; RUN]; RUN], rows: &[&[f32]; RUN], from: usize) {
-    for (i, row) in rows.iter().enumerate() {
-        for (out, x) in out.iter_mut().zip(&row[from..]) {
-            out[i] = *x;
-        }
-    }
+/// Many at once, since the processor's own instruction is asked for by each call.
+fn to_f16s(out: &mut [u16], x: &[f32]) {
+    out.reinterpret_cast_mut::<f16>().convert_from_f32_slice(x);
 }
 
-fn to_f32s(out: &mut [u8], x: &[f32], _: &[f32]) {
-    out.copy_from_slice(bytemuck::cast_slice(x));
-}
-
-/// Several at once, since the processor's own instruction is asked for by each call.
-fn to_f16s(out: &mut [u8], x: &[f32], _: &[f32]) {
-    bytemuck::cast_slice_mut::<u8, u16>(out).reinterpret_cast_mut::<f16>().convert_from_f32_slice(x);
-}
-
-fn to_bf16s(out: &mut [u8], x: &[f32], _: &[f32]) {
-    let out: &mut [u16] = bytemuck::cast_slice_mut(out);
+fn to_bf16s(out: &mut [u16], x: &[f32]) {
     out.iter_mut().zip(x).for_each(|(out, x)| *out = to_bf16(*x) as u16);
 }
 
-fn to_q8s(out: &mut [u8], x: &[f32], of: &[f32]) {
-    let byte = |x: f32, of: f32| to_q8(x, of).cast_unsigned();
-    match of {
-        [of] => out.iter_mut().zip(x).for_each(|(out, x)| *out = byte(*x, *of)),
-        of => out.iter_mut().zip(x).zip(of).for_each(|((out, x), of)| *out = byte(*x, *of)),
-    }
+fn to_q8s(out: &mut [i8], x: &[f32], scale: f32) {
+    out.iter_mut().zip(x).for_each(|(out, x)| *out = to_q8(*x, scale));
 }
 
 /// What the bytes of `x` are multiplied by.
@@ -184,14 +123,6 @@ fn to_q8(x: f32, scale: f32) -> i8 {
 }
 
 impl AttendArgs<'_> {
-    /// Rows from row `r` on that are taken together: [`RUN`] where they go to neighbouring slots of one page, else one.
-    fn neighbours(&self, r: usize) -> usize {
-        let Row { seq, pos } = self.rows[r];
-        let whole = self.rows[r..].first_chunk::<RUN>().filter(|_| pos as usize % PAGE + RUN <= PAGE);
-        let follow = |rows: &[Row; RUN]| (pos..).zip(rows).all(|(pos, row)| *row == Row { seq, pos });
-        if whole.is_some_and(follow) { RUN } else { 1 }
-    }
-
     /// Page number and slot of a position. Panics where the sequence has no such page.
     pub(super) fn place(&self, seq: u32, pos: usize) -> (u32, usize) {
         (self.pages[self.seqs[seq as usize] as usize + pos / PAGE], pos % PAGE)
