@@ -24,6 +24,7 @@ pub fn append(state: &mut StateMut, k: &[f32], v: &[f32], args: &AttendArgs) {
             let at = r * cols + head * dim;
             let (k, v) = (&k[at..at + dim], &v[at..at + dim]);
             match shape.cache {
+                // As they come: nothing lies between.
                 Cache::F32 => {
                     let (keys, values) = page.split_at_mut(dim * PAGE);
                     interleave(keys, k, slot);

@@ -108,33 +108,6 @@ impl<'a> After<'a> {
         }
     }
 
-    /// Sums of a panel that ends early, which is rare.
-    #[inline(never)]
-    fn narrow(
-        &self,
-        out: &mut TileMut,
-        r: usize,
-        first: usize,
-        lanes: usize,
-        sums: &mut [[f32; PANEL]],
-        by: Option<&[[f32; PANEL]]>,
-    ) {
-        for (i, sums) in sums.iter_mut().enumerate() {
-            let row = (r + i) * self.n + first;
-            let added = [self.then.bias.map(|x| &x[first..]), self.then.add.map(|x| &x[row..])];
-            for x in added.into_iter().flatten() {
-                sums[..lanes].iter_mut().zip(&x[..lanes]).for_each(|(sum, x)| *sum += x);
-            }
-        }
-        self.act(sums);
-        for (i, sums) in sums.iter_mut().enumerate() {
-            if let Some(times) = self.times(by, i, [r + i, first]) {
-                sums[..lanes].iter_mut().zip(&times[..lanes]).for_each(|(x, times)| *x *= times);
-            }
-        }
-        self.put(out, r, first, lanes, sums);
-    }
-
     fn act(&self, sums: &mut [[f32; PANEL]]) {
         if let Some(act) = self.then.act {
             (self.ops.apply)(sums.as_flattened_mut(), act);
@@ -172,16 +145,38 @@ struct Finish<'a, 'o> {
     by: Option<&'a [[f32; PANEL]]>,
 }
 
+impl Finish<'_, '_> {
+    /// Sums of a panel that ends early, which is rare.
+    #[inline(never)]
+    fn narrow(self) {
+        let Finish { after, out, r, first, lanes, sums, by } = self;
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let row = (r + i) * after.n + first;
+            let added = [after.then.bias.map(|x| &x[first..]), after.then.add.map(|x| &x[row..])];
+            for x in added.into_iter().flatten() {
+                sums[..lanes].iter_mut().zip(&x[..lanes]).for_each(|(sum, x)| *sum += x);
+            }
+        }
+        after.act(sums);
+        for (i, sums) in sums.iter_mut().enumerate() {
+            if let Some(times) = after.times(by, i, [r + i, first]) {
+                sums[..lanes].iter_mut().zip(&times[..lanes]).for_each(|(x, times)| *x *= times);
+            }
+        }
+        after.put(out, r, first, lanes, sums);
+    }
+}
+
 impl<S: Simd> Apart<S> for Finish<'_, '_> {
     type Out = ();
 
     #[inline(always)]
     fn run(self, s: S) {
-        let Finish { after, out, r, first, lanes, sums, by } = self;
-        let then = &after.then;
-        if lanes < PANEL {
-            return after.narrow(out, r, first, lanes, sums, by);
+        if self.lanes < PANEL {
+            return self.narrow();
         }
+        let Finish { after, out, r, first, sums, by, .. } = self;
+        let then = &after.then;
         // What the next rows will want of this panel: pieces of rows, which no processor foresees.
         let next = r + sums.len()..after.rows.min(r + 2 * sums.len());
         for x in [then.add, then.times].into_iter().flatten() {
